@@ -1,0 +1,167 @@
+//! Error: the one error type of the library: a kind that says what the caller can do, and the story of what happened.
+//!
+//! Invariants: cheap to clone, `Send + Sync`; the cause is never lost.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No such row, column or table. Nothing to retry.
+    NotFound,
+    /// Someone else changed it first. Read again, then decide.
+    Conflict,
+    /// This source or cache cannot do that at all.
+    Unsupported,
+    /// The input is wrong: mend it and call again.
+    Invalid,
+    /// The source cannot be reached now. Trying later can help.
+    Unavailable,
+    /// The source understood and refused.
+    Rejected,
+    /// A bounded queue is full. Try later or wait.
+    Full,
+    /// The time given was over first. What was waited for goes on.
+    Timeout,
+    /// The Dio, Lens or view is closed.
+    Closed,
+    /// The snapshot outlived its budget; take a new one.
+    Expired,
+    /// Waiting here could never end: the wait is for a thread that may be waiting for this one.
+    WouldDeadlock,
+    /// Stored or received data is damaged.
+    Corrupt,
+    /// The data source failed.
+    Source,
+    /// The local cache failed.
+    Cache,
+    /// User code (a callback, a source, a hook) panicked.
+    Panicked,
+    /// The call was cancelled before it was done.
+    Cancelled,
+}
+
+impl ErrorKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "not found",
+            ErrorKind::Conflict => "conflict",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Rejected => "rejected",
+            ErrorKind::Full => "full",
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Closed => "closed",
+            ErrorKind::Expired => "expired",
+            ErrorKind::WouldDeadlock => "would deadlock",
+            ErrorKind::Corrupt => "corrupt",
+            ErrorKind::Source => "source error",
+            ErrorKind::Cache => "cache error",
+            ErrorKind::Panicked => "panicked",
+            ErrorKind::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong: a [kind](ErrorKind), a message, the place (table, id, file …) and the cause.
+///
+/// Cheap to clone: it is one shared pointer.
+///
+/// ```
+/// use diorama::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::NotFound, "no such row").with("table", "airports").with("id", "00M");
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert_eq!(error.context("id"), Some("00M"));
+/// assert_eq!(error.to_string(), "not found: no such row (table: airports, id: 00M)");
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    context: Vec<(&'static str, String)>,
+    source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
+}
+
+/// The library's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A new error of `kind` with a message for people.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error(Arc::new(Inner { kind, message: message.into(), context: Vec::new(), source: None }))
+    }
+
+    /// Adds where it happened: `with("table", "airports")`. The first value given for a name stays.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        if self.context(name).is_none() {
+            Arc::make_mut(&mut self.0).context.push((name, value.into()));
+        }
+        self
+    }
+
+    /// Adds the cause, shown by [`std::error::Error::source`].
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
+        self
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The message without its kind, context and cause.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The context value of this name: `"table"`, `"id"`, `"path"`, `"setting"` …
+    pub fn context(&self, name: &str) -> Option<&str> {
+        self.0.context.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind, self.0.message)?;
+        for (position, (name, value)) in self.0.context.iter().enumerate() {
+            let lead = if position == 0 { " (" } else { ", " };
+            write!(f, "{lead}{name}: {value}")?;
+        }
+        if !self.0.context.is_empty() {
+            f.write_str(")")?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,3 @@
+//! Values: what a row is made of, how it is stored, and the one order everything is sorted by.
+
+pub use ciborium::Value;
