@@ -1,0 +1,658 @@
+//! Dio: one data source run through a Lens: its local copy, its threads, its queue, its views.
+//!
+//! Owner: the application and its facades hold handles; the last one dropped closes the Dio. Sceneries don't keep it alive.
+//! Flow: reads answer from what the core has published; changes, writes and views are messages to the core.
+//! Close/panic: `close` delivers what it can, wakes everyone and joins the threads.
+
+pub(crate) mod board;
+pub(crate) mod bus;
+mod cache_handle;
+pub(crate) mod callback;
+mod check;
+mod close;
+pub(crate) mod core;
+mod event;
+pub(crate) mod hot_tier;
+mod make;
+pub(crate) mod meta;
+mod reconcile;
+mod refresh;
+mod reload;
+mod schedule;
+mod shell;
+pub(crate) mod store;
+mod ticket;
+pub(crate) mod versions;
+mod writer;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::lens::{Lens, LensInner};
+use crate::scenery::record::{RecordScenery, RecordSlot};
+use crate::scenery::signal::{Dropped, Signal};
+use crate::scenery::snapshot::RowReader;
+use crate::scenery::table::TableSceneryBuilder;
+use crate::scenery::value_builder::ValueSceneryBuilder;
+use crate::scenery::view_query::ViewQuery;
+use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
+use crate::value::{Record, StoredRow};
+use crate::vista::{CallCx, CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
+use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
+
+pub use board::DioStatus;
+pub(crate) use board::StateBoard;
+pub(crate) use bus::EventHub;
+pub use cache_handle::CacheHandle;
+pub use close::CloseReport;
+pub use event::{Cause, DioEvent};
+pub use hot_tier::{EnrichedRecord, HotTier};
+pub use shell::DioShell;
+pub use ticket::{WriteOutcome, WriteState, WriteTicket};
+pub(crate) use writer::WriteQueue;
+
+use board::ReadToken;
+use callback::CallbackBatch;
+use core::{Announce, Apply, CoreHandle, Message, RowChange, StagedWrite};
+use refresh::{Flight, Refresher};
+use store::Store;
+use ticket::TicketSender;
+use versions::{RowRead, Versions};
+
+const OPEN: u8 = 0;
+const CLOSING: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// The parts of a Dio that its handles, views and threads share.
+pub(crate) struct DioInner {
+    pub(crate) lens: Arc<LensInner>,
+    pub(crate) master: Vista,
+    pub(crate) name: Arc<str>,
+    pub(crate) schema: Arc<Schema>,
+    /// How many Dios lie below this one.
+    pub(crate) level: u32,
+    pub(crate) reader: Arc<RowReader>,
+    pub(crate) core: CoreHandle,
+    pub(crate) events: Arc<EventHub<DioEvent>>,
+    pub(crate) board: Arc<StateBoard>,
+    writes: Arc<WriteQueue>,
+    refresher: Refresher,
+    cancel: CancelToken,
+    phase: AtomicU8,
+    workers: Mutex<Vec<Arc<Worker>>>,
+    writer_started: Mutex<bool>,
+    handle: Mutex<WeakDio>,
+    /// The first copy, until the first `make_dio` has taken it to wait for.
+    first_copy: Mutex<Option<Arc<Flight>>>,
+    /// Ids whose re-read is queued.
+    reloads: Mutex<HashSet<Arc<str>>>,
+    next_view: AtomicU64,
+    /// The last thread that ends lets go of the cache table and the seat.
+    last_thread: Mutex<Option<Weak<make::LastThread>>>,
+}
+
+impl fmt::Debug for DioInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dio").field("table", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Keeps a Dio alive.
+struct Handle {
+    inner: Arc<DioInner>,
+    /// The Lens lives as long as its Dios.
+    lens: Lens,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let timeout = if on_own_thread() { Duration::ZERO } else { self.lens.defaults().drop_timeout };
+        self.inner.close_on_drop(timeout);
+    }
+}
+
+/// A handle that doesn't keep its Dio alive.
+#[derive(Clone, Default)]
+pub(crate) struct WeakDio {
+    handle: Weak<Handle>,
+    inner: Weak<DioInner>,
+}
+
+impl WeakDio {
+    pub(crate) fn upgrade(&self) -> Option<Dio> {
+        self.handle.upgrade().filter(|handle| handle.inner.is_open()).map(|handle| Dio { handle })
+    }
+
+    pub(crate) fn inner(&self) -> Option<Arc<DioInner>> {
+        self.inner.upgrade()
+    }
+
+    pub(crate) fn is_same(&self, other: &WeakDio) -> bool {
+        self.inner.ptr_eq(&other.inner)
+    }
+}
+
+/// A write that was not taken into the queue, with the reason.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The write, as it was given.
+    pub op: WriteOp,
+    /// Why it was not taken.
+    pub error: Error,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} was not taken: {}", self.op.verb(), self.error)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        refused.error
+    }
+}
+
+/// One data source run through a Lens: a local copy that answers every read, a queue for writes, a refresh schedule, events
+/// and views. A cheap clone; the last one dropped closes it.
+#[derive(Clone)]
+pub struct Dio {
+    handle: Arc<Handle>,
+}
+
+impl fmt::Debug for Dio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dio").field("table", &self.inner().name).field("seq", &self.seq()).finish()
+    }
+}
+
+impl Dio {
+    pub(crate) fn inner(&self) -> &Arc<DioInner> {
+        &self.handle.inner
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakDio {
+        WeakDio { handle: Arc::downgrade(&self.handle), inner: Arc::downgrade(self.inner()) }
+    }
+
+    // ---- what it is made of ------------------------------------------------------------------------------------
+
+    /// The source itself. Calls to it go past the cache and may block for as long as the source takes.
+    pub fn master(&self) -> &Vista {
+        &self.inner().master
+    }
+
+    /// The Lens that made it.
+    pub fn lens(&self) -> &Lens {
+        &self.handle.lens
+    }
+
+    /// The local copy: reads answer at once, changes go through the core.
+    pub fn cache(&self) -> CacheHandle {
+        CacheHandle::new(self.inner().clone())
+    }
+
+    /// The name of the cache table: the source's name, and its query when it is narrowed.
+    pub fn cache_table_name(&self) -> &str {
+        &self.inner().name
+    }
+
+    /// The decoded rows that all views share.
+    pub fn hot_tier(&self) -> &HotTier {
+        &self.inner().reader.hot
+    }
+
+    /// The Dio as an ordinary source again: reads answer from the cache, also offline; writes go through the queue and wait
+    /// for their settlement. Each is narrowed on its own, and keeps the Dio alive.
+    pub fn vista(&self) -> Vista {
+        Vista::new(DioShell::new(self.clone()))
+    }
+
+    // ---- views -------------------------------------------------------------------------------------------------
+
+    /// Describes a table view: conditions, search, sort; then `open()`.
+    pub fn table_scenery(&self) -> TableSceneryBuilder {
+        TableSceneryBuilder::new(self.inner().clone())
+    }
+
+    /// Describes a value view: an aggregate and conditions; then `open()`.
+    pub fn value_scenery(&self) -> ValueSceneryBuilder {
+        ValueSceneryBuilder::new(self.inner().clone())
+    }
+
+    /// Follows one row by its id: `Fresh` when the cache has it, `NotFound` while it doesn't.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty id; `Closed`.
+    pub fn record_scenery(&self, id: impl Into<Arc<str>>) -> Result<RecordScenery> {
+        self.open_record(id.into(), None)
+    }
+
+    /// Follows one row, and shows the given fields at once: for a detail view opened from a row in hand. What the cache has
+    /// takes their place.
+    ///
+    /// # Errors
+    /// As [`record_scenery`](Self::record_scenery).
+    pub fn record_scenery_with(&self, id: impl Into<Arc<str>>, record: Record) -> Result<RecordScenery> {
+        self.open_record(id.into(), Some(record))
+    }
+
+    fn open_record(&self, id: Arc<str>, given: Option<Record>) -> Result<RecordScenery> {
+        let inner = self.inner();
+        cache_handle::check_id(&id).map_err(|error| inner.name_error(error))?;
+        let has_given = given.is_some();
+        let now = hot_tier::time_of(inner.clock().wall_ms());
+        let given = given.map(|record| EnrichedRecord::given(id.clone(), record, self.seq(), now));
+        let dropped = Dropped::new(inner.core.bell().clone());
+        let slot = Arc::new(RecordSlot::new(id, given, inner.signal(), dropped));
+        if !has_given {
+            slot.show(inner.find_now(&slot.id), self.seq());
+        }
+        let view = RecordScenery::new(slot.clone(), inner.reader.clone());
+        inner.send(Message::OpenRecord { slot, given: has_given })?;
+        Ok(view)
+    }
+
+    // ---- writing -----------------------------------------------------------------------------------------------
+
+    /// Queues a write for the source; waits for room in a full queue up to the Lens's `write_timeout` (not at all on the
+    /// library's own threads). The ticket says what becomes of it; views show it once the source has confirmed it.
+    ///
+    /// # Errors
+    /// `Unsupported`, `NotFound` or `Invalid` for a write that the source's capabilities or schema refuse; `Full`; `Closed`.
+    /// A refused write leaves no trace.
+    pub fn write(&self, op: WriteOp) -> Result<WriteTicket> {
+        let timeout = self.handle.lens.defaults().write_timeout;
+        self.enqueue(op, timeout).map_err(Error::from)
+    }
+
+    /// Queues a write if there is room now. Never waits.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); the write comes back with the reason.
+    pub fn try_write(&self, op: WriteOp) -> Result<WriteTicket, Box<Refused>> {
+        self.enqueue(op, Duration::ZERO).map_err(Box::new)
+    }
+
+    fn enqueue(&self, op: WriteOp, timeout: Duration) -> Result<WriteTicket, Refused> {
+        let inner = self.inner();
+        let ready = inner
+            .check_write(&op)
+            .and_then(|()| inner.start_writer(&self.downgrade()))
+            .and_then(|()| inner.writes.reserve(timeout));
+        if let Err(error) = ready {
+            return Err(Refused { error: inner.name_write(&op, error), op });
+        }
+        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(inner.level, Role::Writer));
+        match inner.core.send(Message::Stage(StagedWrite { op, ticket })) {
+            Ok(()) => Ok(receipt),
+            // The message is gone with the core, and the receipt says so; there is nothing to hand back.
+            Err(_) => Ok(receipt),
+        }
+    }
+
+    // ---- freshness ---------------------------------------------------------------------------------------------
+
+    /// Brings the cache up to date with the source: joins the refresh under way or starts one, and blocks until it has
+    /// ended. Unchanged rows cost no write and move no view.
+    ///
+    /// # Errors
+    /// What the refresh failed with; the rows stay as they were. `WouldDeadlock` inside a refresh or what one may wait for;
+    /// `Closed`.
+    pub fn refresh(&self) -> Result<()> {
+        may_wait_for(Rank::new(self.inner().level, Role::Refresh), "a refresh")?;
+        self.inner().refresher.refresh()?.wait()
+    }
+
+    /// Makes the cache equal `rows`, which have just been read from the source: one event, one step of every view. Unchanged
+    /// rows are not written; rows with a pending or newer local write are left alone. In a callback, the rows read since it
+    /// began.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty or repeated id (nothing is changed); `Closed`; `WouldDeadlock` on the core's own threads.
+    pub fn reconcile(&self, rows: Vec<(String, Record)>) -> Result<()> {
+        let inner = self.inner();
+        let mut rows = Some(rows);
+        let joined = callback::with_open(inner, |batch| {
+            let mut seen = HashSet::new();
+            for (id, _) in rows.iter().flatten() {
+                cache_handle::check_id(id)?;
+                if !seen.insert(id.as_str()) {
+                    return Err(Error::new(ErrorKind::Invalid, "this id is there twice; ids must be unique")
+                        .with("id", id.clone()));
+                }
+            }
+            drop(seen);
+            batch.cleared = true;
+            batch.rows.clear();
+            batch.rows.extend(rows.take().into_iter().flatten().map(|(id, record)| (Arc::from(id), Some(record))));
+            Ok(())
+        });
+        match (joined, rows) {
+            (Some(result), _) => result.map_err(|error| inner.name_error(error)),
+            (None, Some(rows)) => self.reconcile_as_of(self.seq(), rows),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// [`reconcile`](Self::reconcile) for rows whose read began at `began`, a [`seq`](Self::seq) taken before it: rows that
+    /// were changed here since are left alone.
+    ///
+    /// # Errors
+    /// As [`reconcile`](Self::reconcile); `Expired` when that is too long ago to know.
+    pub fn reconcile_as_of(&self, began: Seq, rows: Vec<(String, Record)>) -> Result<()> {
+        reconcile::reconcile(self.inner(), began, rows, Cause::Refresh, Announce::Once, true).map(drop)
+    }
+
+    /// Somebody else says that a row is this now: the whole row is replaced. Returns when it is visible; in a callback, at
+    /// once.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty id; `Closed`; `WouldDeadlock` on the core's own threads.
+    pub fn patched(&self, id: impl Into<Arc<str>>, record: Record) -> Result<()> {
+        self.cache().insert_as(id.into(), record, Cause::Outside)
+    }
+
+    /// Takes in a change that the source tells of: by the Lens's `on_event`, on this thread, else by applying it; without a
+    /// row in it, the row is read again behind.
+    ///
+    /// # Errors
+    /// What `on_event` fails with (nothing it did is applied then); `Invalid`; `Closed`.
+    pub fn handle_event(&self, event: ChangeEvent) -> Result<()> {
+        let inner = self.inner();
+        if let Some(on_event) = &inner.lens.callbacks.on_event {
+            let ((), batch) = callback::run(inner, "on_event", || on_event(self, event))?;
+            return match batch {
+                Some(batch) => inner.apply_callback(batch, Cause::Outside, Announce::EachRow, false).map(drop),
+                None => Ok(()),
+            };
+        }
+        match event {
+            ChangeEvent::Inserted { id, record: Some(record) } | ChangeEvent::Updated { id, record: Some(record) } => {
+                cache_handle::check_id(&id)?;
+                let row = StoredRow::encode(&id, &record, inner.clock().wall_ms());
+                inner.change(vec![RowChange::Put(row)], Cause::Outside, Announce::EachRow, Some(self.seq())).map(drop)
+            }
+            ChangeEvent::Inserted { id, record: None } | ChangeEvent::Updated { id, record: None } => {
+                inner.reload(&Arc::from(id));
+                Ok(())
+            }
+            ChangeEvent::Deleted { id } => {
+                let change = vec![RowChange::Delete(Arc::from(id))];
+                inner.change(change, Cause::Outside, Announce::EachRow, Some(self.seq())).map(drop)
+            }
+            ChangeEvent::Invalidated => {
+                self.invalidate_all();
+                Ok(())
+            }
+        }
+    }
+
+    /// This row is not to be trusted: it is marked stale and read again behind. Returns at once.
+    pub fn invalidate_record(&self, id: impl Into<Arc<str>>) {
+        let id = id.into();
+        if callback::with_open(self.inner(), |batch| batch.invalidated.push(id.clone())).is_none() {
+            self.inner().invalidate(&[id], false);
+        }
+    }
+
+    /// No row is to be trusted: all are marked stale, and the source is read again behind. Returns at once.
+    pub fn invalidate_all(&self) {
+        if callback::with_open(self.inner(), |batch| batch.all_invalidated = true).is_none() {
+            self.inner().invalidate(&[], true);
+        }
+    }
+
+    // ---- waiting and watching ----------------------------------------------------------------------------------
+
+    /// A reader of every event from now on.
+    pub fn subscribe_events(&self) -> bus::EventReader<DioEvent> {
+        self.inner().events.subscribe()
+    }
+
+    /// The number of the last published batch: one atomic load.
+    pub fn seq(&self) -> Seq {
+        self.inner().published()
+    }
+
+    /// Blocks until the batch `seq` is published, also for views that it didn't touch. `None` waits without limit.
+    ///
+    /// # Errors
+    /// `Timeout`; `Closed`; `WouldDeadlock` on a thread that the batch may be waiting for.
+    pub fn wait_for_seq(&self, seq: Seq, timeout: Option<Duration>) -> Result<Seq> {
+        let inner = self.inner();
+        if inner.published() < seq {
+            may_wait_for(Rank::new(inner.level, Role::Writer), "a change of the rows")?;
+        }
+        match inner.reader.versions.published_notifier().wait_until(seq.0, timeout) {
+            Waited::Reached(seq) => Ok(Seq(seq)),
+            Waited::Closed(_) => Err(inner.name_error(Error::new(ErrorKind::Closed, "the Dio is closed"))),
+            Waited::TimedOut(_) => Err(Error::new(ErrorKind::Timeout, "the batch was not there within the time given")),
+        }
+    }
+
+    /// How it is doing. Doesn't block.
+    pub fn status(&self) -> DioStatus {
+        self.inner().status()
+    }
+
+    /// Blocks until every change made before is in the cache's files. In memory there is nothing to wait for but the queue.
+    ///
+    /// # Errors
+    /// Why the cache can't be written; its rows stay in memory and are tried again at the next flush. `WouldDeadlock` on the
+    /// store's own thread; `Closed`.
+    pub fn flush(&self) -> Result<()> {
+        let inner = self.inner();
+        inner.store()?.flush(None).map_err(|error| inner.name_error(error))
+    }
+
+    /// Closes the Dio, whoever else holds handles: refuses new work, delivers what it can in time, wakes everyone who waits,
+    /// ends the threads. Views keep their order and the rows in memory; the rest says `Closed`.
+    ///
+    /// # Errors
+    /// `WouldDeadlock` on one of the library's own threads.
+    pub fn close(&self, timeout: Duration) -> Result<CloseReport> {
+        may_wait_for(Rank::above_all(), "the closing of a Dio")?;
+        Ok(self.inner().close_until(deadline_after(timeout)))
+    }
+}
+
+/// Reads at the newest published Seq; a read that was overtaken by the next batch is repeated.
+pub(crate) fn at_newest(versions: &Versions, read: impl Fn(Seq) -> Result<RowRead>) -> Result<RowRead> {
+    loop {
+        match read(versions.published())? {
+            RowRead::Expired => {}
+            answer => return Ok(answer),
+        }
+    }
+}
+
+impl DioInner {
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.lens.clock
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == OPEN
+    }
+
+    pub(crate) fn published(&self) -> Seq {
+        self.reader.versions.published()
+    }
+
+    pub(crate) fn store(&self) -> Result<Arc<Store>> {
+        self.lens.store()
+    }
+
+    pub(crate) fn next_view(&self) -> u64 {
+        self.next_view.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn signal(&self) -> Signal {
+        Signal::new(Generation(0), self.lens.hooks.clone(), Rank::new(self.level, Role::Writer))
+    }
+
+    pub(crate) fn name_error(&self, error: Error) -> Error {
+        error.with("table", self.name.to_string())
+    }
+
+    fn name_write(&self, op: &WriteOp, error: Error) -> Error {
+        let error = self.name_error(error);
+        match op.id() {
+            Some(id) => error.with("id", id.to_owned()),
+            None => error,
+        }
+    }
+
+    pub(crate) fn view_query(&self, descriptor: &QueryDescriptor) -> Result<ViewQuery> {
+        ViewQuery::new(descriptor, &self.schema).map_err(|error| self.name_error(error))
+    }
+
+    pub(crate) fn send(&self, message: Message) -> Result<()> {
+        self.core.send(message).map_err(|error| self.name_error(error))
+    }
+
+    pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
+        self.core.send_bulk(message).map_err(|error| self.name_error(error))
+    }
+
+    /// The context of a call to the source: it ends when the Dio closes.
+    pub(crate) fn call_cx(&self) -> CallCx {
+        CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone())
+    }
+
+    pub(crate) fn begin_read(&self) -> ReadToken {
+        self.board.begin_read(self.published())
+    }
+
+    /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it.
+    pub(crate) fn take_first_copy_to_wait_for(&self) -> Option<Arc<Flight>> {
+        self.first_copy.lock().clone().filter(|_| !self.board.is_complete())
+    }
+
+    /// Sends changes to the core and returns when they are visible.
+    pub(crate) fn change(
+        &self,
+        changes: Vec<RowChange>,
+        cause: Cause,
+        announce: Announce,
+        began: Option<Seq>,
+    ) -> Result<Seq> {
+        may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
+        let (sender, receiver) = reply();
+        let apply = Apply { changes, cause, announce, began, full_copy: None, reply: Some(sender) };
+        self.send(Message::Apply(apply))?;
+        receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
+    }
+
+    /// What a callback did, applied as one batch; returns when it is visible.
+    fn apply_callback(
+        self: &Arc<Self>,
+        batch: CallbackBatch,
+        cause: Cause,
+        announce: Announce,
+        full_copy: bool,
+    ) -> Result<Seq> {
+        let began = batch.began();
+        let invalidated = batch.invalidated.clone();
+        let all_invalidated = batch.all_invalidated;
+        let seq = if batch.cleared {
+            let rows = batch.rows.iter().filter_map(|(id, row)| Some((id.to_string(), row.clone()?))).collect();
+            reconcile::reconcile(self, began, rows, cause, announce.for_many(), full_copy)?
+        } else {
+            let changes = self.callback_changes_of(&batch);
+            may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
+            let (sender, receiver) = reply();
+            let now = self.clock().wall_ms();
+            self.send_bulk(Message::Apply(Apply {
+                changes,
+                cause,
+                announce,
+                began: Some(began),
+                full_copy: full_copy.then_some(core::FullCopy { at: now, total: None }),
+                reply: Some(sender),
+            }))?;
+            receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))?
+        };
+        // The batch, and with it the note of its read, lived until its rows were judged by it.
+        drop(batch);
+        self.invalidate(&invalidated, all_invalidated);
+        Ok(seq)
+    }
+
+    /// What an `on_write` callback did beside its write.
+    fn callback_changes(self: &Arc<Self>, batch: CallbackBatch) -> Vec<RowChange> {
+        let mut changes = if batch.cleared { vec![RowChange::Clear] } else { Vec::new() };
+        changes.extend(self.callback_changes_of(&batch));
+        self.invalidate(&batch.invalidated, batch.all_invalidated);
+        changes
+    }
+
+    fn callback_changes_of(&self, batch: &CallbackBatch) -> Vec<RowChange> {
+        let now = self.clock().wall_ms();
+        let change = |(id, row): (&Arc<str>, &Option<Record>)| match row {
+            Some(record) => RowChange::Put(StoredRow::encode(id, record, now)),
+            None => RowChange::Delete(id.clone()),
+        };
+        batch.rows.iter().map(change).collect()
+    }
+
+    /// Calls `each` with every row as it is now; see [`Versions::scan`].
+    pub(crate) fn scan_now(&self, each: &mut dyn FnMut(RowNo, &StoredRow) -> ControlFlow<()>) -> Result<()> {
+        let pin = self.reader.versions.pin();
+        self.reader.versions.scan(&pin, each).map_err(|error| self.name_error(error))
+    }
+
+    fn find_now(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+        let versions = &self.reader.versions;
+        let Some(row_no) = versions.lookup_as_of(id, versions.published())? else { return Ok(None) };
+        match at_newest(versions, |seq| versions.row_as_of(row_no, seq))? {
+            RowRead::Found(stored) => Ok(Some((row_no, stored))),
+            RowRead::Absent | RowRead::Expired => Ok(None),
+        }
+    }
+
+    /// Asks for a refresh without waiting for it.
+    pub(crate) fn request_refresh(&self) -> Result<()> {
+        self.refresher.refresh().map(drop).map_err(|error| self.name_error(error))
+    }
+
+    /// What writes can do: what the source can, or all when a callback delivers them.
+    pub(crate) fn write_capabilities(&self) -> Capabilities {
+        if self.lens.callbacks.on_write.is_some() { Capabilities::read_write() } else { self.master.capabilities() }
+    }
+
+    fn status(&self) -> DioStatus {
+        let mut status = self.board.status();
+        let versions = self.reader.versions.stats();
+        status.rows_in_memory = versions.rows_in_memory;
+        status.snapshots = versions.pinned;
+        status.snapshot_bytes = versions.retained_bytes;
+        status.inbox = self.core.waiting();
+        status.closed = !self.is_open();
+        if let Ok(store) = self.store() {
+            status.unstored_bytes = store.waiting_bytes();
+            status.cache_error = store.failure();
+        }
+        status
+    }
+
+    fn close_on_drop(self: &Arc<Self>, timeout: Duration) {
+        if self.is_open() {
+            self.close_until(deadline_after(timeout));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Closing: in which order a Dio's parts end, and what is reported of it.
+//!
+//! Flow: refuse new → deliver what can be delivered in time → fail the rest → end refresher, writer, core → flush → join.
+//! Invariants: everyone who waits is woken; the caller's time is kept; no thread of the library joins another.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::dio::core::Message;
+use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
+use crate::sync::{Deadline, deadline_after, on_own_thread, reply};
+use crate::{Error, ErrorKind};
+
+/// What closing left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CloseReport {
+    /// Writes that were delivered since the Dio was made.
+    pub delivered: u64,
+    /// Writes that wait in a journal for the next run.
+    pub kept: u64,
+    /// Writes that failed since the Dio was made, those that closing left undelivered among them.
+    pub failed: u64,
+    /// Threads that were still inside a source, a callback or a hook when the time was over; empty: everything is closed.
+    /// They end by themselves when that call returns.
+    pub still_running: Vec<String>,
+}
+
+impl CloseReport {
+    /// Whether everything is closed.
+    pub fn is_closed(&self) -> bool {
+        self.still_running.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, other: CloseReport) {
+        self.delivered += other.delivered;
+        self.kept += other.kept;
+        self.failed += other.failed;
+        self.still_running.extend(other.still_running);
+    }
+
+    pub(crate) fn still_at_work(&mut self, threads: Vec<String>) {
+        self.still_running.extend(threads);
+    }
+}
+
+impl DioInner {
+    /// Closes, or waits for whoever closes already. `None` is no limit.
+    pub(crate) fn close_until(self: &Arc<Self>, deadline: Option<Deadline>) -> CloseReport {
+        let deadline = deadline.or_else(|| deadline_after(std::time::Duration::from_secs(u64::from(u32::MAX))));
+        if self.phase.compare_exchange(OPEN, CLOSING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.wind_down(deadline);
+        }
+        let mut report = CloseReport::default();
+        if !on_own_thread()
+            && let Some(deadline) = deadline
+        {
+            let workers = self.workers.lock().clone();
+            for worker in workers {
+                if !worker.join_until(deadline) {
+                    report.still_running.push(worker.name().to_owned());
+                }
+            }
+        }
+        let (delivered, failed) = self.board.write_counts();
+        report.delivered = delivered;
+        report.failed = failed;
+        report
+    }
+
+    fn wind_down(self: &Arc<Self>, deadline: Option<Deadline>) {
+        self.writes.close();
+        self.refresher.hang_up();
+        if let Some(deadline) = deadline {
+            self.writes.wait_idle(deadline);
+        }
+        let undelivered = self.writes.abandon();
+        self.cancel.cancel();
+        for write in undelivered {
+            let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
+                .with("table", self.name.to_string());
+            self.board.write_failed(&error);
+            write.ticket.reject(error);
+        }
+        let wait = !on_own_thread();
+        let (sender, receiver) = reply();
+        let sent = self.core.send(Message::Close { reply: Some(sender) });
+        if sent.is_ok() && wait {
+            // The core waits for nobody, so this is soon.
+            let _ = receiver.wait(None);
+        }
+        if wait
+            && let (Ok(store), Some(deadline)) = (self.store(), deadline)
+            && let Err(error) = store.flush_until(deadline)
+        {
+            tracing::warn!(table = %self.name, %error, "the cache was not flushed when its Dio was closed");
+        }
+        self.phase.store(CLOSED, Ordering::Release);
+    }
+}

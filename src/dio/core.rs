@@ -1,0 +1,371 @@
+//! Core: the one thread that changes a Dio's state: rows, views, pending writes.
+//!
+//! Owner: the thread `<table>:core`. Others hold a [`CoreHandle`] and read what is published.
+//! Flow: messages → one batch of row changes → row versions → view indexes → published roots → generations → the store,
+//! replies and events. A burst that waited in the inbox is one batch and one Seq.
+//! Invariants:
+//! 1. Apply before publish before notify: whoever has seen a generation, an event or a returned call sees rows at least
+//!    that new.
+//! 2. The core never waits for another thread, writes no file, and runs no user code; the one thing it may meet on disk is
+//!    a cold before-image.
+//! 3. A row is never changed by a read that began before the row's last change or pending write (`protect`).
+//!
+//! Close/panic: on `Close` it publishes what it has, closes every view's signal and ends. Messages that come later are
+//! answered `Closed`, because their reply is dropped.
+//! Not here: when to refresh (`refresh`), delivering writes (`writer`), storing (`store`).
+
+mod batch;
+mod body;
+mod protect;
+mod views;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+
+use crate::dio::event::{Cause, DioEvent};
+use crate::dio::hot_tier::STATUS_STALE;
+use crate::dio::store::Store;
+use crate::dio::ticket::TicketSender;
+use crate::dio::versions::Versions;
+use crate::dio::{EventHub, StateBoard, WriteQueue};
+use crate::lens::Pool;
+use crate::scenery::record::RecordSlot;
+use crate::scenery::snapshot::TableSlot;
+use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::view_query::ViewQuery;
+use crate::sync::{Doorbell, Rank, ReplySender};
+use crate::value::{Record, StoredRow};
+use crate::vista::WriteOp;
+use crate::{Error, ErrorKind, Result, RowNo, Seq};
+
+pub(crate) use body::Body;
+
+use batch::OpenBatch;
+use protect::Protection;
+use views::Views;
+
+/// Messages waiting in the urgent inbox at the most; a sender waits for the core, which waits for nobody.
+const URGENT: usize = 1_024;
+/// Batches of many rows waiting at the most.
+const BULK: usize = 2;
+/// Messages that become one batch at the most.
+const BURST: usize = 1_024;
+
+/// A change of one row, or of all.
+#[derive(Debug, Clone)]
+pub(crate) enum RowChange {
+    /// The row is this from now on. Its Seq is set by the core.
+    Put(StoredRow),
+    /// These fields of the row are new.
+    Merge { id: Arc<str>, record: Record, fetched_at: i64 },
+    /// The row is gone.
+    Delete(Arc<str>),
+    /// Every row is gone.
+    Clear,
+    /// The row awaits its re-read.
+    MarkStale(Arc<str>),
+    /// Every row awaits its re-read.
+    MarkAllStale,
+}
+
+/// Which events a set of changes makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announce {
+    /// One event for each row that changed.
+    EachRow,
+    /// One `Invalidated`, if anything changed.
+    Once,
+    /// None: the sender announces it.
+    Nothing,
+}
+
+impl Announce {
+    /// The same for changes that replace everything.
+    pub(crate) fn for_many(self) -> Self {
+        match self {
+            Announce::EachRow | Announce::Once => Announce::Once,
+            Announce::Nothing => Announce::Nothing,
+        }
+    }
+}
+
+/// The end of a full copy of the source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FullCopy {
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
+    /// How many rows the source has.
+    pub(crate) total: Option<u64>,
+}
+
+/// A set of row changes, applied together.
+pub(crate) struct Apply {
+    pub(crate) changes: Vec<RowChange>,
+    pub(crate) cause: Cause,
+    pub(crate) announce: Announce,
+    /// The Seq at which the read behind these changes began; rows touched since are left alone.
+    pub(crate) began: Option<Seq>,
+    pub(crate) full_copy: Option<FullCopy>,
+    pub(crate) reply: Option<ReplySender<Result<Seq>>>,
+}
+
+/// A write on its way to the source.
+pub(crate) struct StagedWrite {
+    pub(crate) op: WriteOp,
+    pub(crate) ticket: TicketSender,
+}
+
+/// What became of a write.
+pub(crate) struct Settlement {
+    pub(crate) write: StagedWrite,
+    pub(crate) result: Result<Settled>,
+}
+
+/// A confirmed write's effect.
+pub(crate) struct Settled {
+    /// The id under which the row is stored.
+    pub(crate) id: Option<Arc<str>>,
+    pub(crate) changes: Vec<RowChange>,
+}
+
+pub(crate) type ViewId = u64;
+
+pub(crate) enum Message {
+    Apply(Apply),
+    Stage(StagedWrite),
+    Settle(Settlement),
+    /// A new table view, or another query for one that is there.
+    SetQuery {
+        view: ViewId,
+        slot: Arc<TableSlot>,
+        query: Arc<ViewQuery>,
+        request: u64,
+    },
+    OpenValue {
+        slot: Arc<ValueSlot>,
+        query: Arc<ViewQuery>,
+        aggregate: Aggregate,
+    },
+    OpenRecord {
+        slot: Arc<RecordSlot>,
+        given: bool,
+    },
+    Built {
+        index: u64,
+        build: u64,
+        result: Result<Body>,
+    },
+    Close {
+        reply: Option<ReplySender<()>>,
+    },
+}
+
+/// The senders of the core's inboxes.
+#[derive(Clone)]
+pub(crate) struct CoreHandle {
+    urgent: Sender<Message>,
+    bulk: Sender<Message>,
+    bell: Doorbell,
+}
+
+/// The receivers of the core's inboxes.
+pub(crate) struct Inboxes {
+    urgent: Receiver<Message>,
+    bulk: Receiver<Message>,
+    bell: Doorbell,
+}
+
+pub(crate) fn inboxes(bell: Doorbell) -> (CoreHandle, Inboxes) {
+    let (urgent, urgent_inbox) = bounded(URGENT);
+    let (bulk, bulk_inbox) = bounded(BULK);
+    (CoreHandle { urgent, bulk, bell: bell.clone() }, Inboxes { urgent: urgent_inbox, bulk: bulk_inbox, bell })
+}
+
+impl CoreHandle {
+    /// Sends a message of few rows. Waits only while a full inbox is being worked off.
+    pub(crate) fn send(&self, message: Message) -> Result<()> {
+        self.urgent.send(message).map_err(|_| gone())
+    }
+
+    /// Sends a message of many rows; urgent ones overtake it.
+    pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
+        self.bulk.send(message).map_err(|_| gone())
+    }
+
+    pub(crate) fn bell(&self) -> &Doorbell {
+        &self.bell
+    }
+
+    /// Messages waiting.
+    pub(crate) fn waiting(&self) -> usize {
+        self.urgent.len() + self.bulk.len()
+    }
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Closed, "the Dio is closed")
+}
+
+/// What the core knows of the table when it starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TableState {
+    pub(crate) seq: Seq,
+    pub(crate) next_row: u64,
+    pub(crate) rows: u64,
+    pub(crate) complete: bool,
+    pub(crate) last_refresh: Option<i64>,
+    pub(crate) total: Option<u64>,
+}
+
+/// What the core hands its results to.
+pub(crate) struct Surroundings {
+    pub(crate) table_name: Arc<str>,
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) events: Arc<EventHub<DioEvent>>,
+    pub(crate) board: Arc<StateBoard>,
+    pub(crate) writes: Arc<WriteQueue>,
+    pub(crate) build_pool: Arc<Pool>,
+    pub(crate) build_rank: Rank,
+}
+
+/// The state of a Dio.
+pub(crate) struct Core {
+    to: Surroundings,
+    handle: CoreHandle,
+    seq: Seq,
+    next_row: u64,
+    rows: u64,
+    complete: bool,
+    stale_upto: Seq,
+    protection: Protection,
+    views: Views,
+    records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
+    batch: Option<OpenBatch>,
+    closed: bool,
+}
+
+impl Core {
+    pub(crate) fn new(to: Surroundings, handle: CoreHandle, state: TableState) -> Self {
+        Core {
+            to,
+            handle,
+            seq: state.seq,
+            next_row: state.next_row,
+            rows: state.rows,
+            complete: state.complete,
+            stale_upto: Seq(0),
+            protection: Protection::new(state.seq),
+            views: Views::default(),
+            records: HashMap::new(),
+            batch: None,
+            closed: false,
+        }
+    }
+
+    /// The thread's loop: everything that waits is handled, urgent before bulk, then it sleeps.
+    pub(crate) fn run(mut self, inboxes: Inboxes) {
+        while !self.closed {
+            let first = select_biased! {
+                recv(inboxes.urgent) -> message => message.ok(),
+                recv(inboxes.bell.receiver()) -> _ => None,
+                recv(inboxes.bulk) -> message => message.ok(),
+            };
+            let mut handled = 0;
+            let mut next = first;
+            while let Some(message) = next {
+                self.handle(message);
+                handled += 1;
+                if handled == BURST {
+                    break;
+                }
+                next = inboxes.urgent.try_recv().ok();
+            }
+            self.commit();
+            self.sweep();
+        }
+        // Whoever still waits for an answer gets `Closed` when the inboxes are dropped with what is in them.
+    }
+
+    fn handle(&mut self, message: Message) {
+        if self.closed {
+            return;
+        }
+        match message {
+            Message::Apply(apply) => self.apply(apply),
+            Message::Stage(write) => self.stage(write),
+            Message::Settle(settlement) => self.settle(settlement),
+            other => {
+                self.commit();
+                match other {
+                    Message::SetQuery { view, slot, query, request } => self.set_query(view, slot, query, request),
+                    Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
+                    Message::OpenRecord { slot, given } => self.open_record(slot, given),
+                    Message::Built { index, build, result } => self.built(index, build, result),
+                    Message::Close { reply } => self.close(reply),
+                    Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more.
+    fn sweep(&mut self) {
+        self.to.versions.collect();
+        self.views.sweep();
+        self.records.retain(|_, slots| {
+            slots.retain(|slot| !slot.dropped.is_set());
+            !slots.is_empty()
+        });
+        self.to.board.set_views(self.views.counts());
+    }
+
+    fn close(&mut self, reply: Option<ReplySender<()>>) {
+        self.closed = true;
+        self.views.close();
+        for slot in self.records.values().flatten() {
+            slot.signal.close();
+        }
+        self.to.versions.published_notifier().close();
+        self.to.events.publish(DioEvent::Closed { seq: self.seq });
+        self.to.events.close();
+        if let Some(reply) = reply {
+            reply.send(());
+        }
+    }
+
+    fn open_record(&mut self, slot: Arc<RecordSlot>, given: bool) {
+        let found = self.to.versions.lookup_newest(&slot.id).and_then(|row| match row {
+            Some(row) => Ok(self.to.versions.row_newest(row)?.map(|stored| (row, stored))),
+            None => Ok(None),
+        });
+        // A row handed in by the caller stays until the cache has something to say about it.
+        if !given || matches!(found, Ok(Some(_))) {
+            slot.show(found, self.seq);
+        }
+        self.records.entry(slot.id.clone()).or_default().push(slot);
+    }
+
+    fn stale_copy(row: &StoredRow) -> StoredRow {
+        let mut row = row.clone();
+        row.set_status(STATUS_STALE);
+        row
+    }
+}
+
+/// A row before and after a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Touched {
+    pub(crate) row: RowNo,
+    pub(crate) before: Option<StoredRow>,
+    pub(crate) after: Option<StoredRow>,
+}
+
+impl Touched {
+    /// The row's id; a touched row has one on at least one side.
+    pub(crate) fn id(&self) -> &str {
+        self.after.as_ref().or(self.before.as_ref()).map_or("", StoredRow::id)
+    }
+}

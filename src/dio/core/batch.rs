@@ -1,0 +1,421 @@
+//! Batch: row changes on their way from messages to everything that shows them.
+//!
+//! Flow: [`Core::apply`], [`Core::stage`] and [`Core::settle`] add to the open batch → [`Core::commit`] publishes it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::cache::CacheOp;
+use crate::dio::core::{Announce, Apply, Core, FullCopy, RowChange, Settlement, StagedWrite, Touched};
+use crate::dio::event::{Cause, DioEvent};
+use crate::dio::meta;
+use crate::dio::store::StoreBatch;
+use crate::dio::ticket::{TicketSender, WriteOutcome};
+use crate::dio::versions::{Replaced, RowMap};
+use crate::sync::ReplySender;
+use crate::value::StoredRow;
+use crate::vista::WriteOp;
+use crate::{Error, ErrorKind, Result, RowNo, Seq};
+
+/// Row changes that will be published together.
+pub(crate) struct OpenBatch {
+    seq: Seq,
+    touched: Vec<Touched>,
+    /// For each touched row the cause of its own event; `None` when an event for all covers it.
+    causes: Vec<Option<Cause>>,
+    by_row: RowMap<usize>,
+    /// Ids whose meaning changed.
+    renamed: Vec<Arc<str>>,
+    /// The cause of the one `Invalidated` that covers the rows without an event of their own.
+    once: Option<Cause>,
+    /// A new Seq even if no row changed.
+    force: bool,
+    full_copy: Option<FullCopy>,
+    replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
+    settled: Vec<(TicketSender, Result<Option<Arc<str>>>)>,
+    stale_all: bool,
+}
+
+impl OpenBatch {
+    fn new(seq: Seq) -> Self {
+        OpenBatch {
+            seq,
+            touched: Vec::new(),
+            causes: Vec::new(),
+            by_row: RowMap::default(),
+            renamed: Vec::new(),
+            once: None,
+            force: false,
+            full_copy: None,
+            replies: Vec::new(),
+            settled: Vec::new(),
+            stale_all: false,
+        }
+    }
+
+    fn touch(&mut self, row: RowNo, before: Option<StoredRow>, after: Option<StoredRow>, cause: Option<Cause>) {
+        match self.by_row.get(&row) {
+            Some(position) => {
+                self.touched[*position].after = after;
+                self.causes[*position] = cause.or(self.causes[*position]);
+            }
+            None => {
+                self.by_row.insert(row, self.touched.len());
+                self.touched.push(Touched { row, before, after });
+                self.causes.push(cause);
+            }
+        }
+    }
+}
+
+impl Core {
+    fn batch(&mut self) -> &mut OpenBatch {
+        let seq = self.seq.next();
+        self.batch.get_or_insert_with(|| OpenBatch::new(seq))
+    }
+
+    pub(super) fn apply(&mut self, apply: Apply) {
+        let Apply { changes, cause, announce, began, full_copy, reply } = apply;
+        let result = match began {
+            Some(began) if !self.protection.remembers(began) => {
+                Err(Error::new(ErrorKind::Expired, "too much was written since this read began; read the source again"))
+            }
+            _ => self.apply_changes(changes, cause, announce, began),
+        };
+        let batch = self.batch();
+        if result.is_ok() && full_copy.is_some() {
+            batch.full_copy = full_copy;
+        }
+        if let Some(reply) = reply {
+            batch.replies.push((reply, result));
+        } else if let Err(error) = result {
+            tracing::warn!(table = %self.to.table_name, %error, "a change of rows could not be applied");
+        }
+    }
+
+    fn apply_changes(
+        &mut self,
+        changes: Vec<RowChange>,
+        cause: Cause,
+        announce: Announce,
+        began: Option<Seq>,
+    ) -> Result<()> {
+        let own_event = (announce == Announce::EachRow).then_some(cause);
+        if announce == Announce::Once {
+            self.batch().once = Some(cause);
+        }
+        for change in changes {
+            self.apply_change(change, own_event, began)?;
+        }
+        Ok(())
+    }
+
+    fn apply_change(&mut self, change: RowChange, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+        match change {
+            RowChange::Put(row) => self.put(row, cause, began),
+            RowChange::Merge { id, record, fetched_at } => {
+                let Some((_, before)) = self.newest(&id)? else {
+                    return Err(Error::new(ErrorKind::NotFound, "no such row").with("id", id.to_string()));
+                };
+                let mut merged = before.to_record()?;
+                merged.merge(&record);
+                self.put(StoredRow::encode(&id, &merged, fetched_at), cause, began)
+            }
+            RowChange::Delete(id) => match self.newest(&id)? {
+                Some((row_no, before)) if !self.skips(&id, Some(&before), began) => {
+                    self.delete(row_no, &id, before, cause);
+                    Ok(())
+                }
+                _ => Ok(()),
+            },
+            RowChange::Clear => self.clear(cause),
+            RowChange::MarkStale(id) => {
+                if let Some((row_no, before)) = self.newest(&id)? {
+                    let mut after = Core::stale_copy(&before);
+                    let seq = self.batch().seq;
+                    after.set_seq(seq);
+                    self.to.versions.put(row_no, seq, Some(&before), Some(after.clone()));
+                    self.batch().touch(row_no, Some(before), Some(after), cause);
+                }
+                Ok(())
+            }
+            RowChange::MarkAllStale => {
+                let batch = self.batch();
+                batch.stale_all = true;
+                batch.once = Some(Cause::Outside);
+                batch.force = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The newest row of this id, that of the open batch included.
+    fn newest(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+        match self.to.versions.lookup_newest(id)? {
+            Some(row_no) => Ok(self.to.versions.row_newest(row_no)?.map(|row| (row_no, row))),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a change from a read that began at `began` must leave this row alone.
+    fn skips(&self, id: &str, before: Option<&StoredRow>, began: Option<Seq>) -> bool {
+        let Some(began) = began else { return false };
+        self.protection.blocks(id, began) || before.is_some_and(|row| row.seq() > began)
+    }
+
+    fn put(&mut self, mut row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+        // An empty table needs no look at the disk for its first rows.
+        let found = if self.rows == 0 { self.newest_in_memory(row.id()) } else { self.newest(row.id())? };
+        let before = found.as_ref().map(|(_, before)| before);
+        if self.skips(row.id(), before, began)
+            || before.is_some_and(|before| before.status() == row.status() && before.same_content(&row))
+        {
+            return Ok(());
+        }
+        let seq = self.batch().seq;
+        row.set_seq(seq);
+        let (row_no, before) = match found {
+            Some((row_no, before)) => (row_no, Some(before)),
+            None => {
+                let row_no = RowNo(self.next_row);
+                self.next_row += 1;
+                let id: Arc<str> = Arc::from(row.id());
+                if self.to.versions.name(&id, seq, None, Some(row_no)) {
+                    self.batch().renamed.push(id);
+                }
+                (row_no, None)
+            }
+        };
+        self.to.versions.put(row_no, seq, before.as_ref(), Some(row.clone()));
+        self.batch().touch(row_no, before, Some(row), cause);
+        Ok(())
+    }
+
+    fn newest_in_memory(&self, id: &str) -> Option<(RowNo, StoredRow)> {
+        let row_no = self.to.versions.newest_name_in_memory(id)?;
+        self.to.versions.newest_in_memory(row_no).map(|row| (row_no, row))
+    }
+
+    fn delete(&mut self, row_no: RowNo, id: &str, before: StoredRow, cause: Option<Cause>) {
+        let seq = self.batch().seq;
+        let id: Arc<str> = Arc::from(id);
+        self.to.versions.put(row_no, seq, Some(&before), None);
+        self.to.versions.name(&id, seq, Some(row_no), None);
+        self.protection.note(id.clone(), seq);
+        let batch = self.batch();
+        batch.touch(row_no, Some(before), None, cause);
+        batch.renamed.push(id);
+    }
+
+    fn clear(&mut self, cause: Option<Cause>) -> Result<()> {
+        // What is in the open batch becomes visible first: the scan below reads published rows.
+        self.commit();
+        let pin = self.to.versions.pin();
+        let mut rows = Vec::new();
+        self.to.versions.scan(&pin, &mut |row_no, row| {
+            rows.push((row_no, row.clone()));
+            ControlFlow::Continue(())
+        })?;
+        for (row_no, row) in rows {
+            let id: Arc<str> = Arc::from(row.id());
+            self.delete(row_no, &id, row, cause);
+        }
+        Ok(())
+    }
+
+    pub(super) fn stage(&mut self, write: StagedWrite) {
+        let all = matches!(write.op, WriteOp::DeleteAll);
+        self.protection.begin(write.op.id(), all);
+        self.to.events.publish(DioEvent::WritePending { id: write.op.id().map(Arc::from), seq: self.seq });
+        self.to.board.set_pending(self.protection.pending());
+        self.to.writes.push(write);
+    }
+
+    pub(super) fn settle(&mut self, settlement: Settlement) {
+        let Settlement { write, result } = settlement;
+        let all = matches!(write.op, WriteOp::DeleteAll);
+        // From here on `clear` may have begun another batch, so the Seq is asked for only now.
+        let applied = result.and_then(|settled| {
+            self.apply_changes(settled.changes, Cause::Confirmed, Announce::EachRow, None)?;
+            Ok(settled.id)
+        });
+        let seq = self.batch().seq;
+        self.protection.settle(write.op.id(), all, seq);
+        if let Ok(Some(id)) = &applied
+            && write.op.id() != Some(&**id)
+        {
+            // The source chose this id: older reads know nothing of it.
+            self.protection.note(id.clone(), seq);
+        }
+        self.to.board.set_pending(self.protection.pending());
+        let batch = self.batch();
+        batch.force = true;
+        batch.settled.push((write.ticket, applied));
+    }
+
+    /// Publishes the open batch, if there is one.
+    pub(super) fn commit(&mut self) {
+        let Some(mut batch) = self.batch.take() else { return };
+        let seq = batch.seq;
+        let (touched, causes) = self.really_touched(&mut batch);
+        let state_before = (self.complete, self.stale_upto);
+        if batch.stale_all {
+            self.stale_upto = seq;
+        }
+        if batch.full_copy.is_some() {
+            self.complete = true;
+            self.stale_upto = Seq(0);
+        }
+        let state_changed = state_before != (self.complete, self.stale_upto);
+        let seeded = self.complete && !state_before.0;
+        let visible = !touched.is_empty() || batch.force || state_changed;
+
+        if visible {
+            self.seq = seq;
+            for touched in &touched {
+                match (&touched.before, &touched.after) {
+                    (None, Some(_)) => self.rows += 1,
+                    (Some(_), None) => self.rows = self.rows.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            let touched = Arc::new(touched);
+            let moved = self.views.publish(&touched, seq, self.complete, self.stale_upto);
+            let records = self.publish_records(&touched, seq, state_changed);
+            self.to.versions.publish(seq);
+            self.store(&touched, &batch, seq);
+            moved.advance();
+            for slot in records {
+                slot.advance();
+            }
+            self.supersede(&touched, batch.renamed, seq);
+            self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
+            self.announce(&touched, &causes, batch.once, seq);
+        } else if batch.full_copy.is_some() {
+            self.store(&[], &batch, self.seq);
+        }
+        self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
+        let seq = self.seq;
+        if seeded {
+            self.to.events.publish(DioEvent::Seeded { seq });
+        }
+        for (ticket, result) in batch.settled {
+            match result {
+                Ok(id) => {
+                    self.to.events.publish(DioEvent::WriteSettled { id: id.clone(), seq });
+                    ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq });
+                }
+                Err(error) => {
+                    let id = ticket.id().map(Arc::from);
+                    self.to.events.publish(DioEvent::WriteFailed { id, seq, error: error.clone() });
+                    self.to.board.write_failed(&error);
+                    ticket.reject(error);
+                }
+            }
+        }
+        for (reply, result) in batch.replies {
+            reply.send(result.map(|()| seq));
+        }
+    }
+
+    /// The rows that differ after the batch, with the causes of their events; what came back to where it was is undone.
+    fn really_touched(&mut self, batch: &mut OpenBatch) -> (Vec<Touched>, Vec<Option<Cause>>) {
+        let mut touched = std::mem::take(&mut batch.touched);
+        let mut causes = std::mem::take(&mut batch.causes);
+        let mut position = 0;
+        let seq = batch.seq;
+        let versions = &self.to.versions;
+        let mut kept = Vec::with_capacity(causes.len());
+        touched.retain(|touched| {
+            let same = match (&touched.before, &touched.after) {
+                (Some(before), Some(after)) => before.status() == after.status() && before.same_content(after),
+                _ => false,
+            };
+            if same {
+                versions.unput(touched.row, seq);
+            } else {
+                kept.push(causes[position]);
+            }
+            position += 1;
+            !same
+        });
+        std::mem::swap(&mut causes, &mut kept);
+        (touched, causes)
+    }
+
+    fn store(&self, touched: &[Touched], batch: &OpenBatch, seq: Seq) {
+        let Ok(table) = self.to.versions.table() else { return };
+        let ops = touched
+            .iter()
+            .map(|touched| match &touched.after {
+                Some(row) => CacheOp::Put { row: touched.row, id: Arc::from(row.id()), bytes: row.bytes() },
+                None => CacheOp::Delete { row: touched.row, id: Arc::from(touched.id()) },
+            })
+            .collect();
+        let mut table_meta =
+            vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
+        if let Some(copy) = batch.full_copy {
+            table_meta.push((meta::COMPLETE.to_owned(), meta::number(1)));
+            table_meta.push((meta::LAST_REFRESH.to_owned(), meta::number(copy.at.max(0) as u64)));
+            table_meta.push((meta::TOTAL.to_owned(), copy.total.and_then(meta::number)));
+        }
+        self.to.store.put(StoreBatch { table, versions: self.to.versions.clone(), seq, ops, meta: table_meta });
+    }
+
+    fn supersede(&self, touched: &[Touched], renamed: Vec<Arc<str>>, seq: Seq) {
+        let rows = touched.iter().filter_map(|touched| {
+            let before = touched.before.as_ref()?;
+            Some(Replaced::Row { row: touched.row, from: before.seq(), size: before.size() })
+        });
+        let replaced: Vec<Replaced> = rows.chain(renamed.into_iter().map(Replaced::Id)).collect();
+        self.to.versions.supersede(seq, replaced);
+    }
+
+    fn publish_records(
+        &self,
+        touched: &[Touched],
+        seq: Seq,
+        state_changed: bool,
+    ) -> Vec<Arc<crate::scenery::record::RecordSlot>> {
+        let mut moved = Vec::new();
+        if self.records.is_empty() {
+            return moved;
+        }
+        for touched in touched {
+            for slot in self.records.get(touched.id()).into_iter().flatten() {
+                if slot.show(Ok(touched.after.clone().map(|row| (touched.row, row))), seq) {
+                    moved.push(slot.clone());
+                }
+            }
+        }
+        if state_changed {
+            for slot in self.records.values().flatten() {
+                if slot.set_stale(self.stale_upto) {
+                    moved.push(slot.clone());
+                }
+            }
+        }
+        moved
+    }
+
+    fn announce(&self, touched: &[Touched], causes: &[Option<Cause>], once: Option<Cause>, seq: Seq) {
+        if let Some(cause) = once
+            && (causes.iter().any(Option::is_none) || touched.is_empty())
+        {
+            self.to.events.publish(DioEvent::Invalidated { seq, cause });
+        }
+        if causes.iter().all(Option::is_none) {
+            return;
+        }
+        for (touched, cause) in touched.iter().zip(causes) {
+            let Some(cause) = *cause else { continue };
+            let id: Arc<str> = Arc::from(touched.id());
+            self.to.events.publish(match (&touched.before, &touched.after) {
+                (None, Some(_)) => DioEvent::RecordInserted { id, seq, cause },
+                (Some(_), Some(_)) => DioEvent::RecordChanged { id, seq, cause },
+                (Some(_), None) => DioEvent::RecordRemoved { id, seq, cause },
+                (None, None) => continue,
+            });
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Protection: which rows a read that began earlier must leave alone, because a local write is pending or newer.
+//!
+//! Owner: the core.
+//! Invariants: a stale read never undoes a write (`a_read_that_began_before_a_write_was_settled_is_skipped`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::Seq;
+
+/// Settled and deleted ids remembered at the least.
+const REMEMBERED: usize = 65_536;
+
+#[derive(Debug)]
+pub(crate) struct Protection {
+    pending: HashMap<Arc<str>, u32>,
+    pending_all: u32,
+    /// When an id's last write was settled, or its row deleted: what no row is there to tell.
+    recent: HashMap<Arc<str>, Seq>,
+    all_settled: Seq,
+    /// Reads that began before this can't be judged any more.
+    floor: Seq,
+    prune_at: usize,
+}
+
+impl Protection {
+    pub(crate) fn new(seq: Seq) -> Self {
+        Protection {
+            pending: HashMap::new(),
+            pending_all: 0,
+            recent: HashMap::new(),
+            all_settled: Seq(0),
+            floor: seq,
+            prune_at: REMEMBERED,
+        }
+    }
+
+    /// A write of this id (`None`: of all) is on its way.
+    pub(crate) fn begin(&mut self, id: Option<&str>, all: bool) {
+        if all {
+            self.pending_all += 1;
+        } else if let Some(id) = id {
+            *self.pending.entry(Arc::from(id)).or_default() += 1;
+        }
+    }
+
+    /// That write was settled, visible at `seq`.
+    pub(crate) fn settle(&mut self, id: Option<&str>, all: bool, seq: Seq) {
+        if all {
+            self.pending_all = self.pending_all.saturating_sub(1);
+            self.all_settled = seq;
+        } else if let Some(id) = id {
+            let left = self.pending.get_mut(id).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if left == Some(0) {
+                self.pending.remove(id);
+            }
+            self.note(Arc::from(id), seq);
+        }
+    }
+
+    /// The row of this id was deleted or settled at `seq`.
+    pub(crate) fn note(&mut self, id: Arc<str>, seq: Seq) {
+        self.recent.insert(id, seq);
+    }
+
+    /// Whether a read that began at `began` must leave this id alone.
+    pub(crate) fn blocks(&self, id: &str, began: Seq) -> bool {
+        self.pending_all > 0
+            || self.all_settled > began
+            || (!self.pending.is_empty() && self.pending.contains_key(id))
+            || (!self.recent.is_empty() && self.recent.get(id).is_some_and(|seq| *seq > began))
+    }
+
+    /// Whether a read that began at `began` can still be judged.
+    pub(crate) fn remembers(&self, began: Seq) -> bool {
+        began >= self.floor
+    }
+
+    /// Forgets what no read under way can need: `oldest` is where the oldest of them began.
+    pub(crate) fn prune(&mut self, oldest: Seq) {
+        if self.recent.len() < self.prune_at {
+            return;
+        }
+        self.recent.retain(|_, seq| *seq > oldest);
+        self.floor = self.floor.max(oldest);
+        self.prune_at = REMEMBERED.max(self.recent.len() * 2);
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.values().map(|count| *count as usize).sum::<usize>() + self.pending_all as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_began_before_a_write_was_settled_is_skipped() {
+        let mut protection = Protection::new(Seq(0));
+        protection.begin(Some("a"), false);
+        assert!(protection.blocks("a", Seq(5)), "pending");
+        assert!(!protection.blocks("b", Seq(5)), "another row");
+        protection.settle(Some("a"), false, Seq(6));
+        assert!(protection.blocks("a", Seq(5)), "settled since");
+        assert!(!protection.blocks("a", Seq(6)), "began after");
+    }
+
+    #[test]
+    fn delete_all_protects_every_row_until_it_is_settled_and_for_older_reads_beyond() {
+        let mut protection = Protection::new(Seq(0));
+        protection.begin(None, true);
+        assert!(protection.blocks("anything", Seq(9)));
+        protection.settle(None, true, Seq(10));
+        assert!(protection.blocks("anything", Seq(9)));
+        assert!(!protection.blocks("anything", Seq(10)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_known_to_be_forgotten() {
+        let mut protection = Protection::new(Seq(0));
+        for number in 0..REMEMBERED as u64 {
+            protection.note(Arc::from(format!("row {number}")), Seq(number + 1));
+        }
+        protection.prune(Seq(100));
+        assert!(!protection.remembers(Seq(99)));
+        assert!(protection.remembers(Seq(100)));
+        assert!(protection.blocks("row 200", Seq(150)));
+    }
+}

@@ -1,0 +1,396 @@
+//! Views: the open views of a Dio, the bodies they share, and how both are published.
+//!
+//! Invariants:
+//! 1. Views with equal queries share one index (`equal_queries_share_one_index`).
+//! 2. While a body is being built its index records every batch since its scan; before it is shown it takes them in: no
+//!    change is lost (`a_change_that_lands_while_a_view_is_opening_is_in_it`).
+//! 3. A view shows its old body until the new one is ready; a request that was superseded never lands.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::dio::core::body::{Body, BodyKind};
+use crate::dio::core::{Core, Message, Touched, ViewId};
+use crate::scenery::index::key::Entry;
+use crate::scenery::index::tree::Tree;
+use crate::scenery::snapshot::{LoadState, Root, TableSlot};
+use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::view_query::ViewQuery;
+use crate::vista::CancelToken;
+use crate::{Error, ErrorKind, Generation, Result, Seq};
+
+/// Changed rows recorded during a build beyond which it starts again.
+const RECORDED: usize = 1 << 18;
+/// How often a build starts again before the view says that it failed.
+const ATTEMPTS: u32 = 4;
+
+/// A build under way.
+struct Build {
+    number: u64,
+    attempt: u32,
+    cancel: CancelToken,
+    recorded: Vec<Arc<Vec<Touched>>>,
+    recorded_rows: usize,
+}
+
+enum State {
+    Building(Build),
+    Ready(Body),
+}
+
+/// One body and those who show it.
+struct Index {
+    id: u64,
+    kind: BodyKind,
+    query: Arc<ViewQuery>,
+    state: State,
+    value: Option<Arc<ValueSlot>>,
+}
+
+/// A table view: what it shows, and what it is to show.
+struct TableView {
+    slot: Arc<TableSlot>,
+    shows: Option<u64>,
+    awaits: Option<(u64, u64)>,
+    load: LoadState,
+}
+
+#[derive(Default)]
+pub(super) struct Views {
+    indexes: HashMap<u64, Index>,
+    tables: HashMap<ViewId, TableView>,
+    next: u64,
+    /// Rows up to this Seq are stale, as last published.
+    stale_upto: Seq,
+    complete: bool,
+    scratch: Vec<u8>,
+}
+
+/// Signals that are to move once everything is in place.
+#[derive(Default)]
+pub(super) struct Moved {
+    tables: Vec<(Arc<TableSlot>, Generation)>,
+    values: Vec<(Arc<ValueSlot>, Generation)>,
+    gone: Vec<Arc<Root>>,
+}
+
+impl Moved {
+    /// Moves the generations; what the views no longer keep is dropped last.
+    pub(super) fn advance(self) {
+        for (slot, generation) in &self.tables {
+            slot.signal.advance_to(*generation);
+        }
+        for (slot, generation) in &self.values {
+            slot.signal.advance_to(*generation);
+        }
+        drop(self.gone);
+    }
+}
+
+fn load_state(complete: bool) -> LoadState {
+    if complete { LoadState::Ready } else { LoadState::Loading }
+}
+
+fn is_same_order(a: &Tree<Entry>, b: &Tree<Entry>) -> bool {
+    a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.row == b.row && a.version == b.version)
+}
+
+impl Views {
+    /// How many views and indexes there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let values = self.indexes.values().filter(|index| index.value.is_some()).count();
+        (self.tables.len() + values, self.indexes.len())
+    }
+
+    /// Brings every body up to the batch and publishes those that moved.
+    pub(super) fn publish(&mut self, touched: &Arc<Vec<Touched>>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
+        let mut moved = Moved::default();
+        let all_move = self.stale_upto != stale_upto || self.complete != complete;
+        let stale_moves = self.stale_upto != stale_upto;
+        self.stale_upto = stale_upto;
+        self.complete = complete;
+        let mut changed = HashMap::new();
+        let mut restart = Vec::new();
+        for index in self.indexes.values_mut() {
+            match &mut index.state {
+                State::Ready(body) => {
+                    let entries = body.apply(&index.query, touched, &mut self.scratch);
+                    if entries > 0 {
+                        changed.insert(index.id, entries);
+                    }
+                    if let (Body::Value(accumulator), Some(slot)) = (&*body, &index.value)
+                        && entries > 0
+                        && let Some(generation) = slot.show(accumulator.result(), seq)
+                    {
+                        moved.values.push((slot.clone(), generation));
+                    }
+                }
+                State::Building(build) => {
+                    build.recorded_rows += touched.len();
+                    build.recorded.push(touched.clone());
+                    if build.recorded_rows > RECORDED {
+                        restart.push(index.id);
+                    }
+                }
+            }
+        }
+        for id in restart {
+            if let Some(Index { state: State::Building(build), .. }) = self.indexes.get_mut(&id) {
+                // What was recorded is in the scan of the next attempt; the running one is told to stop, and its end starts
+                // the next.
+                build.cancel.cancel();
+                build.recorded = Vec::new();
+                build.recorded_rows = 0;
+            }
+        }
+        for view in self.tables.values_mut() {
+            let Some(shown) = view.shows else { continue };
+            let entries = changed.get(&shown).copied();
+            if entries.is_none() && !all_move {
+                continue;
+            }
+            let load = load_state(complete);
+            if entries.is_none() && !stale_moves && view.load.same_as(&load) {
+                continue;
+            }
+            view.load = load;
+            let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
+                continue;
+            };
+            let last = view.slot.roots.newest();
+            let root = Root {
+                generation: last.generation.next(),
+                seq,
+                tree: tree.clone(),
+                query: query.clone(),
+                load: view.load.clone(),
+                stale_upto,
+                epoch: last.epoch + u64::from(stale_moves),
+                changed: entries.unwrap_or(0),
+            };
+            moved.tables.push((view.slot.clone(), root.generation));
+            moved.gone.extend(view.slot.roots.publish(root));
+        }
+        moved
+    }
+
+    /// Shows the body of an index in a view, in the place of what it showed.
+    fn land(&mut self, view_id: ViewId, index_id: u64, request: u64, seq: Seq) {
+        let Some(view) = self.tables.get_mut(&view_id) else { return };
+        let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&index_id) else {
+            return;
+        };
+        let last = view.slot.roots.newest();
+        view.shows = Some(index_id);
+        view.awaits = None;
+        view.load = load_state(self.complete);
+        let same =
+            last.load.same_as(&view.load) && last.stale_upto == self.stale_upto && is_same_order(&last.tree, tree);
+        // Published even if nothing moves: the sort keys, and so `position_of` and later differences, are new.
+        let root = Root {
+            generation: if same { last.generation } else { last.generation.next() },
+            seq,
+            tree: tree.clone(),
+            query: query.clone(),
+            load: view.load.clone(),
+            stale_upto: self.stale_upto,
+            epoch: last.epoch + 1,
+            changed: tree.len(),
+        };
+        let generation = root.generation;
+        let gone = view.slot.roots.publish(root);
+        view.slot.signal.advance_to(generation);
+        view.slot.queries.landed_well(request);
+        drop(gone);
+    }
+
+    fn fail(&mut self, view_id: ViewId, request: u64, seq: Seq, error: &Error) {
+        let Some(view) = self.tables.get_mut(&view_id) else { return };
+        view.awaits = None;
+        if view.shows.is_none() {
+            view.load = LoadState::Failed(error.clone());
+            let last = view.slot.roots.newest();
+            let root = Root {
+                generation: last.generation.next(),
+                seq,
+                tree: Tree::new(),
+                query: last.query.clone(),
+                load: view.load.clone(),
+                stale_upto: self.stale_upto,
+                epoch: last.epoch + 1,
+                changed: 0,
+            };
+            let generation = root.generation;
+            view.slot.roots.publish(root);
+            view.slot.signal.advance_to(generation);
+        }
+        view.slot.queries.failed(request, error.clone());
+    }
+
+    /// Lets go of views whose handles are gone and of indexes that nobody shows or awaits.
+    pub(super) fn sweep(&mut self) {
+        self.tables.retain(|_, view| !view.slot.dropped.is_set());
+        let tables = &self.tables;
+        self.indexes.retain(|id, index| {
+            let used = match &index.value {
+                Some(slot) => !slot.dropped.is_set(),
+                None => tables
+                    .values()
+                    .any(|view| view.shows == Some(*id) || view.awaits.is_some_and(|(awaited, _)| awaited == *id)),
+            };
+            if !used && let State::Building(build) = &index.state {
+                build.cancel.cancel();
+            }
+            used
+        });
+    }
+
+    pub(super) fn close(&mut self) {
+        for view in self.tables.values() {
+            view.slot.signal.close();
+            view.slot.queries.close();
+        }
+        for index in self.indexes.values() {
+            if let State::Building(build) = &index.state {
+                build.cancel.cancel();
+            }
+            if let Some(slot) = &index.value {
+                slot.close();
+            }
+        }
+        self.indexes.clear();
+        self.tables.clear();
+    }
+}
+
+impl Core {
+    pub(super) fn set_query(&mut self, view: ViewId, slot: Arc<TableSlot>, query: Arc<ViewQuery>, request: u64) {
+        self.views.complete = self.complete;
+        self.views.stale_upto = self.stale_upto;
+        let shared = self
+            .views
+            .indexes
+            .values()
+            .find(|index| index.value.is_none() && index.query.canonical() == query.canonical())
+            .map(|index| index.id);
+        let index = match shared {
+            Some(index) => index,
+            None => self.start_index(BodyKind::Table, query, None),
+        };
+        let entry = self.views.tables.entry(view).or_insert_with(|| TableView {
+            slot,
+            shows: None,
+            awaits: None,
+            load: LoadState::Loading,
+        });
+        entry.awaits = Some((index, request));
+        if matches!(self.views.indexes.get(&index), Some(Index { state: State::Ready(_), .. })) {
+            self.views.land(view, index, request, self.seq);
+        }
+        self.views.sweep();
+    }
+
+    pub(super) fn open_value(&mut self, slot: Arc<ValueSlot>, query: Arc<ViewQuery>, aggregate: Aggregate) {
+        let index = self.start_index(BodyKind::Value(aggregate), query, Some(slot));
+        self.show_value(index);
+    }
+
+    /// Makes an index; the build thread fills it, unless there is nothing to fill it with.
+    fn start_index(&mut self, kind: BodyKind, query: Arc<ViewQuery>, value: Option<Arc<ValueSlot>>) -> u64 {
+        self.views.next += 1;
+        let id = self.views.next;
+        let state = if self.rows == 0 {
+            State::Ready(Body::empty(&kind))
+        } else {
+            State::Building(self.start_build(id, &kind, &query, 1))
+        };
+        self.views.indexes.insert(id, Index { id, kind, query, state, value });
+        id
+    }
+
+    fn start_build(&mut self, index: u64, kind: &BodyKind, query: &Arc<ViewQuery>, attempt: u32) -> Build {
+        self.views.next += 1;
+        let number = self.views.next;
+        let cancel = CancelToken::new();
+        let pin = self.to.versions.pin();
+        let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
+        let job = move || {
+            let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+            drop(pin);
+            // A closed core wants no result.
+            let _ = handle.send(Message::Built { index, build: number, result });
+        };
+        if let Err(error) = self.to.build_pool.submit(self.to.build_rank, Box::new(job)) {
+            tracing::warn!(table = %self.to.table_name, %error, "no thread builds the view");
+        }
+        Build { number, attempt, cancel, recorded: Vec::new(), recorded_rows: 0 }
+    }
+
+    pub(super) fn built(&mut self, index_id: u64, number: u64, result: Result<Body>) {
+        let Some(index) = self.views.indexes.get_mut(&index_id) else { return };
+        let State::Building(build) = &mut index.state else { return };
+        if build.number != number {
+            return;
+        }
+        match result {
+            Ok(mut body) if !build.cancel.is_cancelled() => {
+                for touched in &build.recorded {
+                    body.apply(&index.query, touched, &mut self.views.scratch);
+                }
+                index.state = State::Ready(body);
+                for (view, request) in self.views.waiting_for(index_id) {
+                    self.views.land(view, index_id, request, self.seq);
+                }
+                self.show_value(index_id);
+            }
+            Err(error) if !may_try_again(&error) || build.attempt >= ATTEMPTS => self.build_failed(index_id, &error),
+            _ => {
+                let (kind, query, attempt) = (index.kind.clone(), index.query.clone(), build.attempt + 1);
+                let build = self.start_build(index_id, &kind, &query, attempt);
+                if let Some(index) = self.views.indexes.get_mut(&index_id) {
+                    index.state = State::Building(build);
+                }
+            }
+        }
+        self.views.sweep();
+    }
+
+    fn build_failed(&mut self, index_id: u64, error: &Error) {
+        let error = error.clone().with("table", self.to.table_name.to_string());
+        for (view, request) in self.views.waiting_for(index_id) {
+            self.views.fail(view, request, self.seq, &error);
+        }
+        if let Some(slot) = self.views.indexes.remove(&index_id).and_then(|index| index.value) {
+            if let Some(generation) = slot.fail(error, self.seq) {
+                slot.signal.advance_to(generation);
+            }
+            slot.opened();
+        }
+    }
+
+    fn show_value(&mut self, index_id: u64) {
+        let Some(Index { state: State::Ready(Body::Value(accumulator)), value: Some(slot), .. }) =
+            self.views.indexes.get(&index_id)
+        else {
+            return;
+        };
+        if let Some(generation) = slot.show(accumulator.result(), self.seq) {
+            slot.signal.advance_to(generation);
+        }
+        slot.opened();
+    }
+}
+
+fn may_try_again(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Expired | ErrorKind::Cancelled)
+}
+
+impl Views {
+    fn waiting_for(&self, index: u64) -> Vec<(ViewId, u64)> {
+        let awaits = |(id, view): (&ViewId, &TableView)| {
+            let (awaited, request) = view.awaits?;
+            (awaited == index).then_some((*id, request))
+        };
+        self.tables.iter().filter_map(awaits).collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! Reconcile: the rows of the source against the rows of the cache; only what differs goes to the core.
+//!
+//! Owner: the calling thread makes the difference against a pinned scan; the core takes it as one batch.
+//! Invariants: identical rows are not written and make no change set; rows touched since the read began are left alone.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::dio::DioInner;
+use crate::dio::cache_handle::check_id;
+use crate::dio::core::{Announce, Apply, FullCopy, Message, RowChange};
+use crate::dio::event::Cause;
+use crate::sync::{Rank, Role, may_wait_for, reply};
+use crate::value::{Record, StoredRow};
+use crate::{Error, ErrorKind, Result, Seq};
+
+/// Brings the cache to `rows`, read from the source by a read that began at `began`.
+pub(crate) fn reconcile(
+    dio: &Arc<DioInner>,
+    began: Seq,
+    rows: Vec<(String, Record)>,
+    cause: Cause,
+    announce: Announce,
+    full_copy: bool,
+) -> Result<Seq> {
+    may_wait_for(Rank::new(dio.level, Role::Core), "the core of a Dio")?;
+    let name = |error: Error| error.with("table", dio.name.to_string());
+    let now = dio.clock().wall_ms();
+    let total = rows.len() as u64;
+    let incoming = encode(rows, now).map_err(name)?;
+    let changes = loop {
+        match differences(dio, &incoming) {
+            // Too much changed during the scan; what it saw is not one state. Look again.
+            Err(error) if error.kind() == ErrorKind::Expired => {}
+            other => break other.map_err(name)?,
+        }
+    };
+    drop(incoming);
+    dio.store()?.wait_for_room().map_err(name)?;
+    let (sender, receiver) = reply();
+    dio.send_bulk(Message::Apply(Apply {
+        changes,
+        cause,
+        announce,
+        began: Some(began),
+        full_copy: full_copy.then_some(FullCopy { at: now, total: Some(total) }),
+        reply: Some(sender),
+    }))?;
+    receiver.wait(None)?.map_err(name)
+}
+
+fn encode(rows: Vec<(String, Record)>, now: i64) -> Result<Vec<StoredRow>> {
+    rows.iter()
+        .map(|(id, record)| {
+            check_id(id)?;
+            record.check_depth().map_err(|error| error.with("id", id.clone()))?;
+            Ok(StoredRow::encode(id, record, now))
+        })
+        .collect()
+}
+
+fn differences(dio: &Arc<DioInner>, incoming: &[StoredRow]) -> Result<Vec<RowChange>> {
+    let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(incoming.len());
+    for (position, row) in incoming.iter().enumerate() {
+        if by_id.insert(row.id(), position).is_some() {
+            return Err(Error::new(ErrorKind::Invalid, "the source gave this id twice; ids must be unique")
+                .with("id", row.id().to_owned()));
+        }
+    }
+    let mut seen = vec![false; incoming.len()];
+    let mut changes = Vec::new();
+    let pin = dio.reader.versions.pin();
+    dio.reader.versions.scan(&pin, &mut |_, stored| {
+        match by_id.get(stored.id()) {
+            Some(position) => {
+                seen[*position] = true;
+                let row = &incoming[*position];
+                if row.status() != stored.status() || !row.same_content(stored) {
+                    changes.push(RowChange::Put(row.clone()));
+                }
+            }
+            None => changes.push(RowChange::Delete(Arc::from(stored.id()))),
+        }
+        ControlFlow::Continue(())
+    })?;
+    let new = incoming.iter().zip(seen).filter(|(_, seen)| !seen);
+    changes.extend(new.map(|(row, _)| RowChange::Put(row.clone())));
+    Ok(changes)
+}

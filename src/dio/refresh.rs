@@ -1,0 +1,191 @@
+//! Refresher: the first copy of the source, and its repetition when asked or due.
+//!
+//! Owner: the thread `<table>:refresh`.
+//! Flow: `refresh()` joins the flight under way or starts one → the callback or a copy of the source → one batch to the
+//! core → everyone in the flight gets its result.
+//! Invariants: one refresh runs at a time, and those who ask meanwhile get its result
+//! (`two_refreshes_at_once_run_once`); a failed one keeps the rows and backs off.
+//! Close/panic: closing drops the inbox's sender; flights that have not begun end as `Closed`.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Received;
+use crate::dio::callback;
+use crate::dio::core::Announce;
+use crate::dio::event::{Cause, DioEvent};
+use crate::dio::reconcile::reconcile;
+use crate::dio::schedule::Schedule;
+use crate::dio::{DioInner, WeakDio};
+use crate::sync::{Rank, Role, catch_user, may_wait_for};
+use crate::{Error, ErrorKind, Result};
+
+/// One refresh, and everyone who waits for it.
+pub(crate) struct Flight {
+    result: Mutex<Option<Result<()>>>,
+    ended: Condvar,
+}
+
+impl Flight {
+    fn new() -> Arc<Self> {
+        Arc::new(Flight { result: Mutex::new(None), ended: Condvar::new() })
+    }
+
+    fn end(&self, result: Result<()>) {
+        self.result.lock().get_or_insert(result);
+        self.ended.notify_all();
+    }
+
+    /// Blocks until the flight has ended.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let mut result = self.result.lock();
+        loop {
+            if let Some(result) = &*result {
+                return result.clone();
+            }
+            self.ended.wait(&mut result);
+        }
+    }
+}
+
+/// What is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Start,
+    Refresh,
+}
+
+struct Desk {
+    inbox: Option<Sender<(Kind, Arc<Flight>)>>,
+    current: Option<Arc<Flight>>,
+}
+
+/// Where refreshes are asked for.
+pub(crate) struct Refresher {
+    desk: Mutex<Desk>,
+}
+
+pub(crate) struct RefreshInbox(Receiver<(Kind, Arc<Flight>)>);
+
+impl Refresher {
+    pub(crate) fn new() -> (Self, RefreshInbox) {
+        // One flight is asked for at a time; the second place is for the one after the start.
+        let (sender, receiver) = bounded(2);
+        (Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None }) }, RefreshInbox(receiver))
+    }
+
+    /// The first copy.
+    pub(crate) fn start(&self) -> Result<Arc<Flight>> {
+        self.ask(Kind::Start)
+    }
+
+    /// The refresh under way, or a new one.
+    pub(crate) fn refresh(&self) -> Result<Arc<Flight>> {
+        self.ask(Kind::Refresh)
+    }
+
+    fn ask(&self, kind: Kind) -> Result<Arc<Flight>> {
+        let mut desk = self.desk.lock();
+        if let Some(flight) = &desk.current {
+            return Ok(flight.clone());
+        }
+        let flight = Flight::new();
+        match &desk.inbox {
+            Some(inbox) if inbox.try_send((kind, flight.clone())).is_ok() => {
+                desk.current = Some(flight.clone());
+                Ok(flight)
+            }
+            _ => Err(closed()),
+        }
+    }
+
+    /// A flight that is due by the schedule; `None` when one is asked for already.
+    fn due(&self) -> Option<Arc<Flight>> {
+        let mut desk = self.desk.lock();
+        if desk.current.is_some() {
+            return None;
+        }
+        let flight = Flight::new();
+        desk.current = Some(flight.clone());
+        Some(flight)
+    }
+
+    fn ended(&self) {
+        self.desk.lock().current = None;
+    }
+
+    /// Takes no more flights; the one under way goes on, one that waits ends as `Closed`.
+    pub(crate) fn hang_up(&self) {
+        self.desk.lock().inbox = None;
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the Dio is closed")
+}
+
+/// The refresher's thread.
+pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
+    let clock = dio.clock().clone();
+    let mut schedule = Schedule::new(dio.lens.defaults.refresh_every, clock.now());
+    loop {
+        let (kind, flight) = match clock.recv(&inbox.0, schedule.due()) {
+            Received::Message(asked) => asked,
+            Received::Due => match dio.refresher.due() {
+                Some(flight) => (Kind::Refresh, flight),
+                None => continue,
+            },
+            Received::Disconnected => return,
+        };
+        let result = if dio.is_open() { fly(dio, handle, kind) } else { Err(closed()) };
+        schedule.ended(clock.now(), result.is_ok());
+        // Who asks from here on gets a new flight, for the source may have changed since this one read it.
+        dio.refresher.ended();
+        flight.end(result);
+    }
+}
+
+fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
+    dio.board.refresh_began();
+    dio.events.publish(DioEvent::Refreshing { seq: dio.published() });
+    let result = refresh_once(dio, handle, kind).map_err(|error| error.with("table", dio.name.to_string()));
+    dio.board.refresh_ended(result.clone());
+    let seq = dio.published();
+    match &result {
+        Ok(()) => dio.events.publish(DioEvent::Refreshed { seq }),
+        Err(error) => {
+            tracing::warn!(table = %dio.name, %error, "a refresh failed; the rows stay as they are");
+            dio.events.publish(DioEvent::RefreshFailed { seq, error: error.clone() });
+            dio.events.publish(DioEvent::StatusChanged { seq });
+        }
+    }
+    result
+}
+
+fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
+    let callbacks = &dio.lens.callbacks;
+    let (what, callback) = match (kind, &callbacks.on_start, &callbacks.on_refresh) {
+        (Kind::Start, Some(on_start), _) => ("on_start", on_start),
+        (_, _, Some(on_refresh)) => ("on_refresh", on_refresh),
+        _ => return copy_source(dio),
+    };
+    let Some(strong) = handle.upgrade() else { return Err(closed()) };
+    let ((), batch) = callback::run(dio, what, || callback(&strong))?;
+    // The last handle may be this one: it must not be dropped before the batch is in.
+    let applied = match batch {
+        Some(batch) => dio.apply_callback(batch, Cause::Refresh, Announce::Nothing, true).map(drop),
+        None => Ok(()),
+    };
+    drop(strong);
+    applied
+}
+
+/// What happens without callbacks: the source's rows become the cache's.
+fn copy_source(dio: &Arc<DioInner>) -> Result<()> {
+    may_wait_for(Rank::new(dio.level, Role::Core), "the core of a Dio")?;
+    let read = dio.begin_read();
+    let rows = catch_user("the source", || dio.master.list(&dio.call_cx())).and_then(|rows| rows)?;
+    reconcile(dio, read.began(), rows, Cause::Refresh, Announce::Nothing, true).map(drop)
+}

@@ -1,0 +1,90 @@
+//! Reload: rows that are not to be trusted any more, and their re-read on the load thread.
+//!
+//! Invariants: one re-read of a row is queued at a time; a failed one keeps the row.
+
+use std::sync::Arc;
+
+use crate::dio::core::{Announce, Apply, Message, RowChange};
+use crate::dio::event::Cause;
+use crate::dio::{DioInner, WeakDio};
+use crate::sync::{Rank, Role, catch_user};
+use crate::value::StoredRow;
+use crate::{ErrorKind, Result};
+
+impl DioInner {
+    /// Marks rows (or all) as stale and has them read again. Returns at once.
+    pub(crate) fn invalidate(self: &Arc<Self>, ids: &[Arc<str>], all: bool) {
+        if ids.is_empty() && !all {
+            return;
+        }
+        let mut changes: Vec<RowChange> = ids.iter().cloned().map(RowChange::MarkStale).collect();
+        if all {
+            changes.push(RowChange::MarkAllStale);
+        }
+        let announce = Announce::EachRow;
+        let apply = Apply { changes, cause: Cause::Outside, announce, began: None, full_copy: None, reply: None };
+        if let Err(error) = self.send(Message::Apply(apply))
+            && error.kind() != ErrorKind::Closed
+        {
+            tracing::warn!(table = %self.name, %error, "rows could not be marked as stale");
+        }
+        if all {
+            // A closed Dio reads nothing again.
+            let _ = self.request_refresh();
+        } else {
+            for id in ids {
+                self.reload(id);
+            }
+        }
+    }
+
+    /// Reads one row again, behind. A source that can't be asked for one row is read whole.
+    pub(crate) fn reload(self: &Arc<Self>, id: &Arc<str>) {
+        if !self.master.capabilities().get {
+            let _ = self.request_refresh();
+            return;
+        }
+        if !self.reloads.lock().insert(id.clone()) {
+            return;
+        }
+        let handle = self.handle.lock().clone();
+        let row = id.clone();
+        let job = move || reload_now(&handle, &row);
+        if let Err(error) = self.lens.load_pool.submit(Rank::new(self.level, Role::Load), Box::new(job)) {
+            self.reloads.lock().remove(id);
+            if error.kind() == ErrorKind::Full {
+                let _ = self.request_refresh();
+            }
+        }
+    }
+
+    /// Runs a job on the load thread that only warms memory; it may be left out.
+    pub(crate) fn preload(&self, job: impl FnOnce() + Send + 'static) {
+        let rank = Rank::new(self.level, Role::Load);
+        if let Err(error) = self.lens.load_pool.submit(rank, Box::new(job)) {
+            tracing::debug!(table = %self.name, %error, "a viewport was not preloaded");
+        }
+    }
+}
+
+fn reload_now(handle: &WeakDio, id: &Arc<str>) {
+    let Some(dio) = handle.inner() else { return };
+    // From here on a new change of the row deserves a new read.
+    dio.reloads.lock().remove(id);
+    if !dio.is_open() {
+        return;
+    }
+    if let Err(error) = read_and_apply(&dio, id) {
+        tracing::warn!(table = %dio.name, id = %id, %error, "a row could not be read again; it stays as it is");
+    }
+}
+
+fn read_and_apply(dio: &Arc<DioInner>, id: &Arc<str>) -> Result<()> {
+    let read = dio.begin_read();
+    let row = catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row)?;
+    let change = match row {
+        Some(record) => RowChange::Put(StoredRow::encode(id, &record, dio.clock().wall_ms())),
+        None => RowChange::Delete(id.clone()),
+    };
+    dio.change(vec![change], Cause::Outside, Announce::EachRow, Some(read.began())).map(drop)
+}

@@ -1,0 +1,159 @@
+//! Dio shell: a Dio seen as an ordinary source again, so that Dios stack.
+//!
+//! Flow: reads answer from the Dio's cache, also while the source is offline; writes go through its queue.
+//! Invariants: it honours conditions, sort, search and windows exactly as a view does; over an incomplete cache it asks the
+//! source, or says `Unavailable`, and never answers a part as the whole.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::dio::Dio;
+use crate::dio::versions::RowRead;
+use crate::scenery::index::key::Entry;
+use crate::scenery::view_query::ViewQuery;
+use crate::value::{Record, StoredRow};
+use crate::vista::{CallCx, Capabilities, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written};
+use crate::{Error, ErrorKind, Result};
+
+/// The source behind [`Dio::vista`]. Keeps its Dio alive.
+#[derive(Debug, Clone)]
+pub struct DioShell {
+    dio: Dio,
+}
+
+impl DioShell {
+    pub(crate) fn new(dio: Dio) -> Self {
+        DioShell { dio }
+    }
+
+    /// Writes through the queue and waits for the settlement.
+    fn write(&self, cx: &CallCx, op: WriteOp) -> Result<Written> {
+        cx.check()?;
+        let outcome = self.dio.write(op)?.wait_until(cx.remaining())?;
+        let record = match &outcome.id {
+            Some(id) => self.dio.cache().get(id)?,
+            None => None,
+        };
+        Ok(Written { id: outcome.id, record })
+    }
+
+    /// Rows that match, sorted and windowed, as the cache has them.
+    fn rows(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(Entry, StoredRow)>> {
+        let inner = self.dio.inner();
+        let compiled = ViewQuery::new(&query.without_window(), &inner.schema)?;
+        let mut scratch = Vec::new();
+        let mut rows = Vec::new();
+        let mut stopped = Ok(());
+        inner.scan_now(&mut |row_no, stored| {
+            if row_no.0 % 1_024 == 0
+                && let Err(error) = cx.check()
+            {
+                stopped = Err(error);
+                return ControlFlow::Break(());
+            }
+            if compiled.matches(stored) {
+                rows.push((compiled.entry(row_no, stored, &mut scratch), stored.clone()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        stopped?;
+        rows.sort_unstable_by(|(a, _), (b, _)| a.key.cmp(&b.key).then(a.row.cmp(&b.row)));
+        if let Some(window) = query.window {
+            rows.truncate(window.offset.saturating_add(window.limit));
+            rows.drain(..window.offset.min(rows.len()));
+        }
+        Ok(rows)
+    }
+
+    /// What an incomplete cache can't answer: the source is asked.
+    fn ask_source<T>(&self, ask: impl FnOnce() -> Result<T>) -> Result<T> {
+        crate::sync::catch_user("the source", ask).and_then(|answer| answer).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "the cache is not complete yet, and the source can't be asked")
+                .with("table", self.dio.inner().name.to_string())
+                .with_source(error)
+        })
+    }
+}
+
+impl TableShell for DioShell {
+    fn name(&self) -> &str {
+        self.dio.master().name()
+    }
+
+    fn source_key(&self) -> String {
+        format!("dio:{}:{}", self.dio.inner().lens.id, self.dio.inner().name)
+    }
+
+    fn schema(&self) -> Arc<Schema> {
+        self.dio.inner().schema.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let source = self.dio.inner().write_capabilities();
+        Capabilities { get: true, count: true, window: true, batch: false, changes: false, ..source }
+    }
+
+    fn push_down(&self, query: &QueryDescriptor) -> PushDown {
+        PushDown::everything(query)
+    }
+
+    fn list(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(String, Record)>> {
+        cx.check()?;
+        let inner = self.dio.inner();
+        if !inner.board.is_complete() {
+            return self.ask_source(|| inner.master.list_query(cx, query));
+        }
+        self.rows(cx, query)?.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect()
+    }
+
+    fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {
+        cx.check()?;
+        let inner = self.dio.inner();
+        let versions = &inner.reader.versions;
+        match super::at_newest(versions, |seq| versions.find_as_of(id, seq))? {
+            RowRead::Found(stored) => stored.to_record().map(Some),
+            RowRead::Absent | RowRead::Expired if inner.board.is_complete() => Ok(None),
+            RowRead::Absent | RowRead::Expired => self.ask_source(|| inner.master.get(cx, id)),
+        }
+    }
+
+    fn count(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<u64> {
+        cx.check()?;
+        let inner = self.dio.inner();
+        if !inner.board.is_complete() {
+            return self.ask_source(|| Ok(inner.master.list_query(cx, &query.without_window())?.len() as u64));
+        }
+        if !query.is_filtered() {
+            return Ok(inner.board.rows());
+        }
+        Ok(self.rows(cx, &query.without_window())?.len() as u64)
+    }
+
+    fn insert(&self, cx: &CallCx, id: Option<&str>, record: &Record) -> Result<Written> {
+        self.write(cx, WriteOp::Insert { id: id.map(str::to_owned), record: record.clone() })
+    }
+
+    fn replace(&self, cx: &CallCx, id: &str, record: &Record) -> Result<Written> {
+        self.write(cx, WriteOp::replace(id, record.clone()))
+    }
+
+    fn upsert(&self, cx: &CallCx, id: &str, record: &Record) -> Result<Written> {
+        self.write(cx, WriteOp::upsert(id, record.clone()))
+    }
+
+    fn patch(&self, cx: &CallCx, id: &str, record: &Record) -> Result<Written> {
+        self.write(cx, WriteOp::patch(id, record.clone()))
+    }
+
+    fn delete(&self, cx: &CallCx, id: &str) -> Result<()> {
+        self.write(cx, WriteOp::delete(id)).map(drop)
+    }
+
+    fn delete_all(&self, cx: &CallCx) -> Result<()> {
+        self.write(cx, WriteOp::delete_all()).map(drop)
+    }
+
+    fn stack_level(&self) -> u32 {
+        self.dio.inner().level + 1
+    }
+}

@@ -1,0 +1,678 @@
+//! Row versions: what memory knows of rows beyond the cache table: versions not stored yet, and before-images that a
+//! snapshot still needs.
+//!
+//! Owner: the core adds versions and decides what is retained; the store thread marks versions as stored; anyone reads.
+//! Flow: the core [`put`](Versions::put)s a version → publishes → [`supersede`](Versions::supersede)s what it replaced →
+//! the store writes it and calls [`stored`](Versions::stored).
+//! Invariants:
+//! 1. A row as of Seq S is the version in memory with `from ≤ S < until`, else the disk's if its Seq is ≤ S. The
+//!    before-image enters memory before the disk changes (`a_pinned_version_survives_its_overwriting_on_the_disk`).
+//! 2. A retained version is covered by a pin; each is kept once, in the bucket of the newest pin that covers it, and
+//!    together they stay within the budget (`the_oldest_pin_expires_when_the_budget_is_full`).
+//! 3. A pin takes a Seq that is published when it is registered, never one already released.
+//! 4. No lock is held while the cache table is read.
+//!
+//! Not here: which views hold which rows (`core`), decoding (`hot_tier`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::cache::CacheTable;
+use crate::sync::{Doorbell, Notifier};
+use crate::value::StoredRow;
+use crate::{Error, ErrorKind, Result, RowNo, Seq};
+
+const SHARDS: usize = 64;
+const FOR_EVER: Seq = Seq(u64::MAX);
+
+/// One version of a row: valid from its Seq until the next one's.
+#[derive(Clone)]
+struct Version {
+    from: Seq,
+    until: Seq,
+    /// `None`: the row is deleted.
+    row: Option<StoredRow>,
+    /// Whether it was read from the table, and need not be kept for its own sake.
+    on_disk: bool,
+}
+
+/// One meaning of an id, valid until `until`: the row it named, or none.
+#[derive(Clone, Copy)]
+struct Meaning {
+    until: Seq,
+    row: Option<RowNo>,
+}
+
+/// Row numbers are dense and unguessable to nobody: a multiplication spreads them well enough.
+#[derive(Default)]
+pub(crate) struct RowHasher(u64);
+
+impl Hasher for RowHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    }
+}
+
+pub(crate) type RowMap<T> = HashMap<RowNo, T, BuildHasherDefault<RowHasher>>;
+type RowShard = Mutex<RowMap<Vec<Version>>>;
+type IdShard = Mutex<HashMap<Arc<str>, Vec<Meaning>>>;
+
+/// What a snapshot may still ask for and the newest state no longer holds.
+enum Retained {
+    Row { row: RowNo, from: Seq, size: usize },
+    Id { id: Arc<str>, until: Seq },
+}
+
+impl Retained {
+    fn needed_since(&self) -> Seq {
+        match self {
+            Retained::Row { from, .. } => *from,
+            Retained::Id { .. } => Seq(0),
+        }
+    }
+
+    fn size(&self) -> usize {
+        const OVERHEAD: usize = 96;
+        match self {
+            Retained::Row { size, .. } => size + OVERHEAD,
+            Retained::Id { id, .. } => id.len() + OVERHEAD,
+        }
+    }
+}
+
+#[derive(Default)]
+struct PinnedSeq {
+    holders: usize,
+    bucket: Vec<Retained>,
+}
+
+#[derive(Default)]
+struct Pins {
+    live: BTreeMap<Seq, PinnedSeq>,
+    /// Seqs whose last holder has gone and whose bucket waits for the core.
+    released: Vec<Seq>,
+    /// Holders of Seqs that have lost their versions to the budget.
+    expired: BTreeMap<Seq, usize>,
+    bytes: usize,
+}
+
+/// A version that a batch has replaced: a row's, or an id's meaning.
+pub(crate) enum Replaced {
+    /// The row's version that began at `from`.
+    Row {
+        /// The row.
+        row: RowNo,
+        /// Where the replaced version began.
+        from: Seq,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// What the id meant before.
+    Id(Arc<str>),
+}
+
+/// The answer to a read of one row.
+#[derive(Debug, Clone)]
+pub(crate) enum RowRead {
+    Found(StoredRow),
+    /// No such row at that Seq.
+    Absent,
+    /// The version asked for is no longer kept.
+    Expired,
+}
+
+/// Counters of the versions in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct VersionStats {
+    pub(crate) rows_in_memory: usize,
+    pub(crate) pinned: usize,
+    pub(crate) retained_bytes: usize,
+}
+
+/// The rows of one Dio, in memory and in its cache table.
+pub(crate) struct Versions {
+    rows: Box<[RowShard]>,
+    ids: Box<[IdShard]>,
+    ids_hasher: std::hash::RandomState,
+    rows_in_memory: AtomicUsize,
+    ids_in_memory: AtomicUsize,
+    pins: Mutex<Pins>,
+    budget: usize,
+    published: Notifier,
+    table: RwLock<Option<Arc<dyn CacheTable>>>,
+    /// Rung when a released pin leaves something to clean up.
+    bell: Doorbell,
+}
+
+impl Versions {
+    pub(crate) fn new(table: Arc<dyn CacheTable>, published: Seq, budget: usize, bell: Doorbell) -> Self {
+        Versions {
+            rows: (0..SHARDS).map(|_| RowShard::default()).collect(),
+            ids: (0..SHARDS).map(|_| IdShard::default()).collect(),
+            ids_hasher: std::hash::RandomState::new(),
+            rows_in_memory: AtomicUsize::new(0),
+            ids_in_memory: AtomicUsize::new(0),
+            pins: Mutex::default(),
+            budget,
+            published: Notifier::new(published.0),
+            table: RwLock::new(Some(table)),
+            bell,
+        }
+    }
+
+    /// The Seq up to which everything is published.
+    pub(crate) fn published(&self) -> Seq {
+        Seq(self.published.get())
+    }
+
+    /// The notifier behind [`published`](Self::published); only the core advances it.
+    pub(crate) fn published_notifier(&self) -> &Notifier {
+        &self.published
+    }
+
+    /// The cache table; `Closed` once the Dio is closed.
+    pub(crate) fn table(&self) -> Result<Arc<dyn CacheTable>> {
+        self.table.read().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))
+    }
+
+    /// Lets go of the cache table: rows that are not in memory answer `Closed` from now on.
+    pub(crate) fn detach(&self) {
+        self.table.write().take();
+    }
+
+    pub(crate) fn stats(&self) -> VersionStats {
+        let pins = self.pins.lock();
+        VersionStats {
+            rows_in_memory: self.rows_in_memory.load(Ordering::Relaxed),
+            pinned: pins.live.values().map(|pin| pin.holders).sum::<usize>() + pins.expired.values().sum::<usize>(),
+            retained_bytes: pins.bytes,
+        }
+    }
+
+    fn row_shard(&self, row: RowNo) -> &RowShard {
+        &self.rows[(row.0 as usize) % SHARDS]
+    }
+
+    fn id_shard(&self, id: &str) -> &IdShard {
+        use std::hash::BuildHasher;
+        &self.ids[(self.ids_hasher.hash_one(id) as usize) % SHARDS]
+    }
+
+    // ---- reading -----------------------------------------------------------------------------------------------
+
+    /// The version of `row` that began at `version`, as an index entry names it.
+    pub(crate) fn row_exact(&self, row: RowNo, version: Seq) -> Result<RowRead> {
+        if let Some(read) = self.in_memory(row, |candidate| candidate.from == version) {
+            return Ok(read);
+        }
+        if let Some(bytes) = self.table()?.get(row)? {
+            let stored = StoredRow::from_arc(bytes)?;
+            if stored.seq() == version {
+                return Ok(RowRead::Found(stored));
+            }
+        }
+        // The disk has moved on; if the version is still wanted, it entered memory before that.
+        Ok(self.in_memory(row, |candidate| candidate.from == version).unwrap_or(RowRead::Expired))
+    }
+
+    /// The version that memory alone holds, if it does. Never touches the disk.
+    pub(crate) fn row_in_memory(&self, row: RowNo, version: Seq) -> Option<StoredRow> {
+        match self.in_memory(row, |candidate| candidate.from == version) {
+            Some(RowRead::Found(stored)) => Some(stored),
+            _ => None,
+        }
+    }
+
+    /// The row as it was at `seq`.
+    pub(crate) fn row_as_of(&self, row: RowNo, seq: Seq) -> Result<RowRead> {
+        let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
+        if let Some(read) = self.in_memory(row, covers) {
+            return Ok(read);
+        }
+        match self.table()?.get(row)? {
+            Some(bytes) => {
+                let stored = StoredRow::from_arc(bytes)?;
+                if stored.seq() <= seq {
+                    return Ok(RowRead::Found(stored));
+                }
+                Ok(self.in_memory(row, covers).unwrap_or(RowRead::Expired))
+            }
+            None => Ok(self.in_memory(row, covers).unwrap_or(RowRead::Absent)),
+        }
+    }
+
+    /// The newest version, published or not: for the core alone.
+    pub(crate) fn row_newest(&self, row: RowNo) -> Result<Option<StoredRow>> {
+        match self.row_as_of(row, Seq(u64::MAX - 1))? {
+            RowRead::Found(stored) => Ok(Some(stored)),
+            RowRead::Absent | RowRead::Expired => Ok(None),
+        }
+    }
+
+    fn in_memory(&self, row: RowNo, wanted: impl Fn(&Version) -> bool) -> Option<RowRead> {
+        if self.rows_in_memory.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let shard = self.row_shard(row).lock();
+        let version = shard.get(&row)?.iter().rev().find(|version| wanted(version))?;
+        Some(match &version.row {
+            Some(stored) => RowRead::Found(stored.clone()),
+            None => RowRead::Absent,
+        })
+    }
+
+    /// Which row an id named at `seq`. The row itself may not have existed then: read it as of the same Seq.
+    pub(crate) fn lookup_as_of(&self, id: &str, seq: Seq) -> Result<Option<RowNo>> {
+        if let Some(meaning) = self.meaning_in_memory(id, seq) {
+            return Ok(meaning.row);
+        }
+        let found = self.table()?.lookup(id)?;
+        // The disk may have changed between the two looks; what it said before entered memory first.
+        Ok(match self.meaning_in_memory(id, seq) {
+            Some(meaning) => meaning.row,
+            None => found,
+        })
+    }
+
+    /// Which row an id names now, published or not: for the core alone.
+    pub(crate) fn lookup_newest(&self, id: &str) -> Result<Option<RowNo>> {
+        self.lookup_as_of(id, Seq(u64::MAX - 1))
+    }
+
+    /// Which row an id names now as far as memory alone knows.
+    pub(crate) fn newest_name_in_memory(&self, id: &str) -> Option<RowNo> {
+        self.meaning_in_memory(id, Seq(u64::MAX - 1))?.row
+    }
+
+    /// The newest version of a row as far as memory alone knows.
+    pub(crate) fn newest_in_memory(&self, row: RowNo) -> Option<StoredRow> {
+        match self.in_memory(row, |version| version.until == FOR_EVER) {
+            Some(RowRead::Found(stored)) => Some(stored),
+            _ => None,
+        }
+    }
+
+    /// The row of this id as it was at `seq`.
+    pub(crate) fn find_as_of(&self, id: &str, seq: Seq) -> Result<RowRead> {
+        match self.lookup_as_of(id, seq)? {
+            Some(row) => self.row_as_of(row, seq),
+            None => Ok(RowRead::Absent),
+        }
+    }
+
+    fn meaning_in_memory(&self, id: &str, seq: Seq) -> Option<Meaning> {
+        if self.ids_in_memory.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let shard = self.id_shard(id).lock();
+        shard.get(id)?.iter().find(|meaning| seq < meaning.until).copied()
+    }
+
+    /// Calls `each` with every row as it was at `pin`'s Seq: first those on the disk by row number, then those that only
+    /// memory holds. `each` must not block nor call back into the cache.
+    ///
+    /// # Errors
+    /// `Expired` when the pin lost its versions to the budget meanwhile.
+    pub(crate) fn scan(&self, pin: &Pin, each: &mut dyn FnMut(RowNo, &StoredRow) -> ControlFlow<()>) -> Result<()> {
+        let seq = pin.seq;
+        let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
+        // What memory holds goes first: a version that is stored, and forgotten by memory, after the disk's state below
+        // was frozen would otherwise be seen in neither.
+        let memory = self.all_in_memory(covers);
+        let mut seen = RowSet::default();
+        let mut stopped = false;
+        let mut failed = None;
+        self.table()?.scan(RowNo(0), &mut |row, bytes| {
+            let read = match memory.get(&row) {
+                Some(version) => version.clone(),
+                None => match StoredRow::from_bytes(bytes) {
+                    Ok(stored) if stored.seq() <= seq => Some(stored),
+                    // Overwritten since the pin; what was there before is in memory, unless there was nothing.
+                    Ok(_) => match self.in_memory(row, covers) {
+                        Some(RowRead::Found(stored)) => Some(stored),
+                        _ => None,
+                    },
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                },
+            };
+            seen.insert(row);
+            let Some(stored) = read else { return ControlFlow::Continue(()) };
+            let flow = each(row, &stored);
+            stopped = flow.is_break();
+            flow
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !stopped {
+            // Rows that were not on the disk yet, and rows deleted from it since the pin.
+            let mut rest = self.all_in_memory(covers);
+            rest.extend(memory);
+            let mut rest: Vec<(RowNo, StoredRow)> =
+                rest.into_iter().filter_map(|(row, version)| Some((row, version?))).collect();
+            rest.retain(|(row, _)| !seen.contains(*row));
+            rest.sort_unstable_by_key(|(row, _)| *row);
+            for (row, stored) in &rest {
+                if each(*row, stored).is_break() {
+                    break;
+                }
+            }
+        }
+        if self.is_expired(seq) {
+            return Err(Error::new(ErrorKind::Expired, "too much changed while the rows were read; read them again"));
+        }
+        Ok(())
+    }
+
+    fn all_in_memory(&self, wanted: impl Fn(&Version) -> bool) -> RowMap<Option<StoredRow>> {
+        let mut found = RowMap::default();
+        if self.rows_in_memory.load(Ordering::Acquire) == 0 {
+            return found;
+        }
+        for shard in &self.rows {
+            for (row, chain) in shard.lock().iter() {
+                if let Some(version) = chain.iter().find(|version| wanted(version)) {
+                    found.insert(*row, version.row.clone());
+                }
+            }
+        }
+        found
+    }
+
+    // ---- the core's side ---------------------------------------------------------------------------------------
+
+    /// Adds the version of `row` that begins at `seq`; `before` is the newest one so far, as the core has just read it.
+    /// Readers of published Seqs don't see it.
+    pub(crate) fn put(&self, row: RowNo, seq: Seq, before: Option<&StoredRow>, after: Option<StoredRow>) {
+        let mut shard = self.row_shard(row).lock();
+        let chain = shard.entry(row).or_insert_with(|| {
+            self.rows_in_memory.fetch_add(1, Ordering::Release);
+            Vec::with_capacity(if before.is_some() { 2 } else { 1 })
+        });
+        match chain.last_mut() {
+            Some(last) if last.from == seq => {
+                last.row = after;
+                return;
+            }
+            Some(last) if last.until == FOR_EVER => last.until = seq,
+            _ => {
+                if let Some(before) = before {
+                    chain.push(Version { from: before.seq(), until: seq, row: Some(before.clone()), on_disk: true });
+                }
+            }
+        }
+        chain.push(Version { from: seq, until: FOR_EVER, row: after, on_disk: false });
+    }
+
+    /// Takes back an unpublished [`put`](Self::put) at `seq`: the row turned out not to change.
+    pub(crate) fn unput(&self, row: RowNo, seq: Seq) {
+        let mut shard = self.row_shard(row).lock();
+        let Some(chain) = shard.get_mut(&row) else { return };
+        if chain.last().is_some_and(|last| last.from == seq) {
+            chain.pop();
+            match chain.last_mut() {
+                Some(last) if last.until == seq && last.on_disk => drop(chain.pop()),
+                Some(last) if last.until == seq => last.until = FOR_EVER,
+                _ => {}
+            }
+        }
+        if chain.is_empty() {
+            shard.remove(&row);
+            self.rows_in_memory.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// From `seq` on, `id` names `row`. `before` is what it named so far. Says whether an earlier meaning is kept for
+    /// now, which [`supersede`](Self::supersede) is to be told of.
+    pub(crate) fn name(&self, id: &Arc<str>, seq: Seq, before: Option<RowNo>, row: Option<RowNo>) -> bool {
+        let mut shard = self.id_shard(id).lock();
+        let chain = shard.entry(id.clone()).or_insert_with(|| {
+            self.ids_in_memory.fetch_add(1, Ordering::Release);
+            Vec::with_capacity(1)
+        });
+        match chain.last_mut() {
+            Some(last) if last.until == FOR_EVER => last.until = seq,
+            _ if before.is_some() => chain.push(Meaning { until: seq, row: before }),
+            _ => {}
+        }
+        chain.retain(|meaning| meaning.until < seq || meaning.row.is_some());
+        chain.push(Meaning { until: FOR_EVER, row });
+        chain.len() > 1
+    }
+
+    /// Everything of `seq` is in place: readers may see it.
+    pub(crate) fn publish(&self, seq: Seq) {
+        self.published.advance_to(seq.0);
+    }
+
+    /// Keeps of what the batch `seq` replaced the versions that a pin covers, and drops the rest. Called after
+    /// [`publish`](Self::publish): a pin registered from now on needs none of it.
+    pub(crate) fn supersede(&self, seq: Seq, replaced: Vec<Replaced>) {
+        if replaced.is_empty() {
+            return;
+        }
+        let mut drop_now = Vec::new();
+        {
+            let mut pins = self.pins.lock();
+            let pins = &mut *pins;
+            let mut newest = pins.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
+            for replaced in replaced {
+                let retained = match replaced {
+                    Replaced::Row { row, from, size } => Retained::Row { row, from, size },
+                    Replaced::Id(id) => Retained::Id { id, until: seq },
+                };
+                match &mut newest {
+                    Some((pinned, pin)) if retained.needed_since() <= **pinned => {
+                        pins.bytes += retained.size();
+                        pin.bucket.push(retained);
+                    }
+                    _ => drop_now.push(retained),
+                }
+            }
+            while pins.bytes > self.budget
+                && let Some((pinned, pin)) = pins.live.pop_first()
+            {
+                pins.bytes -= pin.bucket.iter().map(Retained::size).sum::<usize>();
+                pins.released.retain(|released| *released != pinned);
+                if pin.holders > 0 {
+                    pins.expired.insert(pinned, pin.holders);
+                }
+                drop_now.extend(pin.bucket);
+            }
+        }
+        self.drop_versions(drop_now);
+    }
+
+    /// Frees what released pins held alone.
+    pub(crate) fn collect(&self) {
+        let mut drop_now = Vec::new();
+        {
+            let mut pins = self.pins.lock();
+            let pins = &mut *pins;
+            for seq in std::mem::take(&mut pins.released) {
+                if pins.live.get(&seq).is_none_or(|pin| pin.holders > 0) {
+                    continue;
+                }
+                let Some(pin) = pins.live.remove(&seq) else { continue };
+                let mut below = pins.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
+                for retained in pin.bucket {
+                    match &mut below {
+                        Some((pinned, lower)) if retained.needed_since() <= **pinned => lower.bucket.push(retained),
+                        _ => {
+                            pins.bytes -= retained.size();
+                            drop_now.push(retained);
+                        }
+                    }
+                }
+            }
+        }
+        self.drop_versions(drop_now);
+    }
+
+    fn drop_versions(&self, versions: Vec<Retained>) {
+        for retained in versions {
+            match retained {
+                Retained::Row { row, from, .. } => {
+                    let mut shard = self.row_shard(row).lock();
+                    if let Some(chain) = shard.get_mut(&row) {
+                        chain.retain(|version| version.from != from || version.until == FOR_EVER);
+                        if chain.is_empty() {
+                            shard.remove(&row);
+                            self.rows_in_memory.fetch_sub(1, Ordering::Release);
+                        }
+                    }
+                }
+                Retained::Id { id, until } => {
+                    let mut shard = self.id_shard(&id).lock();
+                    if let Some(chain) = shard.get_mut(&id) {
+                        chain.retain(|meaning| meaning.until != until);
+                        if chain.is_empty() {
+                            shard.remove(&id);
+                            self.ids_in_memory.fetch_sub(1, Ordering::Release);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- the store's side --------------------------------------------------------------------------------------
+
+    /// The table now holds `row` in the version `seq` (or, for a deletion, doesn't hold it any more): memory may forget
+    /// that version.
+    pub(crate) fn stored(&self, row: RowNo, seq: Seq, id: &str, deleted: bool) {
+        {
+            let mut shard = self.row_shard(row).lock();
+            if let Some(chain) = shard.get_mut(&row) {
+                if chain.last().is_some_and(|last| last.from == seq && last.until == FOR_EVER) {
+                    chain.pop();
+                }
+                if chain.is_empty() {
+                    shard.remove(&row);
+                    self.rows_in_memory.fetch_sub(1, Ordering::Release);
+                }
+            }
+        }
+        let mut shard = self.id_shard(id).lock();
+        if let Some(chain) = shard.get_mut(id) {
+            let named = if deleted { None } else { Some(row) };
+            if chain.last().is_some_and(|last| last.until == FOR_EVER && last.row == named) {
+                chain.pop();
+            }
+            if chain.is_empty() {
+                shard.remove(id);
+                self.ids_in_memory.fetch_sub(1, Ordering::Release);
+            }
+        }
+    }
+
+    // ---- pins --------------------------------------------------------------------------------------------------
+
+    /// Pins the newest published Seq. `read` takes what is to be seen at it (a view's root) and the Seq of that.
+    pub(crate) fn pin_with<T>(self: &Arc<Self>, read: impl FnOnce() -> (T, Seq)) -> (Pin, T) {
+        let mut pins = self.pins.lock();
+        let published = self.published();
+        let (taken, taken_seq) = read();
+        let seq = published.max(taken_seq);
+        pins.live.entry(seq).or_default().holders += 1;
+        drop(pins);
+        (Pin { versions: self.clone(), seq }, taken)
+    }
+
+    /// Pins the newest published Seq.
+    pub(crate) fn pin(self: &Arc<Self>) -> Pin {
+        self.pin_with(|| ((), Seq(0))).0
+    }
+
+    fn is_expired(&self, seq: Seq) -> bool {
+        self.pins.lock().expired.contains_key(&seq)
+    }
+
+    fn unpin(&self, seq: Seq) {
+        let mut pins = self.pins.lock();
+        if let Some(pin) = pins.live.get_mut(&seq)
+            && pin.holders > 0
+        {
+            pin.holders -= 1;
+            if pin.holders == 0 {
+                if pin.bucket.is_empty() {
+                    pins.live.remove(&seq);
+                } else {
+                    pins.released.push(seq);
+                    drop(pins);
+                    self.bell.ring();
+                }
+            }
+            return;
+        }
+        if let Some(holders) = pins.expired.get_mut(&seq) {
+            *holders -= 1;
+            if *holders == 0 {
+                pins.expired.remove(&seq);
+            }
+        }
+    }
+}
+
+/// Keeps every row readable as it was at its Seq, within the budget.
+pub(crate) struct Pin {
+    versions: Arc<Versions>,
+    seq: Seq,
+}
+
+impl Pin {
+    pub(crate) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    pub(crate) fn versions(&self) -> &Arc<Versions> {
+        &self.versions
+    }
+
+    /// Whether the budget took versions that this pin needed.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.versions.is_expired(self.seq)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.versions.unpin(self.seq);
+    }
+}
+
+/// A set of row numbers: a growing bit map, since they are dense.
+#[derive(Default)]
+pub(crate) struct RowSet(Vec<u64>);
+
+impl RowSet {
+    pub(crate) fn insert(&mut self, row: RowNo) {
+        let word = (row.0 / 64) as usize;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (row.0 % 64);
+    }
+
+    pub(crate) fn contains(&self, row: RowNo) -> bool {
+        self.0.get((row.0 / 64) as usize).is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
+    }
+}

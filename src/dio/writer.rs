@@ -1,0 +1,224 @@
+//! Writer: hands accepted writes to the source, in the order they were accepted.
+//!
+//! Owner: the thread `<table>:writer`, started at the first write.
+//! Flow: a caller reserves a place → the core stages the write into the queue → the writer delivers it by `on_write` or to
+//! the source → the core settles it: rows, views, ticket.
+//! Invariants: a full queue gives the write back (`a_full_queue_gives_the_write_back`); a panic fails one write and the
+//! worker lives.
+//! Close/panic: closing drains what it can in its time; the rest fails as `Closed`.
+//! Not here: showing a write before it is delivered, and keeping it across a crash.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::dio::callback;
+use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
+use crate::dio::versions::RowRead;
+use crate::dio::{DioInner, WeakDio};
+use crate::sync::{Deadline, catch_user, deadline_after, on_own_thread};
+use crate::value::{Record, StoredRow};
+use crate::vista::{WriteOp, Written};
+use crate::{Error, ErrorKind, Result};
+
+#[derive(Default)]
+struct Queue {
+    writes: VecDeque<StagedWrite>,
+    /// Places taken: reserved, queued or being delivered.
+    used: usize,
+    closing: bool,
+    abandoned: bool,
+}
+
+/// The bounded queue between the callers, the core and the writer.
+pub(crate) struct WriteQueue {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    capacity: usize,
+}
+
+impl WriteQueue {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(WriteQueue { queue: Mutex::default(), changed: Condvar::new(), capacity })
+    }
+
+    /// Reserves a place; waits for one up to `timeout`, on the library's own threads not at all.
+    ///
+    /// # Errors
+    /// `Full`; `Closed`.
+    pub(crate) fn reserve(&self, timeout: Duration) -> Result<()> {
+        let deadline = if on_own_thread() || timeout.is_zero() { None } else { deadline_after(timeout) };
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.closing {
+                return Err(Error::new(ErrorKind::Closed, "the Dio is closed; it takes no more writes"));
+            }
+            if queue.used < self.capacity {
+                queue.used += 1;
+                return Ok(());
+            }
+            let timed_out = match deadline {
+                Some(deadline) => self.changed.wait_until(&mut queue, deadline).timed_out(),
+                None => true,
+            };
+            if timed_out && queue.used >= self.capacity {
+                let message = format!("{} writes are waiting already (write_queue_capacity)", self.capacity);
+                return Err(Error::new(ErrorKind::Full, message));
+            }
+        }
+    }
+
+    /// Puts a write into its reserved place. By the core; never waits.
+    pub(crate) fn push(&self, write: StagedWrite) {
+        let mut queue = self.queue.lock();
+        if queue.abandoned {
+            queue.used -= 1;
+            drop(queue);
+            drop(write);
+        } else {
+            queue.writes.push_back(write);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Gives a reserved or delivered write's place back.
+    pub(crate) fn release(&self) {
+        self.queue.lock().used -= 1;
+        self.changed.notify_all();
+    }
+
+    fn pop(&self) -> Option<StagedWrite> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.abandoned {
+                return None;
+            }
+            if let Some(write) = queue.writes.pop_front() {
+                return Some(write);
+            }
+            self.changed.wait(&mut queue);
+        }
+    }
+
+    /// Takes no more writes.
+    pub(crate) fn close(&self) {
+        self.queue.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until every write is delivered; says whether it is.
+    pub(crate) fn wait_idle(&self, deadline: Deadline) -> bool {
+        let mut queue = self.queue.lock();
+        while queue.used > 0 {
+            if self.changed.wait_until(&mut queue, deadline).timed_out() {
+                return queue.used == 0;
+            }
+        }
+        true
+    }
+
+    /// Ends the writer after the write it is at. Gives back the writes that were not begun.
+    pub(crate) fn abandon(&self) -> Vec<StagedWrite> {
+        let mut queue = self.queue.lock();
+        queue.abandoned = true;
+        let rest: Vec<StagedWrite> = queue.writes.drain(..).collect();
+        queue.used -= rest.len();
+        self.changed.notify_all();
+        rest
+    }
+}
+
+/// The writer's thread.
+pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
+    while let Some(write) = dio.writes.pop() {
+        write.ticket.delivering(1);
+        let result = deliver(dio, handle, &write.op).map_err(|error| name(dio, &write.op, error));
+        if result.is_ok() {
+            dio.board.delivered();
+        }
+        // A closed core drops the settlement, and with it the ticket, which says so.
+        let _ = dio.send(Message::Settle(Settlement { write, result }));
+        dio.writes.release();
+    }
+}
+
+fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
+    let error = error.with("table", dio.name.to_string());
+    match op.id() {
+        Some(id) => error.with("id", id.to_owned()),
+        None => error,
+    }
+}
+
+fn deliver(dio: &Arc<DioInner>, handle: &WeakDio, op: &WriteOp) -> Result<Settled> {
+    let mut changes = Vec::new();
+    let written = match &dio.lens.callbacks.on_write {
+        Some(on_write) => {
+            let Some(strong) = handle.upgrade() else {
+                return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
+            };
+            let (written, batch) = callback::run(dio, "on_write", || on_write(&strong, op))?;
+            if let Some(batch) = batch.filter(|batch| !batch.is_empty()) {
+                changes = dio.callback_changes(batch);
+            }
+            written
+        }
+        None => catch_user("the source", || dio.master.write(&dio.call_cx(), op)).and_then(|written| written)?,
+    };
+    let id = effect(dio, op, written, &mut changes)?;
+    Ok(Settled { id, changes })
+}
+
+/// What a confirmed write does to the rows, and the id it ended under.
+fn effect(dio: &DioInner, op: &WriteOp, written: Written, changes: &mut Vec<RowChange>) -> Result<Option<Arc<str>>> {
+    let now = dio.clock().wall_ms();
+    let Some(stored_id) = written.id.or_else(|| op.id().map(str::to_owned)) else {
+        if matches!(op, WriteOp::DeleteAll) {
+            changes.push(RowChange::Clear);
+            return Ok(None);
+        }
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "the row was inserted, but nobody said under which id; `on_write` must return it",
+        ));
+    };
+    let id: Arc<str> = Arc::from(stored_id);
+    if let Some(old) = op.id().filter(|old| *old != &*id) {
+        changes.push(RowChange::Delete(Arc::from(old)));
+    }
+    let put = |record: &Record| {
+        let mut record = record.clone();
+        if let Some(column) = dio.schema.id_column()
+            && !record.contains(column)
+        {
+            record.insert(column, &*id);
+        }
+        RowChange::Put(StoredRow::encode(&id, &record, now))
+    };
+    match (op, written.record) {
+        (WriteOp::Delete { .. }, _) => changes.push(RowChange::Delete(id.clone())),
+        (WriteOp::DeleteAll, _) => changes.push(RowChange::Clear),
+        (_, Some(record)) => changes.push(put(&record)),
+        (WriteOp::Patch { record, .. }, None) => match held(dio, &id) {
+            true => changes.push(RowChange::Merge { id: id.clone(), record: record.clone(), fetched_at: now }),
+            // The source has a row that the cache doesn't: a patch alone can't show it.
+            false => {
+                let row = catch_user("the source", || dio.master.get(&dio.call_cx(), &id)).and_then(|row| row);
+                if let Ok(Some(row)) = row {
+                    changes.push(put(&row));
+                }
+            }
+        },
+        (WriteOp::Insert { record, .. } | WriteOp::Replace { record, .. } | WriteOp::Upsert { record, .. }, None) => {
+            changes.push(put(record))
+        }
+    }
+    Ok(Some(id))
+}
+
+fn held(dio: &DioInner, id: &str) -> bool {
+    let versions = &dio.reader.versions;
+    matches!(versions.find_as_of(id, versions.published()), Ok(RowRead::Found(_)))
+}

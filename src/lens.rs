@@ -1,0 +1,308 @@
+//! Lens: the policy, built once: where the cache lives, which callbacks run, when to refresh. It makes Dios.
+//!
+//! Owner: the application holds handles; the build, load and notify threads and the cache's store are the Lens's.
+//! Invariants: one Dio per source and query at a time, also when threads race for it (`two_threads_get_the_same_dio`).
+//! Close/panic: `close` closes every Dio, joins the threads and lets go of the cache.
+
+mod builder;
+mod callbacks;
+mod defaults;
+mod pool;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::cache::CacheBackend;
+use crate::clock::Clock;
+use crate::dio::store::Store;
+use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
+use crate::sync::{HookRunner, Rank, Role, deadline_after, may_wait_for};
+use crate::vista::Vista;
+use crate::{Error, ErrorKind, Result};
+
+pub use builder::LensBuilder;
+pub use callbacks::LensCallbacks;
+pub use defaults::LensDefaults;
+pub(crate) use pool::Pool;
+
+/// Jobs that may wait in a pool: builds are one per view at the most, loads fall back to a refresh.
+const JOBS: usize = 65_536;
+
+enum Seat {
+    /// A thread is making it.
+    Starting,
+    Here {
+        dio: WeakDio,
+        source: String,
+    },
+}
+
+pub(crate) struct LensInner {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) callbacks: LensCallbacks,
+    pub(crate) defaults: LensDefaults,
+    pub(crate) clock: Clock,
+    pub(crate) build_pool: Arc<Pool>,
+    pub(crate) load_pool: Arc<Pool>,
+    pub(crate) hooks: Arc<HookRunner>,
+    store: Mutex<Option<Arc<Store>>>,
+    seats: Mutex<HashMap<String, Seat>>,
+    seat_freed: Condvar,
+    closed: AtomicBool,
+}
+
+impl LensInner {
+    pub(crate) fn store(&self) -> Result<Arc<Store>> {
+        self.store.lock().clone().ok_or_else(closed)
+    }
+
+    /// The Dio of this table is gone with all its threads.
+    pub(crate) fn leave(&self, table: &str, dio: &WeakDio) {
+        let mut seats = self.seats.lock();
+        if matches!(seats.get(table), Some(Seat::Here { dio: seated, .. }) if seated.is_same(dio)) {
+            seats.remove(table);
+        }
+        drop(seats);
+        self.seat_freed.notify_all();
+    }
+
+    fn hang_up(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.build_pool.hang_up();
+        self.load_pool.hang_up();
+        self.seat_freed.notify_all();
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the Lens is closed")
+}
+
+struct Handle {
+    inner: Arc<LensInner>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Dios hold a handle of their own, so none is left. The threads end by themselves.
+        self.inner.hang_up();
+        self.inner.store.lock().take();
+    }
+}
+
+/// The policy under which sources are cached, refreshed and written to. Cheap to clone.
+///
+/// ```
+/// use std::time::Duration;
+/// use diorama::prelude::*;
+///
+/// # fn main() -> diorama::Result<()> {
+/// let lens = Lens::new().in_memory().refresh_every(Duration::from_secs(300)).build()?;
+/// let products = MemoryVista::new("products", "id");
+/// let dio = lens.make_dio(products)?;
+/// assert_eq!(dio.cache().count()?, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Lens {
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for Lens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lens").field("name", &self.name()).field("callbacks", &self.handle.inner.callbacks).finish()
+    }
+}
+
+impl Lens {
+    /// Begins to build a Lens.
+    #[expect(clippy::new_ret_no_self, reason = "a Lens can't be had without its settings")]
+    pub fn new() -> LensBuilder {
+        LensBuilder::new()
+    }
+
+    fn start(
+        name: Option<String>,
+        backend: Arc<dyn CacheBackend>,
+        callbacks: LensCallbacks,
+        defaults: LensDefaults,
+        clock: Clock,
+    ) -> Result<Lens> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = name.unwrap_or_else(|| format!("lens-{id}"));
+        let store = Store::of(backend)?;
+        let inner = LensInner {
+            id,
+            callbacks,
+            defaults,
+            clock,
+            build_pool: Pool::new(format!("{name}:build"), 1, JOBS),
+            load_pool: Pool::new(format!("{name}:load"), 1, JOBS),
+            hooks: HookRunner::new(format!("{name}:notify")),
+            store: Mutex::new(Some(store)),
+            seats: Mutex::default(),
+            seat_freed: Condvar::new(),
+            closed: AtomicBool::new(false),
+            name,
+        };
+        Ok(Lens { handle: Arc::new(Handle { inner: Arc::new(inner) }) })
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<LensInner> {
+        &self.handle.inner
+    }
+
+    /// The name that begins the names of the Lens's threads.
+    pub fn name(&self) -> &str {
+        &self.handle.inner.name
+    }
+
+    /// The settings that its Dios start from.
+    pub fn defaults(&self) -> &LensDefaults {
+        &self.handle.inner.defaults
+    }
+
+    /// Which callbacks it has.
+    pub fn callbacks(&self) -> &LensCallbacks {
+        &self.handle.inner.callbacks
+    }
+
+    /// What went wrong with the cache and was survived, for example a damaged file that was set aside, naming it.
+    pub fn warnings(&self) -> Vec<Error> {
+        self.handle.inner.store().map(|store| store.backend().warnings()).unwrap_or_default()
+    }
+
+    /// Runs a source through this Lens: its cache table, threads and views. While the Dio of a source and query is alive,
+    /// asking again gives the same one.
+    ///
+    /// Over an incomplete cache it waits for the first copy (unless `on_start_blocking(false)`); over a complete one it
+    /// returns at once and brings the copy up to date behind, offline too.
+    ///
+    /// # Errors
+    /// `Invalid` when the source has no id column; `Conflict` when another source of that name is open; what the first copy
+    /// fails with, when it is waited for; `WouldDeadlock` on a thread that the first copy may be waiting for; `Closed`.
+    pub fn make_dio(&self, source: impl Into<Vista>) -> Result<Dio> {
+        let vista = source.into();
+        let table = vista.table_key();
+        if vista.id_column().is_none() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "the source has no id column; name one in its schema so that rows can be told apart",
+            )
+            .with("table", table));
+        }
+        let dio = self.seat(&table, vista)?;
+        if let Some(first_copy) = dio.inner().take_first_copy_to_wait_for() {
+            may_wait_for(Rank::new(dio.inner().level, Role::Refresh), "the first copy of a source")?;
+            first_copy.wait()?;
+        }
+        Ok(dio)
+    }
+
+    /// The Dio that is alive for this table, or a new one; one that is being closed is waited for.
+    fn seat(&self, table: &str, vista: Vista) -> Result<Dio> {
+        let inner = &self.handle.inner;
+        let source = vista.source_key();
+        let mut seats = inner.seats.lock();
+        loop {
+            if inner.closed.load(Ordering::Acquire) {
+                return Err(closed());
+            }
+            match seats.get(table) {
+                None => break,
+                Some(Seat::Here { dio, source: seated }) => {
+                    if *seated != source {
+                        let message = format!(
+                            "a table of this name is open for the source `{seated}`, and `{source}` wants it too; give one \
+                             of them another name"
+                        );
+                        return Err(Error::new(ErrorKind::Conflict, message).with("table", table));
+                    }
+                    if let Some(dio) = dio.upgrade() {
+                        return Ok(dio);
+                    }
+                }
+                Some(Seat::Starting) => {}
+            }
+            may_wait_for(Rank::new(vista.stack_level(), Role::Writer), "the closing of a Dio")?;
+            inner.seat_freed.wait(&mut seats);
+        }
+        seats.insert(table.to_owned(), Seat::Starting);
+        drop(seats);
+        let made = DioInner::make(self, table, vista);
+        let mut seats = inner.seats.lock();
+        match &made {
+            Ok(dio) => seats.insert(table.to_owned(), Seat::Here { dio: dio.downgrade(), source }),
+            Err(_) => seats.remove(table),
+        };
+        drop(seats);
+        inner.seat_freed.notify_all();
+        made
+    }
+
+    /// Wipes everything that this Lens's cache keeps of a table: rows, ids and whatever else there is of it, also from the
+    /// freed pages of the file. For signing out. The table's Dio must be closed first.
+    ///
+    /// # Errors
+    /// `Conflict` while a Dio of the table is open; why the cache can't be rewritten.
+    pub fn forget(&self, table: &str) -> Result<()> {
+        let inner = &self.handle.inner;
+        let name = |error: Error| error.with("table", table);
+        if inner.seats.lock().contains_key(table) {
+            return Err(name(Error::new(ErrorKind::Conflict, "a Dio of this table is open; close it first")));
+        }
+        let store = inner.store()?;
+        // Nothing of the table may still be on its way to the disk.
+        store.flush(None).map_err(name)?;
+        store.backend().forget_table(table).map_err(name)
+    }
+
+    /// Closes every Dio of this Lens, ends its threads and lets go of the cache. Returns within the timeout.
+    ///
+    /// # Errors
+    /// `WouldDeadlock` on one of the library's own threads.
+    pub fn close(&self, timeout: Duration) -> Result<CloseReport> {
+        may_wait_for(Rank::above_all(), "the closing of a Lens")?;
+        let inner = &self.handle.inner;
+        let deadline = deadline_after(timeout);
+        inner.closed.store(true, Ordering::Release);
+        let dios: Vec<WeakDio> = inner
+            .seats
+            .lock()
+            .values()
+            .filter_map(|seat| match seat {
+                Seat::Here { dio, .. } => Some(dio.clone()),
+                Seat::Starting => None,
+            })
+            .collect();
+        let mut report = CloseReport::default();
+        for dio in dios {
+            if let Some(inner) = dio.inner() {
+                report.add(inner.close_until(deadline));
+            }
+        }
+        inner.hang_up();
+        let Some(deadline) = deadline else { return Ok(report) };
+        report.still_at_work(inner.build_pool.close(deadline));
+        report.still_at_work(inner.load_pool.close(deadline));
+        if !inner.hooks.close(deadline) {
+            report.still_at_work(vec![format!("{}:notify", inner.name)]);
+        }
+        let store = inner.store.lock().take();
+        // The last Lens on this cache ends the cache's thread, too.
+        if let Some(store) = store.and_then(Arc::into_inner) {
+            store.hang_up();
+            if !store.worker().join_until(deadline) {
+                report.still_at_work(vec![store.worker().name().to_owned()]);
+            }
+        }
+        Ok(report)
+    }
+}

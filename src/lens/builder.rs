@@ -1,0 +1,199 @@
+//! Lens builder: settings in, a checked Lens out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{CacheBackend, MemoryBackend};
+use crate::clock::Clock;
+use crate::dio::Dio;
+use crate::lens::{Lens, LensCallbacks, LensDefaults};
+use crate::vista::{ChangeEvent, WriteOp, Written};
+use crate::{Error, ErrorKind, Result};
+
+enum CacheChoice {
+    At(PathBuf),
+    Backend(Arc<dyn CacheBackend>),
+}
+
+/// Builds a [`Lens`]: where the cache lives, which callbacks run, how often to refresh.
+#[must_use = "a Lens is made by `build`"]
+pub struct LensBuilder {
+    name: Option<String>,
+    cache: Option<CacheChoice>,
+    callbacks: LensCallbacks,
+    defaults: LensDefaults,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for LensBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LensBuilder")
+            .field("name", &self.name)
+            .field("callbacks", &self.callbacks)
+            .field("defaults", &self.defaults)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LensBuilder {
+    pub(crate) fn new() -> Self {
+        LensBuilder {
+            name: None,
+            cache: None,
+            callbacks: LensCallbacks::default(),
+            defaults: LensDefaults::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// The Lens's name, which begins the names of its threads. Default: `lens-N`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Keeps the cache in LMDB in this directory, which is created when it is missing. Two Lenses on one path share it.
+    /// Needs the feature `lmdb`.
+    pub fn cache_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache = Some(CacheChoice::At(path.into()));
+        self
+    }
+
+    /// Keeps the cache in memory: nothing survives the Lens.
+    pub fn in_memory(self) -> Self {
+        self.cache_source(MemoryBackend::new())
+    }
+
+    /// Keeps the cache in this backend.
+    pub fn cache_source(mut self, backend: Arc<dyn CacheBackend>) -> Self {
+        self.cache = Some(CacheChoice::Backend(backend));
+        self
+    }
+
+    /// Fills the cache when a Dio starts, in the place of copying the source. What it does through the Dio's `cache()` is
+    /// applied when it returns `Ok`, and dropped when it fails.
+    pub fn on_start(mut self, callback: impl Fn(&Dio) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.callbacks.on_start = Some(Arc::new(callback));
+        self
+    }
+
+    /// Whether `make_dio` waits for the first copy when the cache is not complete. Default: yes.
+    pub fn on_start_blocking(mut self, blocking: bool) -> Self {
+        self.defaults.on_start_blocking = blocking;
+        self
+    }
+
+    /// Refreshes the cache, in the place of copying the source. As [`on_start`](Self::on_start).
+    pub fn on_refresh(mut self, callback: impl Fn(&Dio) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.callbacks.on_refresh = Some(Arc::new(callback));
+        self
+    }
+
+    /// Reads the source again this often; the first time after one interval. Default: only when asked.
+    pub fn refresh_every(mut self, interval: Duration) -> Self {
+        self.defaults.refresh_every = Some(interval);
+        self
+    }
+
+    /// Delivers writes, in the place of handing them to the source. `dio.master().write(&cx, op)` does what the default
+    /// does. An `Ok` says that the source has the write: its effect is shown then.
+    pub fn on_write(mut self, callback: impl Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync + 'static) -> Self {
+        self.callbacks.on_write = Some(Arc::new(callback));
+        self
+    }
+
+    /// Takes in changes from outside, in the place of applying them. As [`on_start`](Self::on_start).
+    pub fn on_event(mut self, callback: impl Fn(&Dio, ChangeEvent) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.callbacks.on_event = Some(Arc::new(callback));
+        self
+    }
+
+    /// How many writes may wait or be under way in each Dio. Default: 1,024.
+    pub fn write_queue_capacity(mut self, writes: usize) -> Self {
+        self.defaults.write_queue_capacity = writes;
+        self
+    }
+
+    /// How long `write` waits for room in a full queue. Default: 30 s.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.defaults.write_timeout = timeout;
+        self
+    }
+
+    /// Bytes of overwritten rows that each Dio keeps for snapshots. Default: 64 MiB. With 0, rows overwritten after a
+    /// snapshot was taken answer `Expired`.
+    pub fn snapshot_budget(mut self, bytes: usize) -> Self {
+        self.defaults.snapshot_budget = bytes;
+        self
+    }
+
+    /// Bytes of decoded rows that each Dio keeps for reading. Default: 32 MiB.
+    pub fn hot_tier_capacity(mut self, bytes: usize) -> Self {
+        self.defaults.hot_tier_capacity = bytes;
+        self
+    }
+
+    /// How many events a subscriber may be behind before it lags. Default: 1,024.
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.defaults.event_capacity = events;
+        self
+    }
+
+    /// How long dropping the last handle of a Dio waits for undelivered writes. Default: 1 s.
+    pub fn drop_timeout(mut self, timeout: Duration) -> Self {
+        self.defaults.drop_timeout = timeout;
+        self
+    }
+
+    /// The clock for schedules, deadlines and fetch times. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Checks the settings and opens the cache.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting; `Cache` when the cache can't be opened, with the cause.
+    pub fn build(self) -> Result<Lens> {
+        let Some(cache) = self.cache else {
+            return Err(setting("cache_at", "a Lens needs a cache: call `cache_at`, `in_memory` or `cache_source`"));
+        };
+        let counts = [
+            ("write_queue_capacity", self.defaults.write_queue_capacity),
+            ("event_capacity", self.defaults.event_capacity),
+            ("hot_tier_capacity", self.defaults.hot_tier_capacity),
+        ];
+        for (name, value) in counts {
+            if value == 0 {
+                return Err(setting(name, "it must not be zero"));
+            }
+        }
+        if self.defaults.refresh_every.is_some_and(|interval| interval.is_zero()) {
+            return Err(setting("refresh_every", "the interval must not be zero"));
+        }
+        let backend = match cache {
+            CacheChoice::Backend(backend) => backend,
+            CacheChoice::At(path) => open_at(path)?,
+        };
+        Lens::start(self.name, backend, self.callbacks, self.defaults, self.clock)
+    }
+}
+
+#[cfg(feature = "lmdb")]
+fn open_at(path: PathBuf) -> Result<Arc<dyn CacheBackend>> {
+    let backend = crate::cache::LmdbBackend::open(&path).map_err(|error| error.with("setting", "cache_at"))?;
+    Ok(backend)
+}
+
+#[cfg(not(feature = "lmdb"))]
+fn open_at(path: PathBuf) -> Result<Arc<dyn CacheBackend>> {
+    Err(Error::new(ErrorKind::Unsupported, "a cache on disk needs the feature `lmdb` of this library")
+        .with("setting", "cache_at")
+        .with("path", path.display().to_string()))
+}
+
+fn setting(name: &'static str, message: &str) -> Error {
+    Error::new(ErrorKind::Invalid, message).with("setting", name)
+}

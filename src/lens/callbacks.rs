@@ -1,0 +1,53 @@
+//! Callbacks: the user's code that a Lens runs in the place of the sensible default.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::vista::{ChangeEvent, WriteOp, Written};
+use crate::{Dio, Result};
+
+type ForDio = Arc<dyn Fn(&Dio) -> Result<()> + Send + Sync>;
+type ForWrite = Arc<dyn Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync>;
+type ForEvent = Arc<dyn Fn(&Dio, ChangeEvent) -> Result<()> + Send + Sync>;
+
+/// The callbacks of a Lens. Each runs under no lock, on the thread named, and its panic fails that one operation.
+#[derive(Clone, Default)]
+pub struct LensCallbacks {
+    pub(crate) on_start: Option<ForDio>,
+    pub(crate) on_refresh: Option<ForDio>,
+    pub(crate) on_write: Option<ForWrite>,
+    pub(crate) on_event: Option<ForEvent>,
+}
+
+impl LensCallbacks {
+    /// Whether the first copy is made by a callback (refresher's thread).
+    pub fn has_on_start(&self) -> bool {
+        self.on_start.is_some()
+    }
+
+    /// Whether refreshes are made by a callback (refresher's thread).
+    pub fn has_on_refresh(&self) -> bool {
+        self.on_refresh.is_some()
+    }
+
+    /// Whether writes are delivered by a callback (writer's thread).
+    pub fn has_on_write(&self) -> bool {
+        self.on_write.is_some()
+    }
+
+    /// Whether changes from outside are taken in by a callback (the thread that calls `handle_event`).
+    pub fn has_on_event(&self) -> bool {
+        self.on_event.is_some()
+    }
+}
+
+impl fmt::Debug for LensCallbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LensCallbacks")
+            .field("on_start", &self.has_on_start())
+            .field("on_refresh", &self.has_on_refresh())
+            .field("on_write", &self.has_on_write())
+            .field("on_event", &self.has_on_event())
+            .finish()
+    }
+}

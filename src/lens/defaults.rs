@@ -1,0 +1,40 @@
+//! Defaults: the plain settings of a Lens.
+
+use std::time::Duration;
+
+/// The settings that every Dio of a Lens starts from. Set through [`LensBuilder`](crate::LensBuilder).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LensDefaults {
+    /// Whether `make_dio` waits for the first copy of an incomplete cache. Default: yes.
+    pub on_start_blocking: bool,
+    /// How often the source is read again; `None`: only when asked. Default: `None`.
+    pub refresh_every: Option<Duration>,
+    /// How many writes may wait or be under way. Default: 1,024.
+    pub write_queue_capacity: usize,
+    /// How long `write` waits for room in a full queue. Default: 30 s.
+    pub write_timeout: Duration,
+    /// Bytes of overwritten rows kept for snapshots. Default: 64 MiB.
+    pub snapshot_budget: usize,
+    /// Bytes of decoded rows kept for reading. Default: 32 MiB.
+    pub hot_tier_capacity: usize,
+    /// Events that a subscriber may be behind before it lags. Default: 1,024.
+    pub event_capacity: usize,
+    /// How long dropping the last handle waits for undelivered writes. Default: 1 s.
+    pub drop_timeout: Duration,
+}
+
+impl Default for LensDefaults {
+    fn default() -> Self {
+        LensDefaults {
+            on_start_blocking: true,
+            refresh_every: None,
+            write_queue_capacity: 1_024,
+            write_timeout: Duration::from_secs(30),
+            snapshot_budget: 64 << 20,
+            hot_tier_capacity: 32 << 20,
+            event_capacity: 1_024,
+            drop_timeout: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Pool: a few named threads that work off a bounded queue of jobs.
+//!
+//! Owner: a Lens; its build pool makes view indexes, its load pool reads the source.
+//! Invariants: a job runs with the waiting rank of the Dio it is for; a panicking job ends alone.
+//! Close/panic: closing drops the jobs that have not begun.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::sync::{self, Deadline, Rank, Worker, as_rank, catch_user};
+use crate::{Error, ErrorKind, Result};
+
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<(Rank, Job)>,
+    idle: usize,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+pub(crate) struct Pool {
+    name: String,
+    threads: usize,
+    capacity: usize,
+    shared: Arc<Shared>,
+    workers: Mutex<Vec<Worker>>,
+}
+
+impl Pool {
+    /// A pool of at most `threads` threads called `<name>-N`, started when there is work.
+    pub(crate) fn new(name: String, threads: usize, capacity: usize) -> Arc<Self> {
+        Arc::new(Pool { name, threads, capacity, shared: Arc::default(), workers: Mutex::default() })
+    }
+
+    /// Queues a job and returns at once.
+    ///
+    /// # Errors
+    /// `Full`; `Closed`; `Unavailable` when the system gives no thread.
+    pub(crate) fn submit(&self, rank: Rank, job: Job) -> Result<()> {
+        let mut queue = self.shared.queue.lock();
+        if queue.closed {
+            return Err(Error::new(ErrorKind::Closed, "the Lens is closed"));
+        }
+        if queue.jobs.len() >= self.capacity {
+            return Err(Error::new(ErrorKind::Full, "too many jobs are waiting").with("thread", self.name.as_str()));
+        }
+        queue.jobs.push_back((rank, job));
+        let needs_thread = queue.idle < queue.jobs.len();
+        drop(queue);
+        self.shared.wake.notify_one();
+        if needs_thread { self.start_thread(rank) } else { Ok(()) }
+    }
+
+    fn start_thread(&self, rank: Rank) -> Result<()> {
+        let mut workers = self.workers.lock();
+        if workers.len() >= self.threads {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        let name = format!("{}-{}", self.name, workers.len() + 1);
+        match sync::spawn(name, rank, move || shared.run()) {
+            Ok(worker) => workers.push(worker),
+            // Another thread of the pool will get to the job.
+            Err(_) if !workers.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Refuses new jobs, drops those that have not begun.
+    pub(crate) fn hang_up(&self) {
+        let jobs = {
+            let mut queue = self.shared.queue.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.jobs)
+        };
+        drop(jobs);
+        self.shared.wake.notify_all();
+    }
+
+    /// Hangs up and waits for the threads; gives back the names of those still at work at the deadline.
+    pub(crate) fn close(&self, deadline: Deadline) -> Vec<String> {
+        self.hang_up();
+        let workers = std::mem::take(&mut *self.workers.lock());
+        workers.iter().filter(|worker| !worker.join_until(deadline)).map(|worker| worker.name().to_owned()).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.hang_up();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some((rank, job)) = queue.jobs.pop_front() {
+                drop(queue);
+                if let Err(error) = catch_user("a job", || as_rank(rank, job)) {
+                    tracing::error!(%error, "a job ended in a panic");
+                }
+                queue = self.queue.lock();
+            } else if queue.closed {
+                return;
+            } else {
+                queue.idle += 1;
+                self.wake.wait(&mut queue);
+                queue.idle -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Sceneries: the reactive views on a Dio, and what they are made of.
+
+pub(crate) mod changes;
+pub(crate) mod exact_sum;
+pub(crate) mod index;
+pub(crate) mod record;
+pub(crate) mod signal;
+pub(crate) mod snapshot;
+pub(crate) mod table;
+pub(crate) mod value;
+pub(crate) mod value_builder;
+pub(crate) mod view_query;

@@ -1,0 +1,629 @@
+//! Tree: a persistent, counted B+tree: a sorted list whose clones cost one reference count and never change.
+//!
+//! Owner: whoever holds it; a change copies the nodes on its path that another clone still shares, and no others.
+//! Invariants (all checked after every step of `any_sequence_of_changes_equals_a_sorted_map`):
+//! 1. items ascend strictly by [`Item::order`]; all leaves are equally deep;
+//! 2. a child's `count` is the number of items below it, its `first` a copy of the first of them;
+//! 3. every node but the root holds as many items or children as its [`Limits`] say; a root that is a branch at least two.
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// What a [`Tree`] holds: something with a total order, and a payload that may differ under an equal order.
+pub(crate) trait Item: Clone {
+    /// The order of the list. Two items of equal order replace each other.
+    fn order(&self, other: &Self) -> Ordering;
+    /// Whether the payload is equal too. Implies equal order.
+    fn same(&self, other: &Self) -> bool;
+}
+
+/// More levels than a tree can have: each has at least two children, so this is more rows than memory can hold.
+const MAX_DEPTH: usize = 40;
+
+/// A sorted list of items without duplicates. Lookups, changes and positions cost O(log n), `clone` O(1).
+///
+/// A leaf holds up to `CAP` items. `benches/index.rs` has the figures behind 32: 16 and 64 make a move of a row dearer.
+pub(crate) struct Tree<T, const CAP: usize = 32> {
+    root: Arc<Node<T, CAP>>,
+    len: usize,
+}
+
+pub(super) enum Node<T, const CAP: usize> {
+    Leaf(Vec<T>),
+    Branch(Vec<Child<T, CAP>>),
+}
+
+pub(super) struct Child<T, const CAP: usize> {
+    pub(super) first: T,
+    pub(super) count: usize,
+    pub(super) node: Arc<Node<T, CAP>>,
+}
+
+/// How much a kind of node holds.
+#[derive(Clone, Copy)]
+struct Limits {
+    most: usize,
+    /// What a bulk load puts in: a little less, so that the first edits don't split every node.
+    fill: usize,
+    /// The least, unless the node is the root.
+    least: usize,
+}
+
+impl Limits {
+    const fn up_to(most: usize) -> Self {
+        assert!(most >= 4 && most < u16::MAX as usize, "a node can be halved, and a slot is a u16");
+        Limits { most, fill: most - most / 16, least: if most / 4 > 2 { most / 4 } else { 2 } }
+    }
+
+    /// Room for the one more that makes a node split.
+    const fn room(self) -> usize {
+        self.most + 1
+    }
+}
+
+impl<T, const CAP: usize> Node<T, CAP> {
+    const LEAF: Limits = Limits::up_to(CAP);
+    /// Branches are narrower: a copy of one touches the reference count of every child, each a cache line of its own.
+    const BRANCH: Limits = Limits::up_to(if CAP / 2 > 4 { CAP / 2 } else { 4 });
+
+    fn limits(&self) -> Limits {
+        match self {
+            Node::Leaf(_) => Self::LEAF,
+            Node::Branch(_) => Self::BRANCH,
+        }
+    }
+}
+
+/// The way from the root to a leaf: which child to take at each branch.
+struct Path {
+    slots: [u16; MAX_DEPTH],
+    depth: usize,
+}
+
+impl Path {
+    fn slots(&self) -> &[u16] {
+        &self.slots[..self.depth]
+    }
+}
+
+impl<T, const CAP: usize> Clone for Tree<T, CAP> {
+    fn clone(&self) -> Self {
+        Tree { root: Arc::clone(&self.root), len: self.len }
+    }
+}
+
+impl<T: Item, const CAP: usize> Default for Tree<T, CAP> {
+    fn default() -> Self {
+        Tree::new()
+    }
+}
+
+impl<T: Item, const CAP: usize> Tree<T, CAP> {
+    /// A tree without items.
+    pub(crate) fn new() -> Self {
+        Tree { root: Arc::new(Node::Leaf(Vec::new())), len: 0 }
+    }
+
+    /// A tree of these items. Meant for ascending items, which are packed densely in one pass; an item out of order is
+    /// inserted afterwards, and one of equal order replaces the earlier.
+    pub(crate) fn from_sorted(items: impl IntoIterator<Item = T>) -> Self {
+        let mut leaves: Groups<T> = Groups::new(Node::<T, CAP>::LEAF);
+        let mut out_of_order = Vec::new();
+        for item in items {
+            match leaves.last() {
+                Some(last) if last.order(&item) != Ordering::Less => out_of_order.push(item),
+                _ => leaves.push(item),
+            }
+        }
+        let mut level: Vec<Child<T, CAP>> =
+            leaves.finish().into_iter().filter_map(|l| Child::of(Node::Leaf(l))).collect();
+        while level.len() > 1 {
+            let mut branches = Groups::new(Node::<T, CAP>::BRANCH);
+            for child in level {
+                branches.push(child);
+            }
+            level = branches.finish().into_iter().filter_map(|b| Child::of(Node::Branch(b))).collect();
+        }
+        let mut tree = match level.pop() {
+            Some(top) => Tree { root: top.node, len: top.count },
+            None => Tree::new(),
+        };
+        for item in out_of_order {
+            tree.insert(item);
+        }
+        tree
+    }
+
+    /// How many items it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[cfg(test)]
+    /// Whether it holds no item.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether both are clones of one tree, neither changed since. `false` says nothing about equality.
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
+    }
+
+    pub(super) fn root(&self) -> &Node<T, CAP> {
+        &self.root
+    }
+
+    /// Puts the item in its place; gives back the item of equal order that stood there.
+    pub(crate) fn insert(&mut self, item: T) -> Option<T> {
+        let (path, found) = self.locate(&item);
+        let slot = match found {
+            // An identical item changes nothing, so that clones keep sharing everything.
+            Ok((_, present)) if present.same(&item) => return Some(item),
+            Ok((slot, _)) => return Some(replace_below(&mut self.root, path.slots(), slot, item)),
+            Err(slot) => slot,
+        };
+        let right = insert_below(&mut self.root, path.slots(), slot, item);
+        self.len += 1;
+        if let Some(right) = right
+            && let Some(left) = Child::of_shared(Arc::clone(&self.root))
+        {
+            let mut children = Vec::with_capacity(Node::<T, CAP>::BRANCH.room());
+            children.extend([left, right]);
+            self.root = Arc::new(Node::Branch(children));
+        }
+        None
+    }
+
+    /// Takes out the item of equal order.
+    pub(crate) fn remove(&mut self, probe: &T) -> Option<T> {
+        let (path, found) = self.locate(probe);
+        let Ok((slot, _)) = found else { return None };
+        let removed = remove_below(&mut self.root, path.slots(), slot);
+        self.len -= 1;
+        if let Node::Branch(children) = &*self.root
+            && let [only] = children.as_slice()
+        {
+            self.root = Arc::clone(&only.node);
+        }
+        Some(removed)
+    }
+
+    /// Takes out all of `removes`, then puts in all of `inserts`. Sorted lists that make up a large share of the tree
+    /// cost one pass over it, others O(log n) an item.
+    pub(crate) fn merge_sorted(&mut self, removes: &[T], inserts: Vec<T>) {
+        let ascending = |list: &[T]| list.is_sorted_by(|a, b| a.order(b) == Ordering::Less);
+        let large = (removes.len() + inserts.len()).saturating_mul(REBUILD_SHARE) >= self.len;
+        if large && ascending(removes) && ascending(&inserts) {
+            *self = Tree::from_sorted(Merged {
+                old: self.iter().peekable(),
+                removes,
+                inserts: inserts.into_iter().peekable(),
+            });
+            return;
+        }
+        for item in removes {
+            self.remove(item);
+        }
+        for item in inserts {
+            self.insert(item);
+        }
+    }
+
+    /// The item at a position.
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+        if index >= self.len {
+            return None;
+        }
+        let mut node = &*self.root;
+        let mut skip = index;
+        loop {
+            match node {
+                Node::Leaf(items) => return items.get(skip),
+                Node::Branch(children) => {
+                    let slot = child_holding(children, &mut skip);
+                    node = &children[slot].node;
+                }
+            }
+        }
+    }
+
+    /// The position of the item of equal order, or the position it would take.
+    pub(crate) fn find(&self, probe: &T) -> Result<usize, usize> {
+        let mut node = &*self.root;
+        let mut before = 0;
+        loop {
+            match node {
+                Node::Leaf(items) => {
+                    return match items.binary_search_by(|item| item.order(probe)) {
+                        Ok(slot) => Ok(before + slot),
+                        Err(slot) => Err(before + slot),
+                    };
+                }
+                Node::Branch(children) => {
+                    let slot = child_slot(children, probe);
+                    before += children[..slot].iter().map(|child| child.count).sum::<usize>();
+                    node = &children[slot].node;
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    /// The item of equal order, whatever its payload.
+    pub(crate) fn get_equal(&self, probe: &T) -> Option<&T> {
+        self.locate(probe).1.ok().map(|(_, item)| item)
+    }
+
+    #[cfg(test)]
+    /// The item of equal order, if its payload is the same too.
+    pub(crate) fn get_same(&self, probe: &T) -> Option<&T> {
+        self.get_equal(probe).filter(|item| item.same(probe))
+    }
+
+    /// All items in order.
+    pub(crate) fn iter(&self) -> Iter<'_, T, CAP> {
+        self.iter_from(0)
+    }
+
+    /// The items from a position on, in order: O(log n) to start, then O(1) an item on average.
+    pub(crate) fn iter_from(&self, index: usize) -> Iter<'_, T, CAP> {
+        let mut iter =
+            Iter { leaf: [].iter(), above: [&[]; MAX_DEPTH], depth: 0, left: self.len.saturating_sub(index) };
+        if iter.left == 0 {
+            return iter;
+        }
+        let mut node = &*self.root;
+        let mut skip = index;
+        loop {
+            match node {
+                Node::Leaf(items) => {
+                    iter.leaf = items[skip..].iter();
+                    return iter;
+                }
+                Node::Branch(children) => {
+                    let slot = child_holding(children, &mut skip);
+                    iter.above[iter.depth] = &children[slot + 1..];
+                    iter.depth += 1;
+                    node = &children[slot].node;
+                }
+            }
+        }
+    }
+
+    /// The way to the leaf where `probe` belongs, and its slot there: `Ok` when an item of equal order has it.
+    fn locate(&self, probe: &T) -> (Path, Result<(usize, &T), usize>) {
+        let mut path = Path { slots: [0; MAX_DEPTH], depth: 0 };
+        let mut node = &*self.root;
+        loop {
+            match node {
+                Node::Leaf(items) => {
+                    let found = items.binary_search_by(|item| item.order(probe)).map(|slot| (slot, &items[slot]));
+                    return (path, found);
+                }
+                Node::Branch(children) => {
+                    let slot = child_slot(children, probe);
+                    path.slots[path.depth] = slot as u16;
+                    path.depth += 1;
+                    node = &children[slot].node;
+                }
+            }
+        }
+    }
+}
+
+/// From this share (one in so many) on, a batch rebuilds the tree: measured in `benches/index.rs`.
+const REBUILD_SHARE: usize = 8;
+
+fn child_slot<T: Item, const CAP: usize>(children: &[Child<T, CAP>], probe: &T) -> usize {
+    children.partition_point(|child| child.first.order(probe) != Ordering::Greater).saturating_sub(1)
+}
+
+/// The child that holds the `index`-th item below a branch; leaves in `index` its position in that child.
+fn child_holding<T, const CAP: usize>(children: &[Child<T, CAP>], index: &mut usize) -> usize {
+    let mut slot = 0;
+    while *index >= children[slot].count {
+        *index -= children[slot].count;
+        slot += 1;
+    }
+    slot
+}
+
+/// Whether a change at `slot` of the leaf at the end of `path` is a change of the subtree's first item.
+fn is_first(path: &[u16], slot: usize) -> bool {
+    slot == 0 && path.iter().all(|&slot| slot == 0)
+}
+
+fn replace_below<T: Item, const CAP: usize>(node: &mut Arc<Node<T, CAP>>, path: &[u16], slot: usize, item: T) -> T {
+    match (Arc::make_mut(node), path) {
+        (Node::Branch(children), [at, rest @ ..]) => {
+            let child = &mut children[usize::from(*at)];
+            if is_first(rest, slot) {
+                child.first = item.clone();
+            }
+            replace_below(&mut child.node, rest, slot, item)
+        }
+        (Node::Leaf(items), _) => std::mem::replace(&mut items[slot], item),
+        (Node::Branch(_), []) => item,
+    }
+}
+
+/// Puts the item into the subtree; gives back the right half when its top node had to be split.
+fn insert_below<T: Item, const CAP: usize>(
+    node: &mut Arc<Node<T, CAP>>,
+    path: &[u16],
+    slot: usize,
+    item: T,
+) -> Option<Child<T, CAP>> {
+    let top = Arc::make_mut(node);
+    match (&mut *top, path) {
+        (Node::Branch(children), [at, rest @ ..]) => {
+            let at = usize::from(*at);
+            let child = &mut children[at];
+            child.count += 1;
+            if is_first(rest, slot) {
+                child.first = item.clone();
+            }
+            if let Some(right) = insert_below(&mut child.node, rest, slot, item) {
+                child.count -= right.count;
+                children.insert(at + 1, right);
+            }
+        }
+        (Node::Leaf(items), _) => items.insert(slot, item),
+        (Node::Branch(_), []) => {}
+    }
+    top.split_when_over_full().and_then(Child::of)
+}
+
+fn remove_below<T: Item, const CAP: usize>(node: &mut Arc<Node<T, CAP>>, path: &[u16], slot: usize) -> T {
+    match Arc::make_mut(node) {
+        Node::Leaf(items) => items.remove(slot),
+        Node::Branch(children) => {
+            let (at, rest) = match path {
+                [at, rest @ ..] => (usize::from(*at), rest),
+                [] => (0, path),
+            };
+            let child = &mut children[at];
+            let removed = remove_below(&mut child.node, rest, slot);
+            child.count -= 1;
+            if is_first(rest, slot)
+                && let Some(first) = child.node.first()
+            {
+                child.first = first.clone();
+            }
+            if child.node.width() < child.node.limits().least {
+                mend(children, at);
+            }
+            removed
+        }
+    }
+}
+
+/// Joins the underfull child with a neighbour, or levels both when they don't fit into one node.
+fn mend<T: Item, const CAP: usize>(children: &mut Vec<Child<T, CAP>>, at: usize) {
+    let left = at.saturating_sub(1);
+    if left + 1 >= children.len() {
+        return;
+    }
+    let right = children.remove(left + 1);
+    let joined = &mut children[left];
+    joined.count += right.count;
+    let rest = Arc::make_mut(&mut joined.node).absorb(Arc::unwrap_or_clone(right.node));
+    if let Some(first) = joined.node.first() {
+        joined.first = first.clone();
+    }
+    if let Some(right) = rest.and_then(Child::of) {
+        joined.count -= right.count;
+        children.insert(left + 1, right);
+    }
+}
+
+impl<T: Item, const CAP: usize> Child<T, CAP> {
+    fn of(node: Node<T, CAP>) -> Option<Self> {
+        Child::of_shared(Arc::new(node))
+    }
+
+    /// `None` for an empty node, which has no place in a branch.
+    fn of_shared(node: Arc<Node<T, CAP>>) -> Option<Self> {
+        let first = node.first()?.clone();
+        let count = match &*node {
+            Node::Leaf(items) => items.len(),
+            Node::Branch(children) => children.iter().map(|child| child.count).sum(),
+        };
+        Some(Child { first, count, node })
+    }
+}
+
+impl<T: Clone, const CAP: usize> Clone for Child<T, CAP> {
+    fn clone(&self) -> Self {
+        Child { first: self.first.clone(), count: self.count, node: Arc::clone(&self.node) }
+    }
+}
+
+impl<T: Clone, const CAP: usize> Clone for Node<T, CAP> {
+    /// A copy is made to be changed, so it gets the room for one more at once.
+    fn clone(&self) -> Self {
+        fn with_room<E: Clone>(of: &[E], room: usize) -> Vec<E> {
+            let mut copy = Vec::with_capacity(room);
+            copy.extend_from_slice(of);
+            copy
+        }
+        match self {
+            Node::Leaf(items) => Node::Leaf(with_room(items, Self::LEAF.room())),
+            Node::Branch(children) => Node::Branch(with_room(children, Self::BRANCH.room())),
+        }
+    }
+}
+
+impl<T: Item, const CAP: usize> Node<T, CAP> {
+    fn first(&self) -> Option<&T> {
+        match self {
+            Node::Leaf(items) => items.first(),
+            Node::Branch(children) => children.first().map(|child| &child.first),
+        }
+    }
+
+    fn width(&self) -> usize {
+        match self {
+            Node::Leaf(items) => items.len(),
+            Node::Branch(children) => children.len(),
+        }
+    }
+
+    fn split_when_over_full(&mut self) -> Option<Self> {
+        fn right_half<E>(of: &mut Vec<E>, room: usize) -> Vec<E> {
+            let mut right = Vec::with_capacity(room);
+            right.extend(of.drain(of.len() / 2..));
+            right
+        }
+        if self.width() <= self.limits().most {
+            return None;
+        }
+        Some(match self {
+            Node::Leaf(items) => Node::Leaf(right_half(items, Self::LEAF.room())),
+            Node::Branch(children) => Node::Branch(right_half(children, Self::BRANCH.room())),
+        })
+    }
+
+    /// Takes in the node to its right; gives back the second half when both don't fit into one.
+    fn absorb(&mut self, right: Self) -> Option<Self> {
+        fn join<E>(left: &mut Vec<E>, mut right: Vec<E>, most: usize) -> Option<Vec<E>> {
+            let total = left.len() + right.len();
+            if total <= most {
+                left.append(&mut right);
+                return None;
+            }
+            let half = total / 2;
+            if left.len() < half {
+                left.extend(right.drain(..half - left.len()));
+            } else {
+                right.splice(0..0, left.drain(half..));
+            }
+            Some(right)
+        }
+        match (self, right) {
+            (Node::Leaf(left), Node::Leaf(right)) => join(left, right, Self::LEAF.most).map(Node::Leaf),
+            (Node::Branch(left), Node::Branch(right)) => join(left, right, Self::BRANCH.most).map(Node::Branch),
+            (_, right) => Some(right),
+        }
+    }
+}
+
+/// Cuts an ascending stream into nodes of `fill`, the last two levelled so that none is too small.
+struct Groups<E> {
+    done: Vec<Vec<E>>,
+    open: Vec<E>,
+    limits: Limits,
+}
+
+impl<E> Groups<E> {
+    fn new(limits: Limits) -> Self {
+        Groups { done: Vec::new(), open: Vec::with_capacity(limits.room()), limits }
+    }
+
+    fn last(&self) -> Option<&E> {
+        self.open.last()
+    }
+
+    fn push(&mut self, element: E) {
+        if self.open.len() == self.limits.fill {
+            self.done.push(std::mem::replace(&mut self.open, Vec::with_capacity(self.limits.room())));
+        }
+        self.open.push(element);
+    }
+
+    fn finish(mut self) -> Vec<Vec<E>> {
+        if self.open.len() < self.limits.least
+            && let Some(mut previous) = self.done.pop()
+        {
+            previous.append(&mut self.open);
+            if previous.len() > self.limits.most {
+                self.open.extend(previous.drain(previous.len() / 2..));
+            }
+            self.done.push(previous);
+        }
+        if !self.open.is_empty() {
+            self.done.push(self.open);
+        }
+        self.done
+    }
+}
+
+/// The items of a tree in order, from a position on.
+pub(crate) struct Iter<'a, T, const CAP: usize> {
+    leaf: std::slice::Iter<'a, T>,
+    /// For each branch above the leaf, the children still to come.
+    above: [&'a [Child<T, CAP>]; MAX_DEPTH],
+    depth: usize,
+    left: usize,
+}
+
+impl<'a, T, const CAP: usize> Iterator for Iter<'a, T, CAP> {
+    type Item = &'a T;
+
+    fn next(&mut self) -> Option<&'a T> {
+        loop {
+            if let Some(item) = self.leaf.next() {
+                self.left -= 1;
+                return Some(item);
+            }
+            let level = self.depth.checked_sub(1)?;
+            match self.above[level].split_first() {
+                None => self.depth = level,
+                Some((child, rest)) => {
+                    self.above[level] = rest;
+                    match &*child.node {
+                        Node::Leaf(items) => self.leaf = items.iter(),
+                        Node::Branch(children) => {
+                            self.above[self.depth] = children;
+                            self.depth += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T, const CAP: usize> ExactSizeIterator for Iter<'_, T, CAP> {}
+
+/// The items of a tree without some and with others, in order. An insert stands for an old item of equal order.
+struct Merged<'a, T, const CAP: usize> {
+    old: std::iter::Peekable<Iter<'a, T, CAP>>,
+    removes: &'a [T],
+    inserts: std::iter::Peekable<std::vec::IntoIter<T>>,
+}
+
+impl<T: Item, const CAP: usize> Iterator for Merged<'_, T, CAP> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        loop {
+            let Some(&old) = self.old.peek() else { return self.inserts.next() };
+            while let [first, rest @ ..] = self.removes
+                && first.order(old) == Ordering::Less
+            {
+                self.removes = rest;
+            }
+            if self.removes.first().is_some_and(|first| first.order(old) == Ordering::Equal) {
+                self.old.next();
+                continue;
+            }
+            return match self.inserts.peek().map(|insert| insert.order(old)) {
+                Some(Ordering::Less) => self.inserts.next(),
+                Some(Ordering::Equal) => {
+                    self.old.next();
+                    self.inserts.next()
+                }
+                Some(Ordering::Greater) | None => self.old.next().cloned(),
+            };
+        }
+    }
+}

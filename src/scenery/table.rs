@@ -1,0 +1,293 @@
+//! Table scenery: the rows of a Dio, filtered, searched and sorted, as a list that a screen can show.
+//!
+//! Owner: the core publishes; handles read, wait and ask for another query.
+//! Invariants: old snapshot + changes == new snapshot (`old_rows_and_changes_make_the_new_rows`); a setter on one view never
+//! alters another; a superseded request never lands.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::dio::DioInner;
+use crate::dio::core::{Message, ViewId};
+use crate::scenery::changes::{Change, change_list};
+use crate::scenery::index::tree::Tree;
+use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
+use crate::scenery::snapshot::{LoadState, QueryProgress, Root, RootSlot, Row, TableSlot, TableSnapshot};
+use crate::sync::{Rank, Role, may_wait_for};
+use crate::value::IntoValue;
+use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir};
+use crate::{Generation, Result, Seq};
+
+/// Describes a table view before it is opened: [`Dio::table_scenery`](crate::Dio::table_scenery).
+#[must_use = "nothing is opened before `open` or `open_now`"]
+#[derive(Debug, Clone)]
+pub struct TableSceneryBuilder {
+    dio: Arc<DioInner>,
+    query: QueryDescriptor,
+}
+
+impl TableSceneryBuilder {
+    pub(crate) fn new(dio: Arc<DioInner>) -> Self {
+        TableSceneryBuilder { dio, query: QueryDescriptor::default() }
+    }
+
+    /// Only rows whose column (or dotted path) equals this value.
+    pub fn where_eq(self, path: impl Into<Arc<str>>, value: impl IntoValue) -> Self {
+        self.condition(Condition::eq(path, value))
+    }
+
+    /// Only rows for which this holds too.
+    pub fn condition(mut self, condition: Condition) -> Self {
+        self.query.conditions.push(condition);
+        self
+    }
+
+    /// Only rows in which this text occurs, whatever its case.
+    pub fn search(mut self, text: impl Into<String>) -> Self {
+        self.query.search = Some(text.into());
+        self
+    }
+
+    /// Sorted by this column; a second call sorts ties of the first.
+    pub fn sort(mut self, path: impl Into<Arc<str>>, dir: SortDir) -> Self {
+        self.query.sort.push(SortBy::new(path, dir));
+        self
+    }
+
+    /// Opens the view and returns when it shows the rows the Dio has.
+    ///
+    /// # Errors
+    /// An unknown column, `Closed`, or why the rows could not be read; `WouldDeadlock` on a thread of the library that
+    /// views are built on.
+    pub fn open(self) -> Result<TableScenery> {
+        may_wait_for(Rank::new(self.dio.level, Role::Build), "the filling of a view")?;
+        let view = self.open_now()?;
+        view.wait_until_ready(None)?;
+        Ok(view)
+    }
+
+    /// Opens the view and returns at once; it fills behind, and its generation moves when it has.
+    ///
+    /// # Errors
+    /// An unknown column, or `Closed`.
+    pub fn open_now(self) -> Result<TableScenery> {
+        TableScenery::open(self.dio, self.query)
+    }
+}
+
+/// What turns one state of a table view into another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Changes {
+    /// These changes, one after the other.
+    List(Vec<Change>),
+    /// Too much has changed, or too long ago: show the snapshot anew.
+    Reset,
+}
+
+/// The answer of [`TableScenery::changes_since`].
+#[derive(Debug, Clone)]
+pub struct ChangeSet {
+    /// The generation that was asked about.
+    pub from: Generation,
+    /// The generation of the snapshot.
+    pub to: Generation,
+    /// The state that the changes lead to.
+    pub snapshot: TableSnapshot,
+    /// What turns the rows of `from` into those of the snapshot.
+    pub changes: Changes,
+}
+
+struct Query {
+    wanted: QueryDescriptor,
+    /// The number of the last request.
+    request: u64,
+}
+
+struct Handle {
+    id: ViewId,
+    slot: Arc<TableSlot>,
+    dio: Arc<DioInner>,
+    query: Mutex<Query>,
+    _guard: DropGuard,
+}
+
+/// A live, sorted, filtered list of a Dio's rows. Cheap to clone; clones are the same view. The core forgets it when the
+/// last clone is dropped.
+#[derive(Clone)]
+pub struct TableScenery(Arc<Handle>);
+
+impl std::fmt::Debug for TableScenery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableScenery")
+            .field("table", &self.0.dio.name)
+            .field("query", &self.query())
+            .field("generation", &self.generation())
+            .finish()
+    }
+}
+
+impl TableScenery {
+    fn open(dio: Arc<DioInner>, descriptor: QueryDescriptor) -> Result<Self> {
+        let query = Arc::new(dio.view_query(&descriptor)?);
+        let root = Root {
+            generation: Generation(0),
+            seq: Seq(0),
+            tree: Tree::new(),
+            query: query.clone(),
+            load: LoadState::Loading,
+            stale_upto: Seq(0),
+            epoch: 0,
+            changed: 0,
+        };
+        let dropped = Dropped::new(dio.core.bell().clone());
+        let slot = Arc::new(TableSlot {
+            roots: RootSlot::new(root),
+            signal: dio.signal(),
+            dropped: dropped.clone(),
+            queries: QueryProgress::new(),
+        });
+        let id = dio.next_view();
+        dio.send(Message::SetQuery { view: id, slot: slot.clone(), query, request: 1 })?;
+        let query = Mutex::new(Query { wanted: descriptor, request: 1 });
+        Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, _guard: dropped.guard() })))
+    }
+
+    // ---- reading -----------------------------------------------------------------------------------------------
+
+    /// The rows as they are now, frozen: cheap to take, and nothing that happens later changes any answer it gives.
+    /// Doesn't block.
+    pub fn snapshot(&self) -> TableSnapshot {
+        TableSnapshot::take(&self.0.slot.roots, &self.0.dio.reader)
+    }
+
+    /// How many rows the newest state has. Doesn't block.
+    pub fn row_count(&self) -> usize {
+        self.0.slot.roots.newest().tree.len()
+    }
+
+    /// The row at a position of the newest state.
+    pub fn row(&self, index: usize) -> Option<Row> {
+        self.snapshot().row(index)
+    }
+
+    /// The row at a position of the newest state if memory has it. Never touches the disk.
+    pub fn try_row(&self, index: usize) -> Option<Row> {
+        self.snapshot().try_row(index)
+    }
+
+    /// The position of a row in the newest state.
+    ///
+    /// # Errors
+    /// `Closed`, or why the cache could not be read.
+    pub fn position_of(&self, id: &str) -> Result<Option<usize>> {
+        self.snapshot().position_of(id)
+    }
+
+    /// How far the view has been filled. Doesn't block.
+    pub fn load_state(&self) -> LoadState {
+        self.0.slot.roots.newest().load.clone()
+    }
+
+    /// The query it shows, or is about to show.
+    pub fn query(&self) -> QueryDescriptor {
+        self.0.query.lock().wanted.clone()
+    }
+
+    /// What has changed since a generation: applied in order to the rows of that generation, the list gives exactly the
+    /// rows of the snapshot that comes with it. A generation too long ago gets [`Changes::Reset`].
+    pub fn changes_since(&self, from: Generation) -> ChangeSet {
+        let snapshot = self.snapshot();
+        let to = snapshot.generation();
+        let changes = match self.0.slot.roots.of_generation(from) {
+            _ if from == to => Changes::List(Vec::new()),
+            Some(old) if old.epoch == snapshot.root().epoch => {
+                Changes::List(change_list(&old.tree, &snapshot.root().tree))
+            }
+            _ => Changes::Reset,
+        };
+        ChangeSet { from, to, snapshot, changes }
+    }
+
+    // ---- asking for something else -----------------------------------------------------------------------------
+
+    /// Sorts by these columns from now on. The old rows stay until the new order is ready; a later call supersedes this
+    /// one. Returns at once: [`wait_until_ready`](Self::wait_until_ready) waits.
+    ///
+    /// # Errors
+    /// An unknown column, or one that can't be sorted by; `Closed`.
+    pub fn set_sort(&self, sort: impl IntoIterator<Item = SortBy>) -> Result<()> {
+        let sort = sort.into_iter().collect();
+        self.change_query(|query| query.sort = sort)
+    }
+
+    /// Shows rows in which this text occurs from now on; `None` ends the search. As [`set_sort`](Self::set_sort).
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn set_search(&self, text: Option<&str>) -> Result<()> {
+        let text = text.map(str::to_owned);
+        self.change_query(|query| query.search = text)
+    }
+
+    /// Shows rows for which all of these hold from now on. As [`set_sort`](Self::set_sort).
+    ///
+    /// # Errors
+    /// An unknown column; `Closed`.
+    pub fn set_conditions(&self, conditions: impl IntoIterator<Item = Condition>) -> Result<()> {
+        let conditions = conditions.into_iter().collect();
+        self.change_query(|query| query.conditions = conditions)
+    }
+
+    fn change_query(&self, change: impl FnOnce(&mut QueryDescriptor)) -> Result<()> {
+        let mut query = self.0.query.lock();
+        let mut wanted = query.wanted.clone();
+        change(&mut wanted);
+        let compiled = Arc::new(self.0.dio.view_query(&wanted)?);
+        let request = query.request + 1;
+        // Sent under the lock, so that two setters reach the core in the order of their numbers. The core never waits for
+        // this lock.
+        self.0.dio.send(Message::SetQuery { view: self.0.id, slot: self.0.slot.clone(), query: compiled, request })?;
+        *query = Query { wanted, request };
+        Ok(())
+    }
+
+    /// Blocks until the last query asked for is shown or the time is over; `None` waits without limit.
+    ///
+    /// # Errors
+    /// Why the view could not be filled; `Timeout`; `Closed`; `WouldDeadlock` on a thread that views are built on.
+    pub fn wait_until_ready(&self, timeout: Option<Duration>) -> Result<()> {
+        let request = self.0.query.lock().request;
+        if !self.0.slot.queries.has_landed(request) {
+            may_wait_for(Rank::new(self.0.dio.level, Role::Build), "the filling of a view")?;
+        }
+        self.0.slot.queries.wait(request, timeout)
+    }
+
+    /// Has the rows of these positions read into memory behind, so that the next frames find them there. Returns at once.
+    pub fn set_viewport(&self, range: Range<usize>) {
+        let snapshot = self.snapshot();
+        self.0.dio.preload(move || {
+            for row in snapshot.rows(range) {
+                drop(row);
+            }
+        });
+    }
+
+    /// Asks for a refresh and returns at once; one that is running is enough.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn request_refresh(&self) -> Result<()> {
+        self.0.dio.request_refresh()
+    }
+}
+
+impl Scenery for TableScenery {
+    fn signal(&self) -> &Signal {
+        &self.0.slot.signal
+    }
+}

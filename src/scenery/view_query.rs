@@ -1,0 +1,43 @@
+//! View query: a query made ready to be asked of one row after another.
+
+use crate::Result;
+use crate::RowNo;
+use crate::scenery::index::key::{Entry, SortKey};
+use crate::value::StoredRow;
+use crate::vista::{Filter, QueryDescriptor, Schema, SortKeyer};
+
+/// A checked query with its filter and sort keys compiled, and the text by which equal queries are known.
+#[derive(Debug)]
+pub(crate) struct ViewQuery {
+    canonical: String,
+    filter: Filter,
+    keyer: SortKeyer,
+}
+
+impl ViewQuery {
+    /// # Errors
+    /// `NotFound` or `Invalid`, naming the clause that the schema doesn't have.
+    pub(crate) fn new(descriptor: &QueryDescriptor, schema: &Schema) -> Result<Self> {
+        descriptor.check(schema)?;
+        Ok(ViewQuery {
+            canonical: descriptor.canonical(),
+            filter: Filter::new(descriptor, schema),
+            keyer: SortKeyer::new(&descriptor.sort),
+        })
+    }
+
+    pub(crate) fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    pub(crate) fn matches(&self, row: &StoredRow) -> bool {
+        self.filter.matches(row.fields())
+    }
+
+    /// The index entry of a row. `scratch` is a buffer to reuse.
+    pub(crate) fn entry(&self, row_no: RowNo, row: &StoredRow, scratch: &mut Vec<u8>) -> Entry {
+        scratch.clear();
+        self.keyer.encode(row.fields(), scratch);
+        Entry { key: SortKey::new(scratch), row: row_no, version: row.seq() }
+    }
+}

@@ -1,0 +1,9 @@
+//! Sources: ready-made Vistas, those that need a crate behind one feature each.
+
+#[cfg(feature = "csv")]
+mod csv;
+pub mod memory;
+
+#[cfg(feature = "csv")]
+pub use csv::{CsvVista, CsvVistaBuilder};
+pub use memory::MemoryVista;

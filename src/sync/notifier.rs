@@ -1,0 +1,303 @@
+//! Notifier: a number that only rises (a generation, a Seq), and those who wait for it to rise.
+//!
+//! Owner: anyone may advance it; anyone may wait. The number itself is read with one atomic load.
+//! Flow: advance → if someone wants that value: wake the threads it satisfies, give subscribers the newest value.
+//! Invariants (the first four are model-checked by `tests/interleavings.rs`):
+//! 1. No wake-up is lost: a waiter returns once the number reaches what it waits for.
+//! 2. Closing wakes every waiter and disconnects every subscriber; a value reached before wins over the closing.
+//! 3. A subscriber that looks late finds the newest value, and nothing older after it.
+//! 4. Several waiters with different aims are each woken.
+//! 5. An advance that satisfies nobody takes no lock (`an_advance_below_every_aim_wakes_nobody`, in
+//!    `notifier_tests`, which is not a child of this file because the models include the file by its path).
+//!
+//! Close/panic: closing is for good; the number may still rise, but nobody is told.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::prims::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, deadline_after, fence};
+
+/// No one waits: an aim that no number reaches.
+const NOBODY: u64 = u64::MAX;
+
+/// How a wait on a [`Notifier`] ended, with the number as it was then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// The number is at least what was waited for.
+    Reached(u64),
+    /// The notifier was closed before the number got there.
+    Closed(u64),
+    /// The time given was over first.
+    TimedOut(u64),
+}
+
+/// A number that only rises, with blocking waiters and `select!`-able subscribers. Clones share it.
+#[derive(Clone)]
+pub struct Notifier {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    value: AtomicU64,
+    /// The lowest number that anyone waits for; [`NOBODY`] when no one does, 0 while there are subscribers. Changed under
+    /// the lock only. An advance reads it after a fence, a waiter writes it before one: one of the two sees the other.
+    wanted: AtomicU64,
+    closed: AtomicBool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    threads: Vec<WaitingThread>,
+    subscribers: Vec<Subscriber>,
+    next_id: u64,
+    closed: bool,
+    /// How often a blocked thread came back from its Condvar.
+    wakeups: u64,
+}
+
+struct WaitingThread {
+    id: u64,
+    at_least: u64,
+    wake: Arc<Condvar>,
+}
+
+struct Subscriber {
+    id: u64,
+    told: u64,
+    sender: Sender<u64>,
+    /// The subscriber's own channel, to take out a value that a newer one replaces.
+    receiver: Receiver<u64>,
+}
+
+impl Subscriber {
+    /// Replaces what the subscriber has not taken yet. Under the lock there is one sender, so this ends at the second turn
+    /// at the latest.
+    fn tell(&mut self, value: u64) {
+        if self.told == value {
+            return;
+        }
+        self.told = value;
+        while let Err(TrySendError::Full(_)) = self.sender.try_send(value) {
+            let _ = self.receiver.try_recv();
+        }
+    }
+}
+
+impl Waiting {
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn wanted(&self) -> u64 {
+        if self.subscribers.is_empty() {
+            self.threads.iter().map(|thread| thread.at_least).min().unwrap_or(NOBODY)
+        } else {
+            0
+        }
+    }
+}
+
+impl Notifier {
+    /// A notifier that stands at `initial`.
+    pub fn new(initial: u64) -> Self {
+        Notifier {
+            shared: Arc::new(Shared {
+                value: AtomicU64::new(initial),
+                wanted: AtomicU64::new(NOBODY),
+                closed: AtomicBool::new(false),
+                waiting: Mutex::new(Waiting::default()),
+            }),
+        }
+    }
+
+    /// The number now. One atomic load; what was written before the number rose is visible to who reads it here.
+    pub fn get(&self) -> u64 {
+        self.shared.value.load(Ordering::Acquire)
+    }
+
+    /// Raises the number by one and returns it. Never waits for a waiter.
+    pub fn advance(&self) -> u64 {
+        let value = self.shared.value.fetch_add(1, Ordering::AcqRel) + 1;
+        self.shared.tell(value);
+        value
+    }
+
+    /// Raises the number to `value`; a lower value changes nothing. Never waits for a waiter.
+    pub fn advance_to(&self, value: u64) {
+        if self.shared.value.fetch_max(value, Ordering::AcqRel) < value {
+            self.shared.tell(value);
+        }
+    }
+
+    /// Wakes every waiter with [`Waited::Closed`] and disconnects every subscriber, for good.
+    pub fn close(&self) {
+        let mut waiting = self.shared.waiting.lock();
+        waiting.closed = true;
+        self.shared.closed.store(true, Ordering::Release);
+        for thread in waiting.threads.drain(..) {
+            thread.wake.notify_all();
+        }
+        let subscribers = std::mem::take(&mut waiting.subscribers);
+        self.shared.update_wanted(&waiting);
+        drop(waiting);
+        drop(subscribers);
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Blocks until the number is at least `at_least`, the notifier is closed, or `timeout` is over (`None`: no limit).
+    ///
+    /// A number that has been reached wins over a closing and over a timeout. Waits on a Condvar, so it may be called
+    /// inside a future that a simple executor drives.
+    pub fn wait_until(&self, at_least: u64, timeout: Option<Duration>) -> Waited {
+        let value = self.get();
+        if value >= at_least {
+            return Waited::Reached(value);
+        }
+        if timeout == Some(Duration::ZERO) && !self.is_closed() {
+            return Waited::TimedOut(value);
+        }
+        self.shared.block_until(at_least, timeout)
+    }
+
+    /// A subscription that holds the number now and then the newest one after each rise.
+    pub fn subscribe(&self) -> Subscription {
+        let (sender, receiver) = bounded(1);
+        let mut waiting = self.shared.waiting.lock();
+        let id = waiting.take_id();
+        let mut subscriber = Subscriber { id, told: NOBODY, sender, receiver: receiver.clone() };
+        if waiting.closed {
+            subscriber.tell(self.get());
+        } else {
+            waiting.subscribers.push(subscriber);
+            self.shared.update_wanted(&waiting);
+            fence(Ordering::SeqCst);
+            let value = self.get();
+            if let Some(subscriber) = waiting.subscribers.last_mut() {
+                subscriber.tell(value);
+            }
+        }
+        drop(waiting);
+        Subscription { receiver, id, shared: self.shared.clone() }
+    }
+
+    /// How many threads are blocked here now, and how many subscriptions are open.
+    pub fn waiters(&self) -> (usize, usize) {
+        let waiting = self.shared.waiting.lock();
+        (waiting.threads.len(), waiting.subscribers.len())
+    }
+
+    /// How often a blocked thread has woken here since the start. An idle waiter adds nothing to it.
+    pub fn wakeups(&self) -> u64 {
+        self.shared.waiting.lock().wakeups
+    }
+
+    /// Holds the lock, for a test that something takes none.
+    #[cfg(test)]
+    pub(super) fn hold_lock(&self) -> impl Sized + '_ {
+        self.shared.waiting.lock()
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier").field("value", &self.get()).field("closed", &self.is_closed()).finish()
+    }
+}
+
+impl Shared {
+    fn update_wanted(&self, waiting: &Waiting) {
+        self.wanted.store(waiting.wanted(), Ordering::Relaxed);
+    }
+
+    fn tell(&self, value: u64) {
+        fence(Ordering::SeqCst);
+        if value < self.wanted.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        // Another advance may have overtaken this one on the way to the lock.
+        let newest = self.value.load(Ordering::Acquire);
+        waiting.threads.retain(|thread| {
+            let satisfied = newest >= thread.at_least;
+            if satisfied {
+                thread.wake.notify_all();
+            }
+            !satisfied
+        });
+        for subscriber in &mut waiting.subscribers {
+            subscriber.tell(newest);
+        }
+        self.update_wanted(&waiting);
+    }
+
+    fn block_until(&self, at_least: u64, timeout: Option<Duration>) -> Waited {
+        let deadline = timeout.and_then(deadline_after);
+        let mut waiting = self.waiting.lock();
+        let id = waiting.take_id();
+        let wake = Arc::new(Condvar::new());
+        if !waiting.closed {
+            waiting.threads.push(WaitingThread { id, at_least, wake: wake.clone() });
+            self.update_wanted(&waiting);
+        }
+        fence(Ordering::SeqCst);
+        let mut timed_out = false;
+        loop {
+            let value = self.value.load(Ordering::Acquire);
+            let ended = if value >= at_least {
+                Waited::Reached(value)
+            } else if waiting.closed {
+                Waited::Closed(value)
+            } else if timed_out {
+                Waited::TimedOut(value)
+            } else {
+                timed_out = wake.wait(&mut waiting, deadline);
+                waiting.wakeups += 1;
+                continue;
+            };
+            self.leave(&mut waiting, id);
+            return ended;
+        }
+    }
+
+    fn leave(&self, waiting: &mut MutexGuard<'_, Waiting>, id: u64) {
+        waiting.threads.retain(|thread| thread.id != id);
+        self.update_wanted(waiting);
+    }
+}
+
+/// A notifier's newest number, as a channel for `select!`. Dropping it ends the subscription.
+pub struct Subscription {
+    receiver: Receiver<u64>,
+    id: u64,
+    shared: Arc<Shared>,
+}
+
+impl Subscription {
+    /// The channel: it holds at most one number, the newest not taken yet, and is disconnected by the closing.
+    pub fn receiver(&self) -> &Receiver<u64> {
+        &self.receiver
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.waiting.lock();
+        waiting.subscribers.retain(|subscriber| subscriber.id != self.id);
+        self.shared.update_wanted(&waiting);
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("id", &self.id).finish()
+    }
+}

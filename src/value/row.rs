@@ -1,0 +1,315 @@
+//! Row: a stored row, its header and CBOR fields in one shared buffer, and the lazy reader of single fields.
+//!
+//! Flow: `Record` → `StoredRow::encode` → cache and views → `fields().get(path)` → `ValueRef`.
+//! Invariants: equal records have equal field bytes when their fields have the same order; any bytes are survived;
+//! reading a field neither decodes the others nor allocates.
+
+use std::sync::Arc;
+
+use super::cbor;
+use super::path;
+use super::{MapIter, MapRef, Path, Record, ValueRef, same_value};
+use crate::{Error, ErrorKind, Result, Seq};
+
+/// The version of the stored format that this library writes. It reads this one only.
+pub const ROW_FORMAT_VERSION: u8 = 1;
+
+const STATUS_AT: usize = 1;
+const SEQ_AT: usize = 2;
+const FETCHED_AT: usize = 10;
+const ID_LENGTH_AT: usize = 18;
+const ID_AT: usize = 22;
+
+/// One row as it is stored: header, id and fields in one shared buffer. Cheap to clone.
+///
+/// The layout, little-endian: format version `u8`, status `u8`, Seq `u64`, fetched-at `i64` (milliseconds since the
+/// Unix epoch), length of the id `u32`, the id in UTF-8, then one CBOR map of the fields.
+///
+/// ```
+/// use diorama::record;
+/// use diorama::value::StoredRow;
+///
+/// let row = StoredRow::encode("00M", &record! { "name" => "Thigpen", "elevation" => 351 }, 0);
+/// assert_eq!(row.id(), "00M");
+/// assert_eq!(row.fields().get("elevation").and_then(|value| value.as_i64()), Some(351));
+/// ```
+#[derive(Clone)]
+pub struct StoredRow(Arc<[u8]>);
+
+impl StoredRow {
+    /// Encodes a record, with Seq 0 and status 0. `fetched_at` is in milliseconds since the Unix epoch.
+    ///
+    /// Values nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH) are stored as null.
+    pub fn encode(id: &str, record: &Record, fetched_at: i64) -> Self {
+        let mut out = Vec::with_capacity(ID_AT + id.len() + 9 + record.encoded_size_hint());
+        out.extend_from_slice(&[ROW_FORMAT_VERSION, 0]);
+        out.extend_from_slice(&0u64.to_le_bytes());
+        out.extend_from_slice(&fetched_at.to_le_bytes());
+        out.extend_from_slice(&(id.len() as u32).to_le_bytes());
+        out.extend_from_slice(id.as_bytes());
+        cbor::write_head(cbor::MAP, record.len() as u64, &mut out);
+        for (name, value) in record.iter() {
+            cbor::write_text(name, &mut out);
+            cbor::write_value(value, &mut out);
+        }
+        StoredRow(out.into())
+    }
+
+    /// A row from stored bytes, which are copied. Fails with [`ErrorKind::Corrupt`] as [`from_arc`](Self::from_arc).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        check(bytes)?;
+        Ok(StoredRow(bytes.into()))
+    }
+
+    /// A row over stored bytes. Checks the header and the id, not the fields.
+    ///
+    /// Fails with [`ErrorKind::Corrupt`] when the bytes are cut, the id isn't UTF-8, or a newer version of the library
+    /// wrote them (the error says so).
+    pub fn from_arc(bytes: Arc<[u8]>) -> Result<Self> {
+        check(&bytes)?;
+        Ok(StoredRow(bytes))
+    }
+
+    /// The row's id.
+    pub fn id(&self) -> &str {
+        // Checked when the row was made.
+        std::str::from_utf8(&self.0[ID_AT..self.fields_at()]).unwrap_or_default()
+    }
+
+    /// The Dio's Seq of this version of the row; 0 before it has one.
+    pub fn seq(&self) -> Seq {
+        Seq(u64::from_le_bytes(self.header(SEQ_AT)))
+    }
+
+    /// Sets the Seq: in place when this is the only handle, else in a copy.
+    pub fn set_seq(&mut self, seq: Seq) {
+        self.header_mut(SEQ_AT, seq.0.to_le_bytes());
+    }
+
+    /// When the row was fetched, in milliseconds since the Unix epoch.
+    pub fn fetched_at(&self) -> i64 {
+        i64::from_le_bytes(self.header(FETCHED_AT))
+    }
+
+    /// The same row, fetched at another time (milliseconds since the Unix epoch). Copies only when the buffer is shared.
+    #[must_use]
+    pub fn with_fetched_at(mut self, fetched_at: i64) -> Self {
+        self.header_mut(FETCHED_AT, fetched_at.to_le_bytes());
+        self
+    }
+
+    /// The status byte; its meaning is the owner's.
+    pub fn status(&self) -> u8 {
+        self.0[STATUS_AT]
+    }
+
+    /// Sets the status byte: in place when this is the only handle, else in a copy.
+    pub fn set_status(&mut self, status: u8) {
+        self.header_mut(STATUS_AT, [status]);
+    }
+
+    /// The stored bytes, as [`from_bytes`](Self::from_bytes) takes them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The stored bytes, shared.
+    pub(crate) fn bytes(&self) -> Arc<[u8]> {
+        self.0.clone()
+    }
+
+    /// The number of stored bytes.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The fields, read lazily.
+    #[inline]
+    pub fn fields(&self) -> RowRef<'_> {
+        RowRef::new(&self.0[self.fields_at()..])
+    }
+
+    /// All fields, decoded. Of two columns of one name the first counts.
+    ///
+    /// Fails with [`ErrorKind::Corrupt`] when the fields are damaged, nest deeper than 256 levels, or a column's name
+    /// isn't plain text.
+    pub fn to_record(&self) -> Result<Record> {
+        let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, what).with("id", self.id());
+        let fields = self.fields();
+        let (head, mut rest) = cbor::read_head(fields.bytes)
+            .filter(|(head, _)| head.major == cbor::MAP)
+            .ok_or_else(|| corrupt("the stored row holds no fields; let the table load again"))?;
+        let damaged = || corrupt("the fields of the stored row are damaged; let the table load again");
+        let mut left = head.length();
+        let mut record = Record::with_capacity(left.map_or(0, |count| count.min(64) as usize));
+        while cbor::next_is_item(&mut rest, &mut left).ok_or_else(damaged)? {
+            let (name, after) = read_name(rest).ok_or_else(damaged)?;
+            let (value, after) = cbor::decode(after).ok_or_else(damaged)?;
+            record.insert_if_absent(name, value);
+            rest = after;
+        }
+        Ok(record)
+    }
+
+    /// Do both rows have the same fields with equal canonical values? The order of fields doesn't count, nor do ids and
+    /// headers; 1 and 1.0 differ; NaN equals NaN. Equal bytes are the fast answer.
+    pub fn same_content(&self, other: &StoredRow) -> bool {
+        let (mine, others) = (self.fields(), other.fields());
+        if mine.bytes == others.bytes {
+            return true;
+        }
+        let (Some(mine_count), Some(other_count)) = (mine.count_fields(), others.count_fields()) else { return false };
+        // Both ways, since damaged bytes may hold one column twice.
+        mine_count == other_count && mine.is_within(others) && others.is_within(mine)
+    }
+
+    #[inline]
+    fn fields_at(&self) -> usize {
+        ID_AT + u32::from_le_bytes(self.header(ID_LENGTH_AT)) as usize
+    }
+
+    #[inline]
+    fn header<const N: usize>(&self, at: usize) -> [u8; N] {
+        // Every row has a whole header: `encode` writes it and `check` refuses less.
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.0[at..at + N]);
+        bytes
+    }
+
+    fn header_mut<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        Arc::make_mut(&mut self.0)[at..at + N].copy_from_slice(&bytes);
+    }
+}
+
+impl std::fmt::Debug for StoredRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredRow")
+            .field("id", &self.id())
+            .field("seq", &self.seq().0)
+            .field("status", &self.status())
+            .field("fetched_at", &self.fetched_at())
+            .field("fields", &self.to_record())
+            .finish()
+    }
+}
+
+fn check(bytes: &[u8]) -> Result<()> {
+    let corrupt = |what: String| Err(Error::new(ErrorKind::Corrupt, what));
+    match bytes.first() {
+        Some(&ROW_FORMAT_VERSION) => {}
+        Some(version) if *version > ROW_FORMAT_VERSION => {
+            return corrupt(format!(
+                "a newer version of the library wrote this row (format {version}, known is {ROW_FORMAT_VERSION}); \
+                 update the library or let the table load again"
+            ));
+        }
+        _ => return corrupt("these bytes are no stored row; let the table load again".to_owned()),
+    }
+    let Some(header) = bytes.first_chunk::<ID_AT>() else {
+        return corrupt("the stored row is cut in its header; let the table load again".to_owned());
+    };
+    let [.., a, b, c, d] = *header;
+    let id = cbor::take(&bytes[ID_AT..], u64::from(u32::from_le_bytes([a, b, c, d])));
+    let Some((id, _)) = id else {
+        return corrupt("the stored row is cut in its id; let the table load again".to_owned());
+    };
+    match std::str::from_utf8(id) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = Error::new(ErrorKind::Corrupt, "the id of the stored row isn't UTF-8").with_source(error);
+            Err(error.with("id", String::from_utf8_lossy(id)))
+        }
+    }
+}
+
+/// A column's name: text of definite length. What follows it is the value.
+#[inline]
+fn read_name(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (head, rest) = cbor::read_head(bytes)?;
+    if head.major != cbor::TEXT {
+        return None;
+    }
+    let (name, rest) = cbor::take(rest, head.length()?)?;
+    Some((std::str::from_utf8(name).ok()?, rest))
+}
+
+/// The fields of a stored row, read lazily in place. Damaged bytes read as absent.
+#[derive(Debug, Clone, Copy)]
+pub struct RowRef<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> RowRef<'a> {
+    /// The row whose fields are the CBOR map at the start of `bytes`. Nothing is checked until it is read.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        RowRef { bytes }
+    }
+
+    /// The value at a dotted path; `None` when absent or damaged. A column of that very name wins.
+    #[inline]
+    pub fn get(&self, path: &str) -> Option<ValueRef<'a>> {
+        path::find(MapRef::read(self.bytes)?, path)
+    }
+
+    /// As [`get`](Self::get), with a path taken apart before.
+    #[inline]
+    pub fn get_path(&self, path: &Path) -> Option<ValueRef<'a>> {
+        path.find(MapRef::read(self.bytes)?)
+    }
+
+    /// The value of the column of exactly this name.
+    #[inline]
+    pub fn column(&self, name: &str) -> Option<ValueRef<'a>> {
+        MapRef::read(self.bytes)?.get(name)
+    }
+
+    /// The columns and their values in stored order; ends early at damaged bytes.
+    pub fn iter(&self) -> RowIter<'a> {
+        RowIter(MapRef::read(self.bytes).map(MapRef::iter))
+    }
+
+    fn is_within(self, other: RowRef<'_>) -> bool {
+        self.iter().all(|(name, value)| other.column(name).is_some_and(|other| same_value(value, other)))
+    }
+
+    /// The number of fields, if all of them can be read.
+    fn count_fields(self) -> Option<u64> {
+        let (head, mut rest) = cbor::read_head(self.bytes)?;
+        if head.major != cbor::MAP {
+            return None;
+        }
+        let mut left = head.length();
+        let mut count = 0;
+        while cbor::next_is_item(&mut rest, &mut left)? {
+            let (_, after) = read_name(rest)?;
+            ValueRef::read(after)?;
+            rest = cbor::skip(after)?;
+            count += 1;
+        }
+        Some(count)
+    }
+}
+
+impl<'a> IntoIterator for RowRef<'a> {
+    type Item = (&'a str, ValueRef<'a>);
+    type IntoIter = RowIter<'a>;
+
+    fn into_iter(self) -> RowIter<'a> {
+        self.iter()
+    }
+}
+
+/// The columns of a [`RowRef`] and their values. Entries whose name isn't plain text are passed over.
+#[derive(Debug, Clone)]
+pub struct RowIter<'a>(Option<MapIter<'a>>);
+
+impl<'a> Iterator for RowIter<'a> {
+    type Item = (&'a str, ValueRef<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.as_mut()?.find_map(|(name, value)| match name {
+            ValueRef::Text(name) => Some((name, value)),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! Vista: one data source behind a narrow contract, with a narrowing of its own.
+//!
+//! Flow: a query → what the source takes of it ([`TableShell::push_down`]) → rows → the rest, evaluated here.
+//! Not here: caching, threads, views.
+
+mod call;
+mod capability;
+mod change;
+mod handle;
+mod query;
+mod schema;
+mod shell;
+mod write;
+
+pub use call::{CallCx, CancelToken, CancelWatch};
+pub use capability::Capabilities;
+pub use change::{ChangeEvent, ChangeStream};
+pub use handle::Vista;
+pub use query::{Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window};
+pub use schema::{Column, ColumnType, Schema};
+pub use shell::{PushDown, TableShell};
+pub use write::{WriteOp, Written};

@@ -1,0 +1,75 @@
+//! Capabilities: what a source can do, told honestly before anyone asks it to.
+
+/// What a source can do. What is `false` here answers [`Unsupported`](crate::ErrorKind::Unsupported) when called.
+///
+/// ```
+/// use diorama::vista::Capabilities;
+///
+/// let log = Capabilities { insert: true, ..Capabilities::read_only() };
+/// assert!(log.insert && !log.delete);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `get`: one row by id without listing the rest.
+    pub get: bool,
+    /// `count`: a number of rows without listing them.
+    pub count: bool,
+    /// `list` takes windows (offset and limit).
+    pub window: bool,
+    /// New rows.
+    pub insert: bool,
+    /// A whole row in the place of one that exists.
+    pub replace: bool,
+    /// A whole row, whether it exists or not.
+    pub upsert: bool,
+    /// Some fields of a row that exists.
+    pub patch: bool,
+    /// Deleting one row.
+    pub delete: bool,
+    /// Deleting all rows.
+    pub delete_all: bool,
+    /// Several writes in one call, all or none.
+    pub batch: bool,
+    /// A stream of the changes made by others.
+    pub changes: bool,
+    /// A write repeated with the same idempotency key is done once and gets its first answer again.
+    pub idempotent_writes: bool,
+}
+
+impl Capabilities {
+    /// Nothing beyond `list`.
+    pub const fn list_only() -> Self {
+        Capabilities {
+            get: false,
+            count: false,
+            window: false,
+            insert: false,
+            replace: false,
+            upsert: false,
+            patch: false,
+            delete: false,
+            delete_all: false,
+            batch: false,
+            changes: false,
+            idempotent_writes: false,
+        }
+    }
+
+    /// All reads (`list`, `get`, `count`, windows), no writes.
+    pub const fn read_only() -> Self {
+        Capabilities { get: true, count: true, window: true, ..Self::list_only() }
+    }
+
+    /// All reads, and all writes row by row.
+    pub const fn read_write() -> Self {
+        Capabilities {
+            insert: true,
+            replace: true,
+            upsert: true,
+            patch: true,
+            delete: true,
+            delete_all: true,
+            ..Self::read_only()
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Filter: a query compiled for asking it of many rows, field by field from their bytes.
+//!
+//! Invariants: the truth table of [`Condition`] and nothing else (`every_operator_follows_the_truth_table`); one row
+//! allocates nothing, save where its text was stored in several pieces or maps are compared.
+
+use std::cmp::Ordering;
+
+use crate::value::{
+    Path, RowRef, TypeRank, Value, ValueRef, compare, compare_ref_to_value, compare_refs, encode_sort_key, type_rank,
+};
+use crate::vista::query::like::LikePattern;
+use crate::vista::query::search::Needle;
+use crate::vista::{Condition, QueryDescriptor, Schema, SortBy, SortDir};
+
+/// The conditions and the search of a query, compiled. Its sort and window don't count here.
+///
+/// ```
+/// use diorama::record;
+/// use diorama::value::StoredRow;
+/// use diorama::vista::{Condition, Filter, QueryDescriptor, Schema};
+///
+/// let query = QueryDescriptor::new().filtered(Condition::gt("elevation", 300));
+/// let filter = Filter::new(&query, &Schema::open("id"));
+/// let row = StoredRow::encode("00M", &record! { "elevation" => 351.0 }, 0);
+/// assert!(filter.matches(row.fields()));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Filter {
+    tests: Vec<Test>,
+    search: Option<Search>,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Equal(Path, Value),
+    Ordered {
+        path: Path,
+        value: Value,
+        rank: TypeRank,
+        less: bool,
+        equal: bool,
+        greater: bool,
+    },
+    /// The values in order.
+    OneOf(Path, Vec<Value>),
+    Like(Path, LikePattern),
+    Null(Path),
+    All(Vec<Test>),
+    Any(Vec<Test>),
+    Not(Box<Test>),
+}
+
+#[derive(Debug, Clone)]
+struct Search {
+    needle: Needle,
+    columns: Columns,
+}
+
+#[derive(Debug, Clone)]
+enum Columns {
+    These(Vec<Path>),
+    AllBut(Vec<String>),
+}
+
+impl Filter {
+    /// Compiles the conditions and the search of `query` for rows of a table of this schema.
+    pub fn new(query: &QueryDescriptor, schema: &Schema) -> Self {
+        let search = query.search_text().map(|text| Search { needle: Needle::new(text), columns: columns_of(schema) });
+        Filter { tests: query.conditions.iter().map(Test::new).collect(), search }
+    }
+
+    /// Whether it lets every row through.
+    pub fn is_empty(&self) -> bool {
+        self.tests.is_empty() && self.search.is_none()
+    }
+
+    /// Whether the row is one that the query asks for.
+    pub fn matches(&self, row: RowRef<'_>) -> bool {
+        self.tests.iter().all(|test| test.holds(row)) && self.search.as_ref().is_none_or(|search| search.finds(row))
+    }
+}
+
+/// What a search looks into: the searchable columns, or all when there are none; hidden ones never.
+fn columns_of(schema: &Schema) -> Columns {
+    let columns = schema.columns();
+    if columns.iter().any(|column| column.is_searchable()) {
+        let shown = columns.iter().filter(|column| column.is_searchable() && !column.is_hidden());
+        Columns::These(shown.map(|column| Path::new(column.name())).collect())
+    } else {
+        let hidden = columns.iter().filter(|column| column.is_hidden());
+        Columns::AllBut(hidden.map(|column| column.name().to_string()).collect())
+    }
+}
+
+impl Search {
+    fn finds(&self, row: RowRef<'_>) -> bool {
+        match &self.columns {
+            Columns::These(paths) => {
+                paths.iter().any(|path| row.get_path(path).is_some_and(|value| self.needle.is_in(value)))
+            }
+            Columns::AllBut(hidden) => {
+                row.iter().any(|(name, value)| !hidden.iter().any(|one| one == name) && self.needle.is_in(value))
+            }
+        }
+    }
+}
+
+impl Test {
+    fn new(condition: &Condition) -> Self {
+        let ordered = |path: &str, value: &Value, less: bool, equal: bool, greater: bool| Test::Ordered {
+            path: Path::new(path),
+            value: value.clone(),
+            rank: type_rank(ValueRef::from(value)),
+            less,
+            equal,
+            greater,
+        };
+        let one_of = |path: &str, values: &[Value]| {
+            let mut values = values.to_vec();
+            values.sort_by(compare);
+            Test::OneOf(Path::new(path), values)
+        };
+        match condition {
+            Condition::Eq(path, value) => Test::Equal(Path::new(path), value.clone()),
+            Condition::Ne(path, value) => Test::Not(Box::new(Test::Equal(Path::new(path), value.clone()))),
+            Condition::Lt(path, value) => ordered(path, value, true, false, false),
+            Condition::Le(path, value) => ordered(path, value, true, true, false),
+            Condition::Gt(path, value) => ordered(path, value, false, false, true),
+            Condition::Ge(path, value) => ordered(path, value, false, true, true),
+            Condition::In(path, values) => one_of(path, values),
+            Condition::NotIn(path, values) => Test::Not(Box::new(one_of(path, values))),
+            Condition::Like(path, pattern) => Test::Like(Path::new(path), LikePattern::new(pattern)),
+            Condition::IsNull(path) => Test::Null(Path::new(path)),
+            Condition::And(children) => Test::All(children.iter().map(Test::new).collect()),
+            Condition::Or(children) => Test::Any(children.iter().map(Test::new).collect()),
+            Condition::Not(child) => Test::Not(Box::new(Test::new(child))),
+        }
+    }
+
+    fn holds(&self, row: RowRef<'_>) -> bool {
+        match self {
+            Test::Equal(path, value) => {
+                compare_refs(row.get_path(path), Some(ValueRef::from(value))) == Ordering::Equal
+            }
+            Test::Ordered { path, value, rank, less, equal, greater } => {
+                let Some(found) = row.get_path(path) else { return false };
+                if *rank == TypeRank::Null || type_rank(found) != *rank {
+                    return false;
+                }
+                match compare_ref_to_value(found, value) {
+                    Ordering::Less => *less,
+                    Ordering::Equal => *equal,
+                    Ordering::Greater => *greater,
+                }
+            }
+            Test::OneOf(path, values) => {
+                let found = row.get_path(path).unwrap_or(ValueRef::Null);
+                values.binary_search_by(|value| compare_ref_to_value(found, value).reverse()).is_ok()
+            }
+            Test::Like(path, pattern) => match row.get_path(path) {
+                Some(ValueRef::Text(text)) => pattern.matches(text),
+                Some(found) if type_rank(found) == TypeRank::Text => {
+                    found.text().is_some_and(|text| pattern.matches(&text))
+                }
+                _ => false,
+            },
+            Test::Null(path) => row.get_path(path).is_none_or(|found| type_rank(found) == TypeRank::Null),
+            Test::All(tests) => tests.iter().all(|test| test.holds(row)),
+            Test::Any(tests) => tests.iter().any(|test| test.holds(row)),
+            Test::Not(test) => !test.holds(row),
+        }
+    }
+}
+
+/// Encodes the sort columns of a row so that comparing the bytes of two rows orders them.
+#[derive(Debug, Clone)]
+pub struct SortKeyer(Vec<(Path, bool)>);
+
+impl SortKeyer {
+    /// A keyer for these sort columns, the first one deciding first.
+    pub fn new(sort: &[SortBy]) -> Self {
+        SortKeyer(sort.iter().map(|by| (Path::new(&by.path), by.dir == SortDir::Desc)).collect())
+    }
+
+    /// Whether every key is empty: there are no sort columns.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Appends the row's key to `key`. Rows with the same key keep the order of their arrival.
+    pub fn encode(&self, row: RowRef<'_>, key: &mut Vec<u8>) {
+        for (path, descending) in &self.0 {
+            encode_sort_key(row.get_path(path), *descending, key);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Search: whether a text occurs in a row's values, whatever its case.
+//!
+//! Invariants: letters are folded one by one, so that a word is found wherever it stands; nothing allocates per row, save
+//! for text that was stored in several pieces.
+
+use std::fmt::{self, Write};
+
+use crate::value::{MAX_DEPTH, ValueRef};
+
+const TAG_DECIMAL: u64 = 4;
+
+/// The characters of `text` in lower case. The final sigma is folded into the other one, since a search text may end
+/// where the word goes on.
+pub(super) fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().flat_map(char::to_lowercase).map(|character| if character == 'ς' { 'σ' } else { character })
+}
+
+/// A text to search for, folded once.
+#[derive(Debug, Clone)]
+pub(super) struct Needle {
+    text: String,
+    could_be_number: bool,
+}
+
+impl Needle {
+    pub(super) fn new(text: &str) -> Self {
+        let text: String = folded(text).collect();
+        let could_be_number = text.bytes().all(|byte| b"0123456789.-einfa".contains(&byte));
+        Needle { text, could_be_number }
+    }
+
+    /// Whether it occurs in `value`: in text, in a number's or boolean's plain text, or in any item of an array or value of
+    /// a map.
+    pub(super) fn is_in(&self, value: ValueRef<'_>) -> bool {
+        self.is_in_nested(value, 0)
+    }
+
+    fn is_in_nested(&self, value: ValueRef<'_>, depth: usize) -> bool {
+        match value {
+            ValueRef::Text(text) => self.is_in_text(text),
+            ValueRef::SegmentedText(_) => value.text().is_some_and(|text| self.is_in_text(&text)),
+            ValueRef::Bool(value) => self.is_in_text(if value { "true" } else { "false" }),
+            ValueRef::Int(value) => self.is_in_number(format_args!("{value}")),
+            ValueRef::Float(value) => self.is_in_number(format_args!("{value}")),
+            ValueRef::Null | ValueRef::Bytes(_) | ValueRef::SegmentedBytes(_) => false,
+            _ if depth >= MAX_DEPTH => false,
+            ValueRef::Array(items) => items.iter().any(|item| self.is_in_nested(item, depth + 1)),
+            ValueRef::Map(entries) => entries.iter().any(|(_, value)| self.is_in_nested(value, depth + 1)),
+            ValueRef::Tag(tag, inner) => match (inner.value(), Decimal::of(tag, value)) {
+                (_, Some(decimal)) => self.is_in_number(format_args!("{decimal}")),
+                (Some(inner), None) => self.is_in_nested(inner, depth + 1),
+                (None, None) => false,
+            },
+        }
+    }
+
+    fn is_in_text(&self, text: &str) -> bool {
+        if text.is_ascii() {
+            // Lower-casing ASCII gives ASCII, so a search text with other letters in it can't occur.
+            return self.text.is_ascii() && occurs_in_ascii(self.text.as_bytes(), text.as_bytes());
+        }
+        let Some(first) = self.text.chars().next() else { return true };
+        let mut rest = text.chars();
+        loop {
+            let here = rest.as_str();
+            let Some(character) = rest.next() else { return false };
+            if character.is_ascii() && character.to_ascii_lowercase() != first {
+                continue;
+            }
+            // One letter may fold into several, and the search text may begin at any of them.
+            for skipped in 0..character.to_lowercase().len() {
+                let mut folded_here = folded(here).skip(skipped);
+                if self.text.chars().all(|wanted| folded_here.next() == Some(wanted)) {
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn is_in_number(&self, number: fmt::Arguments<'_>) -> bool {
+        if !self.could_be_number {
+            return false;
+        }
+        let mut plain = PlainText { bytes: [0; PLAIN_TEXT_BYTES], length: 0 };
+        // An error says that the text is longer than any number's; what was written is searched all the same.
+        let _ = plain.write_fmt(number);
+        occurs_in_ascii(self.text.as_bytes(), &plain.bytes[..plain.length])
+    }
+}
+
+/// Whether `needle`, in lower case and not empty, occurs in `text`.
+fn occurs_in_ascii(needle: &[u8], text: &[u8]) -> bool {
+    let Some((first, rest)) = needle.split_first() else { return true };
+    let upper = first.to_ascii_uppercase();
+    let Some(last_start) = text.len().checked_sub(needle.len()) else { return false };
+    text[..=last_start].iter().enumerate().any(|(position, byte)| {
+        (byte == first || *byte == upper) && text[position + 1..position + needle.len()].eq_ignore_ascii_case(rest)
+    })
+}
+
+/// The longest plain text of a float has 345 bytes.
+const PLAIN_TEXT_BYTES: usize = 352;
+
+/// A short text on the stack.
+struct PlainText {
+    bytes: [u8; PLAIN_TEXT_BYTES],
+    length: usize,
+}
+
+impl Write for PlainText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.length..self.length + text.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
+    }
+}
+
+/// A decimal, `mantissa * 10^exponent`, of a size that people write out.
+struct Decimal {
+    mantissa: i128,
+    exponent: i128,
+}
+
+impl Decimal {
+    fn of(tag: u64, value: ValueRef<'_>) -> Option<Self> {
+        let ValueRef::Array(parts) = value.untagged() else { return None };
+        let mut parts = parts.iter();
+        match (tag, parts.next()?, parts.next()?) {
+            (TAG_DECIMAL, ValueRef::Int(exponent), ValueRef::Int(mantissa)) => Some(Decimal { mantissa, exponent }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Decimal {
+    /// `19.90`; with an exponent when there would be more than forty zeros to write.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Decimal { mantissa, exponent } = *self;
+        match exponent {
+            0..=40 if mantissa != 0 => {
+                write!(f, "{mantissa}")?;
+                (0..exponent).try_for_each(|_| f.write_char('0'))
+            }
+            -38..=-1 => {
+                let decimals = exponent.unsigned_abs() as usize;
+                let unit = 10_u128.pow(decimals as u32);
+                let sign = if mantissa < 0 { "-" } else { "" };
+                let size = mantissa.unsigned_abs();
+                write!(f, "{sign}{}.{:0decimals$}", size / unit, size % unit)
+            }
+            _ if mantissa == 0 => f.write_char('0'),
+            _ => write!(f, "{mantissa}e{exponent}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+
+    fn check(needle: &str, value: impl Into<Value>, expected: bool) {
+        let value = value.into();
+        assert_eq!(Needle::new(needle).is_in(ValueRef::from(&value)), expected, "{needle:?} in {value:?}");
+    }
+
+    #[test]
+    fn text_is_found_whatever_its_case() {
+        check("field", "Thigpen Field", true);
+        check("PEN F", "Thigpen Field", true);
+        check("fields", "Thigpen Field", false);
+        check("zürich", "ZÜRICH Airport", true);
+        check("ü", "Zurich", false);
+        check("airport", "Zürich AIRPORT", true);
+        check("k", "273 \u{212a}", true);
+        check("οδος", "ΟΔΟΣ", true);
+        check("ΟΔΟΣ", "οδοσα", true);
+        check("ab", "aab", true);
+        check("i", "İ", true);
+        check("\u{307}x", "İx", true);
+        check("x", "é", false);
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_found_by_their_plain_text() {
+        check("35", 1351, true);
+        check("-1", -17, true);
+        check("1.5", 21.5, true);
+        check("e5", 1e5, false);
+        check("000", 1e5, true);
+        check("0001", f64::MIN_POSITIVE, false);
+        check("5", 5e-324, true);
+        check("nan", f64::NAN, true);
+        check("TRU", true, true);
+        check("true", false, false);
+        check("null", Value::Null, false);
+        check("a", Value::Bytes(b"a".to_vec()), false);
+    }
+
+    #[test]
+    fn decimals_are_found_as_people_write_them() {
+        let decimal = |exponent: i64, mantissa: i64| {
+            Value::Tag(4, Box::new(Value::Array(vec![exponent.into(), mantissa.into()])))
+        };
+        check("19.90", decimal(-2, 1990), true);
+        check("-0.05", decimal(-2, -5), true);
+        check("700", decimal(2, 7), true);
+        check("7e99", decimal(99, 7), true);
+        check("0.00", decimal(-2, 0), true);
+        check("1e-900000000", decimal(-900_000_000, 1), true);
+        check("0", decimal(i64::MAX, 0), true);
+    }
+
+    #[test]
+    fn nested_values_and_tagged_text_are_searched_and_keys_are_not() {
+        let nested = Value::Map(vec![("city".into(), Value::Array(vec!["Riga".into(), 7.into()]))]);
+        check("rig", nested.clone(), true);
+        check("7", nested.clone(), true);
+        check("city", nested, false);
+        check("2026-01", Value::Tag(0, Box::new("2026-01-02T00:00:00Z".into())), true);
+    }
+}

@@ -1,0 +1,213 @@
+//! Interleavings: the notifier's own source, run under `loom`, which tries every order its threads can take.
+//!
+//! The models are small, so that a plain `cargo test` runs them in seconds.
+
+/// The names of `sync::prims` over loom's primitives. A wait with a deadline times out at once, after letting others run.
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod prims {
+    use std::ops::{Deref, DerefMut};
+    use std::time::Duration;
+
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Deadline;
+
+    pub(crate) fn deadline_after(_timeout: Duration) -> Option<Deadline> {
+        Some(Deadline)
+    }
+
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    /// Holds loom's guard in an option, for a wait takes it and gives it back.
+    pub(crate) struct MutexGuard<'a, T> {
+        mutex: &'a Mutex<T>,
+        inner: Option<loom::sync::MutexGuard<'a, T>>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard { mutex: self, inner: Some(self.0.lock().unwrap()) }
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.inner.as_ref().unwrap()
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.inner.as_mut().unwrap()
+        }
+    }
+
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Condvar(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Deadline>) -> bool {
+            let inner = guard.inner.take().unwrap();
+            if deadline.is_some() {
+                drop(inner);
+                loom::thread::yield_now();
+                guard.inner = Some(guard.mutex.0.lock().unwrap());
+                return true;
+            }
+            guard.inner = Some(self.0.wait(inner).unwrap());
+            false
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+}
+
+#[allow(dead_code, unreachable_pub, reason = "the library's own file, of which the models use a part")]
+#[path = "../src/sync/notifier.rs"]
+mod notifier;
+
+use std::time::Duration;
+
+use loom::thread::spawn;
+use notifier::{Notifier, Waited};
+
+/// Runs the model in every order that needs at most this many preemptions; more than three find nothing new in models
+/// of two or three threads, and take minutes.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+#[test]
+fn a_waiter_always_wakes_when_its_number_is_reached() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let waiter = spawn({
+            let notifier = notifier.clone();
+            move || notifier.wait_until(1, None)
+        });
+        notifier.advance();
+        assert_eq!(waiter.join().unwrap(), Waited::Reached(1));
+        assert_eq!(notifier.waiters(), (0, 0));
+    });
+}
+
+#[test]
+fn waiters_with_different_aims_all_wake() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let waiters = [1, 2].map(|aim| {
+            let notifier = notifier.clone();
+            spawn(move || notifier.wait_until(aim, None))
+        });
+        notifier.advance();
+        notifier.advance();
+        for waiter in waiters {
+            assert!(matches!(waiter.join().unwrap(), Waited::Reached(1 | 2)));
+        }
+    });
+}
+
+#[test]
+fn two_who_advance_at_once_wake_a_waiter_for_both() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let advancers = [(); 2].map(|()| {
+            let notifier = notifier.clone();
+            spawn(move || notifier.advance())
+        });
+        assert_eq!(notifier.wait_until(2, None), Waited::Reached(2));
+        for advancer in advancers {
+            advancer.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn closing_wakes_everyone_and_what_was_reached_before_wins() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let waiters = [1, 9].map(|aim| {
+            let notifier = notifier.clone();
+            spawn(move || notifier.wait_until(aim, None))
+        });
+        notifier.advance();
+        notifier.close();
+        let [reached, closed] = waiters.map(|waiter| waiter.join().unwrap());
+        assert_eq!((reached, closed), (Waited::Reached(1), Waited::Closed(1)));
+        assert_eq!(notifier.waiters(), (0, 0));
+    });
+}
+
+#[test]
+fn a_waiter_that_gives_up_takes_no_wake_up_from_another() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let brief = spawn({
+            let notifier = notifier.clone();
+            move || notifier.wait_until(1, Some(Duration::from_secs(1)))
+        });
+        let patient = spawn({
+            let notifier = notifier.clone();
+            move || notifier.wait_until(1, None)
+        });
+        notifier.advance();
+        assert_eq!(patient.join().unwrap(), Waited::Reached(1));
+        assert!(matches!(brief.join().unwrap(), Waited::Reached(1) | Waited::TimedOut(0)));
+        assert_eq!(notifier.waiters(), (0, 0));
+    });
+}
+
+#[test]
+fn a_subscriber_ends_with_the_newest_number_whoever_was_quicker() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let advancers = [(); 2].map(|()| {
+            let notifier = notifier.clone();
+            spawn(move || notifier.advance())
+        });
+        let subscription = notifier.subscribe();
+        let mut seen: Vec<u64> = subscription.receiver().try_iter().collect();
+        for advancer in advancers {
+            advancer.join().unwrap();
+        }
+        seen.extend(subscription.receiver().try_iter());
+        assert!(seen.is_sorted_by(|earlier, later| earlier < later), "{seen:?}");
+        assert_eq!(seen.last(), Some(&2));
+    });
+}
+
+#[test]
+fn who_sees_the_number_sees_what_was_written_before_it_rose() {
+    use loom::sync::atomic::{AtomicU64, Ordering};
+    check(|| {
+        let notifier = Notifier::new(0);
+        let written = std::sync::Arc::new(AtomicU64::new(0));
+        let writer = spawn({
+            let (notifier, written) = (notifier.clone(), written.clone());
+            move || {
+                written.store(7, Ordering::Relaxed);
+                notifier.advance_to(1);
+            }
+        });
+        if notifier.get() == 1 {
+            assert_eq!(written.load(Ordering::Relaxed), 7);
+        }
+        assert_eq!(notifier.wait_until(1, None), Waited::Reached(1));
+        assert_eq!(written.load(Ordering::Relaxed), 7);
+        writer.join().unwrap();
+    });
+}
