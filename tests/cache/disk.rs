@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use diorama::cache::{CacheBackend, CacheBatch, LmdbBackend, LmdbTestOptions};
@@ -270,6 +271,14 @@ fn forgetting_a_table_leaves_none_of_its_bytes_in_any_file() {
     }
 }
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn readers_go_on_while_a_table_is_forgotten() {
     let root = tempfile::tempdir().unwrap();
@@ -280,24 +289,25 @@ fn readers_go_on_while_a_table_is_forgotten() {
         batch.put(RowNo(row), row.to_string(), vec![row as u8; 500]);
     }
     kept.apply(&batch).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let mut row = 0;
-                while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                while !stop.load(Ordering::Acquire) {
                     row = (row + 1) % 500;
                     assert_eq!(kept.get(RowNo(row)).unwrap().unwrap()[0], row as u8);
                     assert_eq!(kept.lookup(&row.to_string()).unwrap(), Some(RowNo(row)));
                 }
             });
         }
+        // The readers end with this, also when an assertion fails.
+        let _stop = SetOnDrop(&stop);
         for round in 0..10 {
             let table = backend.open_table(&format!("forgotten {round}")).unwrap();
             table.apply(&batch).unwrap();
             backend.forget_table(table.name()).unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Release);
     });
 }
 
