@@ -12,6 +12,7 @@ mod check;
 mod close;
 pub(crate) mod core;
 mod event;
+pub(crate) mod fresh;
 pub(crate) mod hot_tier;
 mod make;
 pub(crate) mod meta;
@@ -553,7 +554,7 @@ impl DioInner {
     ) -> Result<Seq> {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
         let (sender, receiver) = reply();
-        let apply = Apply { changes, cause, announce, began, full_copy: None, reply: Some(sender) };
+        let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply: Some(sender) };
         self.send(Message::Apply(apply))?;
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
     }
@@ -578,7 +579,7 @@ impl DioInner {
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
             self.send_bulk(Message::Apply(Apply {
-                changes,
+                changes: changes.into(),
                 cause,
                 announce,
                 began: Some(began),

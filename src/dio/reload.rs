@@ -22,7 +22,14 @@ impl DioInner {
             changes.push(RowChange::MarkAllStale);
         }
         let announce = Announce::EachRow;
-        let apply = Apply { changes, cause: Cause::Outside, announce, began: None, full_copy: None, reply: None };
+        let apply = Apply {
+            changes: changes.into(),
+            cause: Cause::Outside,
+            announce,
+            began: None,
+            full_copy: None,
+            reply: None,
+        };
         if let Err(error) = self.send(Message::Apply(apply))
             && error.kind() != ErrorKind::Closed
         {

@@ -20,15 +20,18 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
+use crate::dio::fresh::FreshRows;
 use crate::dio::meta;
 use crate::dio::versions::Versions;
 use crate::sync::{self, Deadline, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq};
 
 /// Rows in one transaction at the most.
-const SLICE_ROWS: usize = 8_192;
+const SLICE_ROWS: usize = 65_536;
 /// Bytes in one transaction at the most.
-const SLICE_BYTES: usize = 4 << 20;
+const SLICE_BYTES: usize = 16 << 20;
+/// What a row costs beside its bytes, roughly.
+const ROW_OVERHEAD: usize = 64;
 /// Bytes waiting to be stored beyond which senders of many rows wait.
 const HIGH_WATER: usize = 128 << 20;
 
@@ -37,20 +40,23 @@ pub(crate) struct StoreBatch {
     pub(crate) table: Arc<dyn CacheTable>,
     pub(crate) versions: Arc<Versions>,
     pub(crate) seq: Seq,
+    /// Rows of a first load, and how many of them are stored.
+    pub(crate) fresh: Option<(Arc<FreshRows>, usize)>,
     pub(crate) ops: Vec<CacheOp>,
     pub(crate) meta: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl StoreBatch {
     fn bytes(&self) -> usize {
-        self.ops.iter().map(op_bytes).sum()
+        let fresh = self.fresh.iter().flat_map(|(fresh, done)| &fresh.rows()[*done..]);
+        fresh.map(|row| row.size() + ROW_OVERHEAD).sum::<usize>() + self.ops.iter().map(op_bytes).sum::<usize>()
     }
 }
 
 fn op_bytes(op: &CacheOp) -> usize {
     match op {
-        CacheOp::Put { id, bytes, .. } => id.len() + bytes.len() + 64,
-        CacheOp::Delete { id, .. } => id.len() + 64,
+        CacheOp::Put { bytes, .. } => bytes.len() + ROW_OVERHEAD,
+        CacheOp::Delete { .. } => ROW_OVERHEAD,
     }
 }
 
@@ -267,7 +273,7 @@ fn user<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 struct Slice {
     table: Arc<dyn CacheTable>,
     batch: CacheBatch,
-    /// For each op the Seq and the versions it belongs to.
+    /// For each op (beyond a first load's) the Seq and the versions it belongs to.
     stamps: Vec<(Seq, Arc<Versions>)>,
     bytes: usize,
 }
@@ -311,6 +317,8 @@ impl Shared {
                     while rows < SLICE_ROWS
                         && let Some(Job::Batch(next)) = queue.jobs.front()
                         && Arc::ptr_eq(&next.table, &batches[0].table)
+                        && batches[0].fresh.is_none()
+                        && next.fresh.is_none()
                         && rows + next.ops.len() <= SLICE_ROWS
                         && let Some(Job::Batch(next)) = queue.jobs.pop_front()
                     {
@@ -344,21 +352,19 @@ impl Shared {
 
 /// Writes batches of one table in as few transactions as their size allows. Gives back the bytes that are stored and, after
 /// an error, the batches that are not.
-fn write(batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
-    let table = batches[0].table.clone();
-    if batches.len() == 1 && (batches[0].ops.len() > SLICE_ROWS || batches[0].bytes() > SLICE_BYTES) {
-        let mut batches = batches;
-        return match batches.pop() {
-            Some(batch) => write_long(batch),
-            None => (Ok(()), 0, Vec::new()),
-        };
+fn write(mut batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
+    let is_long =
+        |batch: &StoreBatch| batch.fresh.is_some() || batch.ops.len() > SLICE_ROWS || batch.bytes() > SLICE_BYTES;
+    if batches.len() == 1
+        && let Some(batch) = batches.pop_if(|batch| is_long(batch))
+    {
+        return write_long(batch);
     }
-    let mut slice = Slice { table, batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 };
+    let Some(first) = batches.first() else { return (Ok(()), 0, batches) };
+    let mut slice = Slice::of(&first.table);
     for batch in &batches {
         for op in &batch.ops {
-            slice.bytes += op_bytes(op);
-            slice.batch.ops.push(op.clone());
-            slice.stamps.push((batch.seq, batch.versions.clone()));
+            slice.push(op.clone(), batch);
         }
         for (key, value) in &batch.meta {
             slice.batch.meta.retain(|(other, _)| other != key);
@@ -372,45 +378,80 @@ fn write(batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
 }
 
 /// Writes one batch that is too long for one transaction. After an error its unwritten rest comes back.
+///
+/// The first slice brings the numbers that the rows use up, and says that the table is not complete if the batch is to
+/// complete it; the last one brings the rest of the meta.
 fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
-    let completes = batch.meta.iter().any(|(key, value)| key == meta::COMPLETE && value.is_some());
     let mut freed = 0;
+    let mut first_meta: Vec<(String, Option<Vec<u8>>)> =
+        batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW).cloned().collect();
+    if batch.meta.iter().any(|(key, _)| key == meta::COMPLETE) {
+        first_meta.push((meta::COMPLETE.to_owned(), None));
+    }
     let mut ops = std::mem::take(&mut batch.ops).into_iter();
-    let mut first = true;
     loop {
-        let mut slice =
-            Slice { table: batch.table.clone(), batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 };
-        while slice.batch.ops.len() < SLICE_ROWS
-            && slice.bytes < SLICE_BYTES
+        let mut slice = Slice::of(&batch.table);
+        let mut taken = 0;
+        if let Some((fresh, done)) = &batch.fresh {
+            for (row, stored) in fresh.iter().skip(*done) {
+                if slice.is_full() {
+                    break;
+                }
+                slice.push_fresh(CacheOp::Put { row, id: Arc::from(stored.id()), bytes: stored.bytes() });
+                taken += 1;
+            }
+        }
+        while !slice.is_full()
             && let Some(op) = ops.next()
         {
-            slice.bytes += op_bytes(&op);
-            slice.batch.ops.push(op);
-            slice.stamps.push((batch.seq, batch.versions.clone()));
+            slice.push(op, &batch);
         }
-        let last = ops.len() == 0;
-        if last {
-            slice.batch.meta = batch.meta.clone();
-        } else if first && completes {
-            slice.batch.meta = vec![(meta::COMPLETE.to_owned(), None)];
-        }
+        let fresh_left = batch.fresh.as_ref().map_or(0, |(fresh, done)| fresh.rows().len() - done - taken);
+        let last = ops.len() == 0 && fresh_left == 0;
+        slice.batch.meta = if last { batch.meta.clone() } else { std::mem::take(&mut first_meta) };
         if let Err(error) = slice.apply() {
-            batch.ops = slice.batch.ops;
+            batch.ops = slice.batch.ops.split_off(taken);
             batch.ops.extend(ops);
             return (Err(error), freed, vec![batch]);
         }
+        if let Some((_, done)) = &mut batch.fresh {
+            *done += taken;
+        }
         freed += slice.bytes;
-        first = false;
         if last {
+            if let Some((fresh, _)) = &batch.fresh {
+                batch.versions.stored_fresh(fresh);
+            }
             return (Ok(()), freed, Vec::new());
         }
     }
 }
 
 impl Slice {
+    fn of(table: &Arc<dyn CacheTable>) -> Self {
+        Slice { table: table.clone(), batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.ops.len() >= SLICE_ROWS || self.bytes >= SLICE_BYTES
+    }
+
+    fn push(&mut self, op: CacheOp, batch: &StoreBatch) {
+        self.bytes += op_bytes(&op);
+        self.batch.ops.push(op);
+        self.stamps.push((batch.seq, batch.versions.clone()));
+    }
+
+    /// A row of a first load: it comes before all others, and is let go with its load.
+    fn push_fresh(&mut self, op: CacheOp) {
+        self.bytes += op_bytes(&op);
+        self.batch.ops.push(op);
+    }
+
     fn apply(&self) -> Result<()> {
         user(|| self.table.apply(&self.batch))?;
-        for (op, (seq, versions)) in self.batch.ops.iter().zip(&self.stamps) {
+        let ops = &self.batch.ops;
+        for (op, (seq, versions)) in ops[ops.len() - self.stamps.len()..].iter().zip(&self.stamps) {
             match op {
                 CacheOp::Put { row, id, .. } => versions.stored(*row, *seq, id, false),
                 CacheOp::Delete { row, id } => versions.stored(*row, *seq, id, true),

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
-use crate::dio::core::{Core, Message, Touched, ViewId};
+use crate::dio::core::{Changed, Core, Message, ViewId};
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
@@ -29,7 +29,7 @@ struct Build {
     number: u64,
     attempt: u32,
     cancel: CancelToken,
-    recorded: Vec<Arc<Vec<Touched>>>,
+    recorded: Vec<Arc<Changed>>,
     recorded_rows: usize,
 }
 
@@ -103,7 +103,7 @@ impl Views {
     }
 
     /// Brings every body up to the batch and publishes those that moved.
-    pub(super) fn publish(&mut self, touched: &Arc<Vec<Touched>>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
+    pub(super) fn publish(&mut self, batch: &Arc<Changed>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
         let mut moved = Moved::default();
         let all_move = self.stale_upto != stale_upto || self.complete != complete;
         let stale_moves = self.stale_upto != stale_upto;
@@ -114,7 +114,7 @@ impl Views {
         for index in self.indexes.values_mut() {
             match &mut index.state {
                 State::Ready(body) => {
-                    let entries = body.apply(&index.query, touched, &mut self.scratch);
+                    let entries = body.apply(&index.query, batch, &mut self.scratch);
                     if entries > 0 {
                         changed.insert(index.id, entries);
                     }
@@ -126,8 +126,8 @@ impl Views {
                     }
                 }
                 State::Building(build) => {
-                    build.recorded_rows += touched.len();
-                    build.recorded.push(touched.clone());
+                    build.recorded_rows += batch.len();
+                    build.recorded.push(batch.clone());
                     if build.recorded_rows > RECORDED {
                         restart.push(index.id);
                     }
@@ -334,8 +334,8 @@ impl Core {
         }
         match result {
             Ok(mut body) if !build.cancel.is_cancelled() => {
-                for touched in &build.recorded {
-                    body.apply(&index.query, touched, &mut self.views.scratch);
+                for batch in &build.recorded {
+                    body.apply(&index.query, batch, &mut self.views.scratch);
                 }
                 index.state = State::Ready(body);
                 for (view, request) in self.views.waiting_for(index_id) {
