@@ -53,17 +53,18 @@ pub(crate) fn reconcile(
         full_copy: full_copy.then_some(FullCopy { at: now, total: Some(total) }),
         reply: Some(sender),
     }))?;
-    // Freeing many rows takes as long as encoding them; the core is at work meanwhile.
-    drop(rows);
-    receiver.wait(None)?.map_err(name)
+    let seq = receiver.wait(None)?.map_err(name);
+    dio.discard(rows);
+    seq
 }
 
 fn encode(rows: &[(String, Record)], now: i64) -> Result<Vec<StoredRow>> {
+    let mut scratch = Vec::new();
     rows.iter()
         .map(|(id, record)| {
             check_id(id)?;
             record.check_depth().map_err(|error| error.with("id", id.clone()))?;
-            Ok(StoredRow::encode(id, record, now))
+            Ok(StoredRow::encode_with(&mut scratch, id, record, now))
         })
         .collect()
 }

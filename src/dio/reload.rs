@@ -8,7 +8,7 @@ use crate::dio::core::{Announce, Apply, Message, RowChange};
 use crate::dio::event::Cause;
 use crate::dio::{DioInner, WeakDio};
 use crate::sync::{Rank, Role, catch_user};
-use crate::value::StoredRow;
+use crate::value::{Record, StoredRow};
 use crate::{ErrorKind, Result};
 
 impl DioInner {
@@ -62,6 +62,15 @@ impl DioInner {
             if error.kind() == ErrorKind::Full {
                 let _ = self.request_refresh();
             }
+        }
+    }
+
+    /// Frees many rows on the load thread: it takes as long as reading them did, and the caller waits to go on.
+    pub(crate) fn discard(&self, rows: Vec<(String, Record)>) {
+        const FEW: usize = 1_000;
+        if rows.len() > FEW {
+            // A closed pool drops the job, and the rows with it, here.
+            let _ = self.lens.load_pool.submit(Rank::new(self.level, Role::Load), Box::new(move || drop(rows)));
         }
     }
 

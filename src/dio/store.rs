@@ -27,9 +27,9 @@ use crate::sync::{self, Deadline, Rank, Role, Worker, catch_user, deadline_after
 use crate::{Error, ErrorKind, Result, Seq};
 
 /// Rows in one transaction at the most.
-const SLICE_ROWS: usize = 65_536;
+const SLICE_ROWS: usize = 131_072;
 /// Bytes in one transaction at the most.
-const SLICE_BYTES: usize = 16 << 20;
+const SLICE_BYTES: usize = 32 << 20;
 /// What a row costs beside its bytes, roughly.
 const ROW_OVERHEAD: usize = 64;
 /// Bytes waiting to be stored beyond which senders of many rows wait.
@@ -280,79 +280,148 @@ struct Slice {
 
 impl Shared {
     fn run(&self) {
+        let mut rubbish = Rubbish::default();
         let mut queue = self.queue.lock();
         loop {
             let blocked = queue.failure.is_some() && !queue.retry;
-            if queue.jobs.is_empty() || blocked {
+            let job = if blocked { None } else { queue.jobs.pop_front() };
+            let Some(job) = job else {
                 if queue.closing {
                     return;
                 }
-                self.wake.wait(&mut queue);
-                // A new batch is a reason to try a failed front again, too.
-                queue.retry = true;
+                if rubbish.is_empty() {
+                    self.wake.wait(&mut queue);
+                    // A new batch is a reason to try a failed front again, too.
+                    queue.retry = true;
+                } else {
+                    drop(queue);
+                    drop(std::mem::take(&mut rubbish));
+                    queue = self.queue.lock();
+                }
                 continue;
-            }
-            let Some(job) = queue.jobs.pop_front() else { continue };
-            let (result, unfinished) = match job {
-                Job::Sync { durably } => {
-                    drop(queue);
-                    let result = if durably { user(|| self.backend.sync()) } else { Ok(()) };
-                    queue = self.queue.lock();
-                    queue.done += u64::from(result.is_ok());
-                    let again = result.is_err().then_some(Job::Sync { durably });
-                    (result, again.into_iter().collect())
-                }
-                Job::Reset(table, batch) => {
-                    drop(queue);
-                    let result = user(|| table.apply(&batch));
-                    queue = self.queue.lock();
-                    queue.done += u64::from(result.is_ok());
-                    let again = result.is_err().then_some(Job::Reset(table, batch));
-                    (result, again.into_iter().collect())
-                }
-                Job::Batch(first) => {
-                    let mut batches = vec![first];
-                    let mut rows = batches[0].ops.len();
-                    // Small batches of one table that follow each other share a transaction.
-                    while rows < SLICE_ROWS
-                        && let Some(Job::Batch(next)) = queue.jobs.front()
-                        && Arc::ptr_eq(&next.table, &batches[0].table)
-                        && batches[0].fresh.is_none()
-                        && next.fresh.is_none()
-                        && rows + next.ops.len() <= SLICE_ROWS
-                        && let Some(Job::Batch(next)) = queue.jobs.pop_front()
-                    {
-                        rows += next.ops.len();
-                        batches.push(next);
-                    }
-                    drop(queue);
-                    let total = batches.len() as u64;
-                    let (result, freed, unfinished) = write(batches);
-                    queue = self.queue.lock();
-                    queue.bytes = queue.bytes.saturating_sub(freed);
-                    queue.done += total - unfinished.len() as u64;
-                    (result, unfinished.into_iter().map(Job::Batch).collect::<Vec<Job>>())
-                }
             };
-            for job in unfinished.into_iter().rev() {
+            let todo = match job {
+                Job::Batch(first) => Todo::Write(queue.take_neighbours(first)),
+                Job::Reset(table, batch) => Todo::Reset(table, batch),
+                Job::Sync { durably } => Todo::Sync { durably },
+            };
+            drop(queue);
+            let outcome = self.work(todo);
+            if let Some(error) = &outcome.failure {
+                tracing::warn!(%error, "the cache could not be written; its rows stay in memory until it can");
+            }
+            rubbish.add(outcome.rubbish);
+            queue = self.queue.lock();
+            queue.bytes = queue.bytes.saturating_sub(outcome.bytes);
+            queue.done += outcome.jobs_done;
+            for job in outcome.unfinished.into_iter().rev() {
                 queue.jobs.push_front(job);
             }
-            match result {
-                Ok(()) => queue.failure = None,
-                Err(error) => {
-                    tracing::warn!(%error, "the cache could not be written; its rows stay in memory until it can");
-                    queue.failure = Some(error);
-                    queue.retry = false;
+            queue.retry = queue.retry && outcome.failure.is_none();
+            queue.failure = outcome.failure;
+            self.progress.notify_all();
+        }
+    }
+
+    fn work(&self, todo: Todo) -> Outcome {
+        let one = |result: Result<()>, job: Job| match result {
+            Ok(()) => Outcome { jobs_done: 1, ..Outcome::default() },
+            Err(error) => Outcome { failure: Some(error), unfinished: vec![job], ..Outcome::default() },
+        };
+        match todo {
+            Todo::Sync { durably } => {
+                let result = if durably { user(|| self.backend.sync()) } else { Ok(()) };
+                one(result, Job::Sync { durably })
+            }
+            Todo::Reset(table, batch) => {
+                let result = user(|| table.apply(&batch));
+                one(result, Job::Reset(table, batch))
+            }
+            Todo::Write(batches) => {
+                let total = batches.len() as u64;
+                let written = write(batches);
+                Outcome {
+                    failure: written.failure,
+                    jobs_done: total - written.unwritten.len() as u64,
+                    unfinished: written.unwritten.into_iter().map(Job::Batch).collect(),
+                    bytes: written.bytes,
+                    rubbish: written.rubbish,
                 }
             }
-            self.progress.notify_all();
         }
     }
 }
 
-/// Writes batches of one table in as few transactions as their size allows. Gives back the bytes that are stored and, after
-/// an error, the batches that are not.
-fn write(mut batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
+impl Queue {
+    /// A batch and the small ones of its table that follow it: they share a transaction.
+    fn take_neighbours(&mut self, first: StoreBatch) -> Vec<StoreBatch> {
+        let mut rows = first.ops.len();
+        let may_share = |batch: &StoreBatch| batch.fresh.is_none();
+        let mut batches = vec![first];
+        while may_share(&batches[0])
+            && rows < SLICE_ROWS
+            && let Some(Job::Batch(next)) = self.jobs.front()
+            && Arc::ptr_eq(&next.table, &batches[0].table)
+            && may_share(next)
+            && rows + next.ops.len() <= SLICE_ROWS
+            && let Some(Job::Batch(next)) = self.jobs.pop_front()
+        {
+            rows += next.ops.len();
+            batches.push(next);
+        }
+        batches
+    }
+}
+
+/// What is to be done outside the lock.
+enum Todo {
+    Write(Vec<StoreBatch>),
+    Reset(Arc<dyn CacheTable>, CacheBatch),
+    Sync { durably: bool },
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Outcome {
+    failure: Option<Error>,
+    jobs_done: u64,
+    unfinished: Vec<Job>,
+    bytes: usize,
+    rubbish: Rubbish,
+}
+
+/// What became of some batches.
+#[derive(Default)]
+struct Written {
+    /// Bytes that are stored.
+    bytes: usize,
+    failure: Option<Error>,
+    /// After a failure: what is to be tried again.
+    unwritten: Vec<StoreBatch>,
+    rubbish: Rubbish,
+}
+
+/// Many small things to be freed when nobody waits: freeing a load's rows takes as long as writing them.
+#[derive(Default)]
+struct Rubbish {
+    fresh: Vec<Arc<FreshRows>>,
+    ops: Vec<Vec<CacheOp>>,
+}
+
+impl Rubbish {
+    fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.ops.is_empty()
+    }
+
+    fn add(&mut self, other: Rubbish) {
+        self.fresh.extend(other.fresh);
+        self.ops.extend(other.ops);
+    }
+}
+
+/// Writes batches of one table in as few transactions as their size allows. After
+/// an error the batches that are not stored come back.
+fn write(mut batches: Vec<StoreBatch>) -> Written {
     let is_long =
         |batch: &StoreBatch| batch.fresh.is_some() || batch.ops.len() > SLICE_ROWS || batch.bytes() > SLICE_BYTES;
     if batches.len() == 1
@@ -360,7 +429,7 @@ fn write(mut batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
     {
         return write_long(batch);
     }
-    let Some(first) = batches.first() else { return (Ok(()), 0, batches) };
+    let Some(first) = batches.first() else { return Written::default() };
     let mut slice = Slice::of(&first.table);
     for batch in &batches {
         for op in &batch.ops {
@@ -372,8 +441,8 @@ fn write(mut batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
         }
     }
     match slice.apply() {
-        Ok(()) => (Ok(()), slice.bytes, Vec::new()),
-        Err(error) => (Err(error), 0, batches),
+        Ok(()) => Written { bytes: slice.bytes, ..Written::default() },
+        Err(error) => Written { failure: Some(error), unwritten: batches, ..Written::default() },
     }
 }
 
@@ -381,8 +450,8 @@ fn write(mut batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
 ///
 /// The first slice brings the numbers that the rows use up, and says that the table is not complete if the batch is to
 /// complete it; the last one brings the rest of the meta.
-fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
-    let mut freed = 0;
+fn write_long(mut batch: StoreBatch) -> Written {
+    let mut written = Written::default();
     let mut first_meta: Vec<(String, Option<Vec<u8>>)> =
         batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW).cloned().collect();
     if batch.meta.iter().any(|(key, _)| key == meta::COMPLETE) {
@@ -412,17 +481,19 @@ fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
         if let Err(error) = slice.apply() {
             batch.ops = slice.batch.ops.split_off(taken);
             batch.ops.extend(ops);
-            return (Err(error), freed, vec![batch]);
+            return Written { failure: Some(error), unwritten: vec![batch], ..written };
         }
         if let Some((_, done)) = &mut batch.fresh {
             *done += taken;
         }
-        freed += slice.bytes;
+        written.bytes += slice.bytes;
+        written.rubbish.ops.push(slice.batch.ops);
         if last {
-            if let Some((fresh, _)) = &batch.fresh {
-                batch.versions.stored_fresh(fresh);
+            if let Some((fresh, _)) = batch.fresh {
+                batch.versions.stored_fresh(&fresh);
+                written.rubbish.fresh.push(fresh);
             }
-            return (Ok(()), freed, Vec::new());
+            return written;
         }
     }
 }
