@@ -20,7 +20,7 @@ use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
 use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
-use crate::sync::{HookRunner, Rank, Role, deadline_after, may_wait_for};
+use crate::sync::{Deadline, HookRunner, Rank, Role, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
 
@@ -69,6 +69,28 @@ impl LensInner {
         }
         drop(seats);
         self.seat_freed.notify_all();
+    }
+
+    /// The Dios there are; one that is being made is waited for, up to the deadline.
+    fn seated(&self, deadline: Option<Deadline>) -> Vec<WeakDio> {
+        let mut seats = self.seats.lock();
+        while seats.values().any(|seat| matches!(seat, Seat::Starting)) {
+            let timed_out = match deadline {
+                Some(deadline) => self.seat_freed.wait_until(&mut seats, deadline).timed_out(),
+                None => {
+                    self.seat_freed.wait(&mut seats);
+                    false
+                }
+            };
+            if timed_out {
+                break;
+            }
+        }
+        let here = seats.values().filter_map(|seat| match seat {
+            Seat::Here { dio, .. } => Some(dio.clone()),
+            Seat::Starting => None,
+        });
+        here.collect()
     }
 
     fn hang_up(&self) {
@@ -273,15 +295,7 @@ impl Lens {
         let inner = &self.handle.inner;
         let deadline = deadline_after(timeout);
         inner.closed.store(true, Ordering::Release);
-        let dios: Vec<WeakDio> = inner
-            .seats
-            .lock()
-            .values()
-            .filter_map(|seat| match seat {
-                Seat::Here { dio, .. } => Some(dio.clone()),
-                Seat::Starting => None,
-            })
-            .collect();
+        let dios = inner.seated(deadline);
         let mut report = CloseReport::default();
         for dio in dios {
             if let Some(inner) = dio.inner() {

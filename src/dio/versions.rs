@@ -361,9 +361,10 @@ impl Versions {
         let mut stopped = false;
         let mut failed = None;
         self.table()?.scan(RowNo(0), &mut |row, bytes| {
-            let read = match memory.get(&row) {
-                Some(version) => version.clone(),
-                None if let Some(stored) = fresh.iter().find_map(|fresh| fresh.row(row)) => Some(stored.clone()),
+            let known = memory.get(&row).cloned();
+            let known = known.or_else(|| fresh.iter().find_map(|fresh| fresh.row(row)).cloned().map(Some));
+            let read = match known {
+                Some(version) => version,
                 None => match StoredRow::from_bytes(bytes) {
                     Ok(stored) if stored.seq() <= seq => Some(stored),
                     // Overwritten since the pin; what was there before is in memory, unless there was nothing.

@@ -86,8 +86,8 @@ pub(crate) struct RootSlot {
 
 /// Roots kept for `changes_since`, the newest included.
 const RECENT_ROOTS: usize = 256;
-/// Entries that the kept roots may differ by, beyond a quarter of the view: each costs a path of the tree.
-const RECENT_CHANGES: usize = 4_096;
+/// Entries that the kept roots may differ by: each costs a path of the tree, some 2 KiB.
+const RECENT_CHANGES: usize = 2_048;
 
 impl RootSlot {
     pub(crate) fn new(first: Root) -> Self {
@@ -108,7 +108,6 @@ impl RootSlot {
 
     /// Publishes a root; those that are kept no longer are given back, to be dropped outside the lock.
     pub(crate) fn publish(&self, root: Root) -> Vec<Arc<Root>> {
-        let allowed = RECENT_CHANGES.max(root.tree.len() / 4);
         let mut roots = self.roots.lock();
         let last = roots.back().map(|root| root.epoch);
         let mut gone = Vec::new();
@@ -117,7 +116,7 @@ impl RootSlot {
         }
         roots.push_back(Arc::new(root));
         let mut changes: usize = roots.iter().skip(1).map(|root| root.changed).sum();
-        while roots.len() > RECENT_ROOTS || (roots.len() > 2 && changes > allowed) {
+        while roots.len() > RECENT_ROOTS || (roots.len() > 2 && changes > RECENT_CHANGES) {
             let Some(oldest) = roots.pop_front() else { break };
             changes -= roots.front().map_or(0, |root| root.changed);
             gone.push(oldest);
