@@ -75,6 +75,8 @@ struct Queue {
     /// Someone wants a failed front tried again.
     retry: bool,
     closing: bool,
+    /// The thread has left its loop for good.
+    ended: bool,
 }
 
 struct Shared {
@@ -89,11 +91,18 @@ struct Shared {
 /// A handle on the store of one cache. The last one dropped ends the thread.
 pub(crate) struct Store {
     shared: Arc<Shared>,
-    worker: Worker,
+    worker: Arc<Worker>,
+}
+
+/// A store at work: its handle, and its thread, which outlives the handle until its queue is empty.
+struct AtWork {
+    store: Weak<Store>,
+    shared: Weak<Shared>,
+    worker: Arc<Worker>,
 }
 
 /// The stores of this process, so that two Lenses on one cache share one thread.
-static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
+static STORES: Mutex<Vec<AtWork>> = Mutex::new(Vec::new());
 
 impl Store {
     /// The store of this backend: the one at work already, or a new one.
@@ -105,10 +114,25 @@ impl Store {
             None => "memory".to_owned(),
         };
         let mut stores = STORES.lock();
-        stores.retain(|store| store.strong_count() > 0);
-        let same = |store: &Arc<Store>| std::ptr::addr_eq(Arc::as_ptr(&store.shared.backend), Arc::as_ptr(&backend));
-        if let Some(store) = stores.iter().filter_map(Weak::upgrade).find(same) {
-            return Ok(store);
+        stores.retain(|at_work| at_work.shared.strong_count() > 0);
+        for at_work in stores.iter_mut() {
+            let Some(shared) = at_work.shared.upgrade() else { continue };
+            if !std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend)) {
+                continue;
+            }
+            if let Some(store) = at_work.store.upgrade() {
+                return Ok(store);
+            }
+            // The last handle is gone, but the thread may still be storing what came before: two threads would mix up the
+            // order. It goes on for the new handle.
+            let mut queue = shared.queue.lock();
+            if !queue.ended {
+                queue.closing = false;
+                drop(queue);
+                let store = Arc::new(Store { shared, worker: at_work.worker.clone() });
+                at_work.store = Arc::downgrade(&store);
+                return Ok(store);
+            }
         }
         let shared = Arc::new(Shared {
             backend,
@@ -119,8 +143,9 @@ impl Store {
         });
         let thread = shared.clone();
         let worker = sync::spawn(format!("{label}:store"), Rank::new(0, Role::Store), move || thread.run())?;
-        let store = Arc::new(Store { shared, worker });
-        stores.push(Arc::downgrade(&store));
+        let (weak, worker) = (Arc::downgrade(&shared), Arc::new(worker));
+        let store = Arc::new(Store { shared, worker: worker.clone() });
+        stores.push(AtWork { store: Arc::downgrade(&store), shared: weak, worker });
         Ok(store)
     }
 
@@ -167,8 +192,13 @@ impl Store {
         while queue.bytes > HIGH_WATER && queue.failure.is_none() && !queue.closing {
             self.shared.progress.wait(&mut queue);
         }
-        match &queue.failure {
-            Some(error) if queue.bytes > HIGH_WATER => Err(error.clone()),
+        match queue.failure.clone() {
+            Some(error) if queue.bytes > HIGH_WATER => {
+                // Nothing more comes in that would have the front tried again.
+                queue.retry = true;
+                self.shared.wake.notify_one();
+                Err(error)
+            }
             _ => Ok(()),
         }
     }
@@ -279,6 +309,7 @@ impl Shared {
             let blocked = queue.failure.is_some() && !queue.retry;
             if queue.jobs.is_empty() || blocked {
                 if queue.closing {
+                    queue.ended = true;
                     return;
                 }
                 self.wake.wait(&mut queue);
@@ -306,15 +337,17 @@ impl Shared {
                 }
                 Job::Batch(first) => {
                     let mut batches = vec![first];
-                    let mut rows = batches[0].ops.len();
+                    let (mut rows, mut bytes) = (batches[0].ops.len(), batches[0].bytes());
                     // Small batches of one table that follow each other share a transaction.
                     while rows < SLICE_ROWS
                         && let Some(Job::Batch(next)) = queue.jobs.front()
                         && Arc::ptr_eq(&next.table, &batches[0].table)
                         && rows + next.ops.len() <= SLICE_ROWS
+                        && bytes + next.bytes() <= SLICE_BYTES
                         && let Some(Job::Batch(next)) = queue.jobs.pop_front()
                     {
                         rows += next.ops.len();
+                        bytes += next.bytes();
                         batches.push(next);
                     }
                     drop(queue);
@@ -373,7 +406,10 @@ fn write(batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
 
 /// Writes one batch that is too long for one transaction. After an error its unwritten rest comes back.
 fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
-    let completes = batch.meta.iter().any(|(key, value)| key == meta::COMPLETE && value.is_some());
+    let opening = match bracket(&mut batch) {
+        Ok(opening) => opening,
+        Err(error) => return (Err(error), 0, vec![batch]),
+    };
     let mut freed = 0;
     let mut ops = std::mem::take(&mut batch.ops).into_iter();
     let mut first = true;
@@ -391,8 +427,8 @@ fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
         let last = ops.len() == 0;
         if last {
             slice.batch.meta = batch.meta.clone();
-        } else if first && completes {
-            slice.batch.meta = vec![(meta::COMPLETE.to_owned(), None)];
+        } else if first {
+            slice.batch.meta.clone_from(&opening);
         }
         if let Err(error) = slice.apply() {
             batch.ops = slice.batch.ops;
@@ -407,6 +443,19 @@ fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
     }
 }
 
+/// The meta that goes with the first slice of a long batch: the table is not complete until the last one, and no row number
+/// or Seq of the batch is given again even if the last one never comes. What the table says of its completeness now is
+/// added to the batch's own meta, to be said again at its end.
+fn bracket(batch: &mut StoreBatch) -> Result<Vec<(String, Option<Vec<u8>>)>> {
+    if batch.meta.iter().all(|(key, _)| key != meta::COMPLETE)
+        && let Some(complete) = user(|| batch.table.meta(meta::COMPLETE))?
+    {
+        batch.meta.push((meta::COMPLETE.to_owned(), Some(complete)));
+    }
+    let marks = batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW).cloned();
+    Ok(marks.chain([(meta::COMPLETE.to_owned(), None)]).collect())
+}
+
 impl Slice {
     fn apply(&self) -> Result<()> {
         user(|| self.table.apply(&self.batch))?;
@@ -419,3 +468,6 @@ impl Slice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
