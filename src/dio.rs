@@ -61,7 +61,7 @@ pub(crate) use writer::WriteQueue;
 
 use board::ReadToken;
 use callback::CallbackBatch;
-use core::{Announce, Apply, CoreHandle, Message, RowChange, StagedWrite};
+use core::{Announce, Apply, CoreHandle, Message, Opening, RowChange, StagedWrite};
 use refresh::{Flight, Refresher};
 use store::Store;
 use ticket::TicketSender;
@@ -263,7 +263,7 @@ impl Dio {
             slot.show(inner.find_now(&slot.id), self.seq());
         }
         let view = RecordScenery::new(slot.clone(), inner.reader.clone());
-        inner.send(Message::OpenRecord { slot, given: has_given })?;
+        inner.send(Message::OpenRecord { slot: Opening::new(slot), given: has_given })?;
         Ok(view)
     }
 

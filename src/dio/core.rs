@@ -10,8 +10,9 @@
 //!    a cold before-image.
 //! 3. A row is never changed by a read that began before the row's last change or pending write (`protect`).
 //!
-//! Close/panic: on `Close` it publishes what it has, closes every view's signal and ends. Messages that come later are
-//! answered `Closed`, because their reply is dropped.
+//! Close/panic: on `Close`, or if it should ever panic, it closes every view's signal and ends. Messages that it has not
+//! handled, and those that come later, are dropped, whatever thread sends them: their replies, tickets and new views say
+//! `Closed` (`a_message_that_the_core_never_handles_is_answered_closed`).
 //! Not here: when to refresh (`refresh`), delivering writes (`writer`), storing (`store`).
 
 mod batch;
@@ -21,6 +22,7 @@ mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
@@ -154,17 +156,17 @@ pub(crate) enum Message {
     /// A new table view, or another query for one that is there.
     SetQuery {
         view: ViewId,
-        slot: Arc<TableSlot>,
+        slot: Opening<TableSlot>,
         query: Arc<ViewQuery>,
         request: u64,
     },
     OpenValue {
-        slot: Arc<ValueSlot>,
+        slot: Opening<ValueSlot>,
         query: Arc<ViewQuery>,
         aggregate: Aggregate,
     },
     OpenRecord {
-        slot: Arc<RecordSlot>,
+        slot: Opening<RecordSlot>,
         given: bool,
     },
     Built {
@@ -177,36 +179,103 @@ pub(crate) enum Message {
     },
 }
 
+/// What a view and the core share.
+pub(crate) trait ViewSlot {
+    /// Wakes everyone who waits for the view, for good.
+    fn close(&self);
+}
+
+/// A view on its way to the core. One that never gets there is closed, so that nobody waits for it.
+pub(crate) struct Opening<S: ViewSlot>(Option<Arc<S>>);
+
+impl<S: ViewSlot> Opening<S> {
+    pub(crate) fn new(slot: Arc<S>) -> Self {
+        Opening(Some(slot))
+    }
+
+    fn arrived(mut self) -> Option<Arc<S>> {
+        self.0.take()
+    }
+}
+
+impl<S: ViewSlot> Drop for Opening<S> {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.0 {
+            slot.close();
+        }
+    }
+}
+
 /// The senders of the core's inboxes.
 #[derive(Clone)]
 pub(crate) struct CoreHandle {
     urgent: Sender<Message>,
     bulk: Sender<Message>,
     bell: Doorbell,
+    remains: Arc<Remains>,
 }
 
-/// The receivers of the core's inboxes.
+/// The receivers of the core's inboxes. Its drop is the end of the core, and of every message that is left.
 pub(crate) struct Inboxes {
     urgent: Receiver<Message>,
     bulk: Receiver<Message>,
     bell: Doorbell,
+    remains: Arc<Remains>,
+}
+
+/// What is left of the inboxes when the core has ended. A channel keeps what nobody received for as long as it has a
+/// sender, and with it the replies that somebody waits for: so the core, and then every later sender, empties it.
+struct Remains {
+    ended: AtomicBool,
+    urgent: Receiver<Message>,
+    bulk: Receiver<Message>,
+}
+
+impl Remains {
+    /// Drops every message if the core has ended; says whether it has.
+    fn swept(&self) -> bool {
+        // Pairs with the fence in the drop of `Inboxes`: the sender sees the end, or the core the message.
+        fence(Ordering::SeqCst);
+        let ended = self.ended.load(Ordering::Relaxed);
+        if ended {
+            while self.urgent.try_recv().is_ok() || self.bulk.try_recv().is_ok() {}
+        }
+        ended
+    }
+}
+
+impl Drop for Inboxes {
+    fn drop(&mut self) {
+        self.remains.ended.store(true, Ordering::Relaxed);
+        self.remains.swept();
+    }
 }
 
 pub(crate) fn inboxes(bell: Doorbell) -> (CoreHandle, Inboxes) {
     let (urgent, urgent_inbox) = bounded(URGENT);
     let (bulk, bulk_inbox) = bounded(BULK);
-    (CoreHandle { urgent, bulk, bell: bell.clone() }, Inboxes { urgent: urgent_inbox, bulk: bulk_inbox, bell })
+    let remains =
+        Arc::new(Remains { ended: AtomicBool::new(false), urgent: urgent_inbox.clone(), bulk: bulk_inbox.clone() });
+    let handle = CoreHandle { urgent, bulk, bell: bell.clone(), remains: remains.clone() };
+    (handle, Inboxes { urgent: urgent_inbox, bulk: bulk_inbox, bell, remains })
 }
 
 impl CoreHandle {
     /// Sends a message of few rows. Waits only while a full inbox is being worked off.
     pub(crate) fn send(&self, message: Message) -> Result<()> {
-        self.urgent.send(message).map_err(|_| gone())
+        self.send_to(&self.urgent, message)
     }
 
     /// Sends a message of many rows; urgent ones overtake it.
     pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
-        self.bulk.send(message).map_err(|_| gone())
+        self.send_to(&self.bulk, message)
+    }
+
+    fn send_to(&self, inbox: &Sender<Message>, message: Message) -> Result<()> {
+        match inbox.send(message) {
+            Ok(()) if !self.remains.swept() => Ok(()),
+            _ => Err(gone()),
+        }
     }
 
     pub(crate) fn bell(&self) -> &Doorbell {
@@ -301,7 +370,7 @@ impl Core {
             self.commit();
             self.sweep();
         }
-        // Whoever still waits for an answer gets `Closed` when the inboxes are dropped with what is in them.
+        // Whoever still waits for an answer gets `Closed` now that the inboxes are dropped with what is in them.
     }
 
     fn handle(&mut self, message: Message) {
@@ -338,10 +407,12 @@ impl Core {
     }
 
     fn close(&mut self, reply: Option<ReplySender<()>>) {
-        self.closed = true;
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
         self.views.close();
         for slot in self.records.values().flatten() {
-            slot.signal.close();
+            slot.close();
         }
         self.to.versions.published_notifier().close();
         self.to.events.publish(DioEvent::Closed { seq: self.seq });
@@ -351,22 +422,33 @@ impl Core {
         }
     }
 
-    fn open_record(&mut self, slot: Arc<RecordSlot>, given: bool) {
+    fn open_record(&mut self, slot: Opening<RecordSlot>, given: bool) {
+        let Some(slot) = slot.arrived() else { return };
         let found = self.to.versions.lookup_newest(&slot.id).and_then(|row| match row {
             Some(row) => Ok(self.to.versions.row_newest(row)?.map(|stored| (row, stored))),
             None => Ok(None),
         });
         // A row handed in by the caller stays until the cache has something to say about it.
-        if !given || matches!(found, Ok(Some(_))) {
-            slot.show(found, self.seq);
+        let mut moved = (!given || matches!(found, Ok(Some(_)))) && slot.show(found, self.seq);
+        moved |= slot.set_stale(self.stale_upto);
+        self.records.entry(slot.id.clone()).or_default().push(slot.clone());
+        // The handle may have been looked at before.
+        if moved {
+            slot.advance();
         }
-        self.records.entry(slot.id.clone()).or_default().push(slot);
     }
 
     fn stale_copy(row: &StoredRow) -> StoredRow {
         let mut row = row.clone();
         row.set_status(STATUS_STALE);
         row
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Only a panic leaves it open.
+        self.close(None);
     }
 }
 
@@ -409,3 +491,6 @@ impl Touched {
         self.after.as_ref().or(self.before.as_ref()).map_or("", StoredRow::id)
     }
 }
+
+#[cfg(test)]
+mod tests;

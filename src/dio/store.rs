@@ -81,6 +81,8 @@ struct Queue {
     /// Someone wants a failed front tried again.
     retry: bool,
     closing: bool,
+    /// The thread has left its loop for good.
+    ended: bool,
 }
 
 struct Shared {
@@ -95,11 +97,18 @@ struct Shared {
 /// A handle on the store of one cache. The last one dropped ends the thread.
 pub(crate) struct Store {
     shared: Arc<Shared>,
-    worker: Worker,
+    worker: Arc<Worker>,
+}
+
+/// A store at work: its handle, and its thread, which outlives the handle until its queue is empty.
+struct AtWork {
+    store: Weak<Store>,
+    shared: Weak<Shared>,
+    worker: Arc<Worker>,
 }
 
 /// The stores of this process, so that two Lenses on one cache share one thread.
-static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
+static STORES: Mutex<Vec<AtWork>> = Mutex::new(Vec::new());
 
 impl Store {
     /// The store of this backend: the one at work already, or a new one.
@@ -111,10 +120,25 @@ impl Store {
             None => "memory".to_owned(),
         };
         let mut stores = STORES.lock();
-        stores.retain(|store| store.strong_count() > 0);
-        let same = |store: &Arc<Store>| std::ptr::addr_eq(Arc::as_ptr(&store.shared.backend), Arc::as_ptr(&backend));
-        if let Some(store) = stores.iter().filter_map(Weak::upgrade).find(same) {
-            return Ok(store);
+        stores.retain(|at_work| at_work.shared.strong_count() > 0);
+        for at_work in stores.iter_mut() {
+            let Some(shared) = at_work.shared.upgrade() else { continue };
+            if !std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend)) {
+                continue;
+            }
+            if let Some(store) = at_work.store.upgrade() {
+                return Ok(store);
+            }
+            // The last handle is gone, but the thread may still be storing what came before: two threads would mix up the
+            // order. It goes on for the new handle.
+            let mut queue = shared.queue.lock();
+            if !queue.ended {
+                queue.closing = false;
+                drop(queue);
+                let store = Arc::new(Store { shared, worker: at_work.worker.clone() });
+                at_work.store = Arc::downgrade(&store);
+                return Ok(store);
+            }
         }
         let shared = Arc::new(Shared {
             backend,
@@ -125,8 +149,9 @@ impl Store {
         });
         let thread = shared.clone();
         let worker = sync::spawn(format!("{label}:store"), Rank::new(0, Role::Store), move || thread.run())?;
-        let store = Arc::new(Store { shared, worker });
-        stores.push(Arc::downgrade(&store));
+        let (weak, worker) = (Arc::downgrade(&shared), Arc::new(worker));
+        let store = Arc::new(Store { shared, worker: worker.clone() });
+        stores.push(AtWork { store: Arc::downgrade(&store), shared: weak, worker });
         Ok(store)
     }
 
@@ -173,8 +198,13 @@ impl Store {
         while queue.bytes > HIGH_WATER && queue.failure.is_none() && !queue.closing {
             self.shared.progress.wait(&mut queue);
         }
-        match &queue.failure {
-            Some(error) if queue.bytes > HIGH_WATER => Err(error.clone()),
+        match queue.failure.clone() {
+            Some(error) if queue.bytes > HIGH_WATER => {
+                // Nothing more comes in that would have the front tried again.
+                queue.retry = true;
+                self.shared.wake.notify_one();
+                Err(error)
+            }
             _ => Ok(()),
         }
     }
@@ -287,6 +317,7 @@ impl Shared {
             let job = if blocked { None } else { queue.jobs.pop_front() };
             let Some(job) = job else {
                 if queue.closing {
+                    queue.ended = true;
                     return;
                 }
                 if rubbish.is_empty() {
@@ -355,7 +386,7 @@ impl Shared {
 impl Queue {
     /// A batch and the small ones of its table that follow it: they share a transaction.
     fn take_neighbours(&mut self, first: StoreBatch) -> Vec<StoreBatch> {
-        let mut rows = first.ops.len();
+        let (mut rows, mut bytes) = (first.ops.len(), first.bytes());
         let may_share = |batch: &StoreBatch| batch.fresh.is_none();
         let mut batches = vec![first];
         while may_share(&batches[0])
@@ -364,9 +395,11 @@ impl Queue {
             && Arc::ptr_eq(&next.table, &batches[0].table)
             && may_share(next)
             && rows + next.ops.len() <= SLICE_ROWS
+            && bytes + next.bytes() <= SLICE_BYTES
             && let Some(Job::Batch(next)) = self.jobs.pop_front()
         {
             rows += next.ops.len();
+            bytes += next.bytes();
             batches.push(next);
         }
         batches
@@ -448,15 +481,14 @@ fn write(mut batches: Vec<StoreBatch>) -> Written {
 
 /// Writes one batch that is too long for one transaction. After an error its unwritten rest comes back.
 ///
-/// The first slice brings the numbers that the rows use up, and says that the table is not complete if the batch is to
-/// complete it; the last one brings the rest of the meta.
+/// The first slice brings the numbers that the rows use up, and says that the table is not complete; the last one brings
+/// the rest of the meta.
 fn write_long(mut batch: StoreBatch) -> Written {
     let mut written = Written::default();
-    let mut first_meta: Vec<(String, Option<Vec<u8>>)> =
-        batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW).cloned().collect();
-    if batch.meta.iter().any(|(key, _)| key == meta::COMPLETE) {
-        first_meta.push((meta::COMPLETE.to_owned(), None));
-    }
+    let mut opening = match bracket(&mut batch) {
+        Ok(opening) => opening,
+        Err(error) => return Written { failure: Some(error), unwritten: vec![batch], ..written },
+    };
     let mut ops = std::mem::take(&mut batch.ops).into_iter();
     loop {
         let mut slice = Slice::of(&batch.table);
@@ -477,7 +509,7 @@ fn write_long(mut batch: StoreBatch) -> Written {
         }
         let fresh_left = batch.fresh.as_ref().map_or(0, |(fresh, done)| fresh.rows().len() - done - taken);
         let last = ops.len() == 0 && fresh_left == 0;
-        slice.batch.meta = if last { batch.meta.clone() } else { std::mem::take(&mut first_meta) };
+        slice.batch.meta = if last { batch.meta.clone() } else { std::mem::take(&mut opening) };
         if let Err(error) = slice.apply() {
             batch.ops = slice.batch.ops.split_off(taken);
             batch.ops.extend(ops);
@@ -496,6 +528,19 @@ fn write_long(mut batch: StoreBatch) -> Written {
             return written;
         }
     }
+}
+
+/// The meta that goes with the first slice of a long batch: the table is not complete until the last one, and no row number
+/// or Seq of the batch is given again even if the last one never comes. What the table says of its completeness now is
+/// added to the batch's own meta, to be said again at its end.
+fn bracket(batch: &mut StoreBatch) -> Result<Vec<(String, Option<Vec<u8>>)>> {
+    if batch.meta.iter().all(|(key, _)| key != meta::COMPLETE)
+        && let Some(complete) = user(|| batch.table.meta(meta::COMPLETE))?
+    {
+        batch.meta.push((meta::COMPLETE.to_owned(), Some(complete)));
+    }
+    let marks = batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW).cloned();
+    Ok(marks.chain([(meta::COMPLETE.to_owned(), None)]).collect())
 }
 
 impl Slice {
@@ -531,3 +576,6 @@ impl Slice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ struct Version {
     until: Seq,
     /// `None`: the row is deleted.
     row: Option<StoredRow>,
-    /// Whether it was read from the table, and need not be kept for its own sake.
+    /// Whether the table has it, or had it, so that it need not be kept for its own sake.
     on_disk: bool,
 }
 
@@ -612,11 +612,14 @@ impl Versions {
         {
             let mut shard = self.row_shard(row).lock();
             if let Some(chain) = shard.get_mut(&row) {
-                if chain.last().is_some_and(|last| last.from == seq && last.until == FOR_EVER) {
-                    chain.pop();
+                match chain.iter_mut().rev().find(|version| version.from == seq) {
+                    Some(version) if version.until != FOR_EVER => version.on_disk = true,
+                    Some(_) => drop(chain.pop()),
+                    None => {}
                 }
                 if chain.is_empty() {
                     shard.remove(&row);
+                    release_room(&mut shard);
                     self.rows_in_memory.fetch_sub(1, Ordering::Release);
                 }
             }
@@ -629,6 +632,7 @@ impl Versions {
             }
             if chain.is_empty() {
                 shard.remove(id);
+                release_room(&mut shard);
                 self.ids_in_memory.fetch_sub(1, Ordering::Release);
             }
         }
@@ -682,6 +686,14 @@ impl Versions {
     }
 }
 
+/// Gives back the room of a shard that a large load has filled and the store has emptied again.
+fn release_room<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(shard: &mut HashMap<K, V, S>) {
+    const ROOM_KEPT: usize = 1_024;
+    if shard.is_empty() && shard.capacity() > ROOM_KEPT {
+        shard.shrink_to_fit();
+    }
+}
+
 /// Keeps every row readable as it was at its Seq, within the budget.
 pub(crate) struct Pin {
     versions: Arc<Versions>,
@@ -726,3 +738,6 @@ impl RowSet {
         self.0.get((row.0 / 64) as usize).is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

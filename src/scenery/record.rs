@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::dio::core::ViewSlot;
 use crate::dio::hot_tier::EnrichedRecord;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::scenery::snapshot::RowReader;
@@ -64,6 +65,8 @@ impl RecordSlot {
         state.seq = seq;
         match row {
             Ok(Some((row_no, stored))) => {
+                let same =
+                    matches!(&state.shown, Shown::Stored(row, shown) if *row == row_no && shown.seq() == stored.seq());
                 state.status = if stored.status() == crate::dio::hot_tier::STATUS_STALE {
                     RecordStatus::Stale
                 } else {
@@ -71,7 +74,7 @@ impl RecordSlot {
                 };
                 state.shown = Shown::Stored(row_no, stored);
                 state.error = None;
-                return true;
+                return !same || before.0 != state.status;
             }
             Ok(None) => {
                 state.status = RecordStatus::NotFound;
@@ -101,6 +104,12 @@ impl RecordSlot {
 
     pub(crate) fn advance(&self) {
         self.signal.advance_to(self.signal.generation().next());
+    }
+}
+
+impl ViewSlot for RecordSlot {
+    fn close(&self) {
+        self.signal.close();
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::dio::core::ViewSlot;
 use crate::dio::hot_tier::{EnrichedRecord, HotTier};
 use crate::dio::versions::{Pin, RowRead, Versions};
 use crate::scenery::index::key::Entry;
@@ -338,7 +339,12 @@ impl TableSnapshot {
         match reader.versions.row_as_of(row_no, pin.seq())? {
             RowRead::Found(stored) => {
                 let entry = root.query.entry(row_no, &stored, &mut Vec::new());
-                Ok(root.tree.find(&entry).ok())
+                match root.tree.find(&entry) {
+                    Ok(position) => Ok(Some(position)),
+                    // Without its pin's versions this may be another one than the entry's.
+                    Err(_) if pin.is_expired() => Ok(root.tree.iter().position(|entry| entry.row == row_no)),
+                    Err(_) => Ok(None),
+                }
             }
             RowRead::Absent => Ok(None),
             // The old content is gone, and with it the old sort key; the order is still there.
@@ -405,6 +411,13 @@ pub(crate) struct TableSlot {
     pub(crate) signal: Signal,
     pub(crate) dropped: Arc<Dropped>,
     pub(crate) queries: QueryProgress,
+}
+
+impl ViewSlot for TableSlot {
+    fn close(&self) {
+        self.signal.close();
+        self.queries.close();
+    }
 }
 
 /// How many of a view's queries have landed or failed, and the last failure.

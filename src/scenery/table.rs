@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::dio::DioInner;
-use crate::dio::core::{Message, ViewId};
+use crate::dio::core::{Message, Opening, ViewId};
 use crate::scenery::changes::{Change, change_list};
 use crate::scenery::index::tree::Tree;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
@@ -151,7 +151,7 @@ impl TableScenery {
             queries: QueryProgress::new(),
         });
         let id = dio.next_view();
-        dio.send(Message::SetQuery { view: id, slot: slot.clone(), query, request: 1 })?;
+        dio.send(Message::SetQuery { view: id, slot: Opening::new(slot.clone()), query, request: 1 })?;
         let query = Mutex::new(Query { wanted: descriptor, request: 1 });
         Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, _guard: dropped.guard() })))
     }
@@ -250,7 +250,8 @@ impl TableScenery {
         let request = query.request + 1;
         // Sent under the lock, so that two setters reach the core in the order of their numbers. The core never waits for
         // this lock.
-        self.0.dio.send(Message::SetQuery { view: self.0.id, slot: self.0.slot.clone(), query: compiled, request })?;
+        let slot = Opening::new(self.0.slot.clone());
+        self.0.dio.send(Message::SetQuery { view: self.0.id, slot, query: compiled, request })?;
         *query = Query { wanted, request };
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::dio::core::ViewSlot;
 use crate::scenery::exact_sum::{ExactSum, SumResult};
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::sync::Notifier;
@@ -153,8 +154,10 @@ impl ValueSlot {
     pub(crate) fn opened(&self) {
         self.opened.advance_to(1);
     }
+}
 
-    pub(crate) fn close(&self) {
+impl ViewSlot for ValueSlot {
+    fn close(&self) {
         self.signal.close();
         self.opened.close();
     }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::cache::CacheOp;
+use crate::dio::cache_handle::check_id;
 use crate::dio::core::{
     Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
 };
@@ -28,6 +29,8 @@ pub(crate) struct OpenBatch {
     /// For each touched row the cause of its own event; `None` when an event for all covers it.
     causes: Vec<Option<Cause>>,
     by_row: RowMap<usize>,
+    /// Rows put and deleted in this batch: nothing of them shows, but memory is told by the store to forget them.
+    gone: Vec<(RowNo, Arc<str>)>,
     /// Ids whose meaning changed.
     renamed: Vec<Arc<str>>,
     /// The cause of the one `Invalidated` that covers the rows without an event of their own.
@@ -48,6 +51,7 @@ impl OpenBatch {
             fresh: None,
             causes: Vec::new(),
             by_row: RowMap::default(),
+            gone: Vec::new(),
             renamed: Vec::new(),
             once: None,
             force: false,
@@ -140,19 +144,20 @@ impl Core {
         if announce == Announce::Once {
             self.batch().once = Some(cause);
         }
-        for change in changes {
-            self.apply_change(change, own_event, began)?;
+        let result = changes.into_iter().try_for_each(|change| self.apply_change(change, own_event, began));
+        if announce == Announce::Once {
+            // `clear` publishes what was open and begins another batch.
+            self.batch().once = Some(cause);
         }
-        Ok(())
+        result
     }
 
     fn apply_change(&mut self, change: RowChange, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         match change {
             RowChange::Put(row) => self.put(row, cause, began),
             RowChange::Merge { id, record, fetched_at } => {
-                let Some((_, before)) = self.newest(&id)? else {
-                    return Err(Error::new(ErrorKind::NotFound, "no such row").with("id", id.to_string()));
-                };
+                // Deleted since the patch was delivered: what the source made of it comes with the next read.
+                let Some((_, before)) = self.newest(&id)? else { return Ok(()) };
                 let mut merged = before.to_record()?;
                 merged.merge(&record);
                 self.put(StoredRow::encode(&id, &merged, fetched_at), cause, began)
@@ -200,6 +205,8 @@ impl Core {
     }
 
     fn put(&mut self, mut row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+        // The cache refuses a whole batch for one such id, and would for ever.
+        check_id(row.id())?;
         // An empty table needs no look at the disk for its first rows.
         let found = if self.rows == 0 { self.newest_in_memory(row.id()) } else { self.newest(row.id())? };
         let before = found.as_ref().map(|(_, before)| before);
@@ -240,6 +247,9 @@ impl Core {
         self.protection.note(id.clone(), seq);
         let batch = self.batch();
         batch.touch(row_no, Some(before), None, cause);
+        if batch.by_row.get(&row_no).is_some_and(|position| batch.touched[*position].before.is_none()) {
+            batch.gone.push((row_no, id.clone()));
+        }
         batch.renamed.push(id);
     }
 
@@ -305,7 +315,7 @@ impl Core {
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
         let changed = Arc::new(Changed { touched, fresh: batch.fresh.take() });
-        let visible = !changed.is_empty() || batch.force || state_changed;
+        let visible = !changed.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
 
         if visible {
             self.seq = seq;
@@ -327,7 +337,7 @@ impl Core {
             }
             self.supersede(&changed.touched, batch.renamed, seq);
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
-            self.announce(&changed, &causes, batch.once, seq);
+            self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
         } else if batch.full_copy.is_some() {
             self.store(&[], &batch, self.seq);
         }
@@ -364,17 +374,18 @@ impl Core {
         let versions = &self.to.versions;
         let mut kept = Vec::with_capacity(causes.len());
         touched.retain(|touched| {
-            let same = match (&touched.before, &touched.after) {
-                (Some(before), Some(after)) => before.status() == after.status() && before.same_content(after),
-                _ => false,
+            let differs = match (&touched.before, &touched.after) {
+                (Some(before), Some(after)) => before.status() != after.status() || !before.same_content(after),
+                (None, None) => false,
+                _ => true,
             };
-            if same {
-                versions.unput(touched.row, seq);
-            } else {
+            if differs {
                 kept.push(causes[position]);
+            } else if touched.after.is_some() {
+                versions.unput(touched.row, seq);
             }
             position += 1;
-            !same
+            differs
         });
         std::mem::swap(&mut causes, &mut kept);
         (touched, causes)
@@ -382,12 +393,14 @@ impl Core {
 
     fn store(&self, touched: &[Touched], batch: &OpenBatch, seq: Seq) {
         let Ok(table) = self.to.versions.table() else { return };
+        let gone = batch.gone.iter().map(|(row, id)| CacheOp::Delete { row: *row, id: id.clone() });
         let ops = touched
             .iter()
             .map(|touched| match &touched.after {
                 Some(row) => CacheOp::Put { row: touched.row, id: Arc::from(row.id()), bytes: row.bytes() },
                 None => CacheOp::Delete { row: touched.row, id: Arc::from(touched.id()) },
             })
+            .chain(gone)
             .collect();
         let mut table_meta =
             vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
@@ -447,7 +460,8 @@ impl Core {
         }
         if state_changed {
             for slot in self.records.values().flatten() {
-                if slot.set_stale(self.stale_upto) {
+                // One step, though it was shown anew above.
+                if slot.set_stale(self.stale_upto) && !moved.iter().any(|other| Arc::ptr_eq(other, slot)) {
                     moved.push(slot.clone());
                 }
             }
@@ -455,10 +469,10 @@ impl Core {
         moved
     }
 
-    fn announce(&self, changed: &Changed, causes: &[Option<Cause>], once: Option<Cause>, seq: Seq) {
+    fn announce(&self, changed: &Changed, causes: &[Option<Cause>], once: Option<Cause>, all: bool, seq: Seq) {
         let touched = &changed.touched;
         if let Some(cause) = once
-            && (causes.iter().any(Option::is_none) || touched.is_empty())
+            && (all || causes.iter().any(Option::is_none) || touched.is_empty())
         {
             self.to.events.publish(DioEvent::Invalidated { seq, cause });
         }

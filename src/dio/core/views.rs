@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
-use crate::dio::core::{Changed, Core, Message, ViewId};
+use crate::dio::core::{Changed, Core, Message, Opening, ViewId, ViewSlot};
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
@@ -29,6 +29,8 @@ struct Build {
     number: u64,
     attempt: u32,
     cancel: CancelToken,
+    /// Why there is no thread for it.
+    refused: Option<Error>,
     recorded: Vec<Arc<Changed>>,
     recorded_rows: usize,
 }
@@ -125,6 +127,7 @@ impl Views {
                         moved.values.push((slot.clone(), generation));
                     }
                 }
+                State::Building(_) if batch.is_empty() => {}
                 State::Building(build) => {
                     build.recorded_rows += batch.len();
                     build.recorded.push(batch.clone());
@@ -247,8 +250,7 @@ impl Views {
 
     pub(super) fn close(&mut self) {
         for view in self.tables.values() {
-            view.slot.signal.close();
-            view.slot.queries.close();
+            view.slot.close();
         }
         for index in self.indexes.values() {
             if let State::Building(build) = &index.state {
@@ -264,7 +266,8 @@ impl Views {
 }
 
 impl Core {
-    pub(super) fn set_query(&mut self, view: ViewId, slot: Arc<TableSlot>, query: Arc<ViewQuery>, request: u64) {
+    pub(super) fn set_query(&mut self, view: ViewId, slot: Opening<TableSlot>, query: Arc<ViewQuery>, request: u64) {
+        let Some(slot) = slot.arrived() else { return };
         self.views.complete = self.complete;
         self.views.stale_upto = self.stale_upto;
         let shared = self
@@ -287,12 +290,15 @@ impl Core {
         if matches!(self.views.indexes.get(&index), Some(Index { state: State::Ready(_), .. })) {
             self.views.land(view, index, request, self.seq);
         }
+        self.give_up_refused(index);
         self.views.sweep();
     }
 
-    pub(super) fn open_value(&mut self, slot: Arc<ValueSlot>, query: Arc<ViewQuery>, aggregate: Aggregate) {
+    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: Aggregate) {
+        let Some(slot) = slot.arrived() else { return };
         let index = self.start_index(BodyKind::Value(aggregate), query, Some(slot));
         self.show_value(index);
+        self.give_up_refused(index);
     }
 
     /// Makes an index; the build thread fills it, unless there is nothing to fill it with.
@@ -320,10 +326,18 @@ impl Core {
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
         };
-        if let Err(error) = self.to.build_pool.submit(self.to.build_rank, Box::new(job)) {
-            tracing::warn!(table = %self.to.table_name, %error, "no thread builds the view");
+        let refused = self.to.build_pool.submit(self.to.build_rank, Box::new(job)).err();
+        Build { number, attempt, cancel, refused, recorded: Vec::new(), recorded_rows: 0 }
+    }
+
+    /// A build that no thread will make fails at once: nobody is to wait for it.
+    fn give_up_refused(&mut self, index: u64) {
+        if let Some(Index { state: State::Building(Build { refused: Some(error), .. }), .. }) =
+            self.views.indexes.get(&index)
+        {
+            let error = error.clone();
+            self.build_failed(index, &error);
         }
-        Build { number, attempt, cancel, recorded: Vec::new(), recorded_rows: 0 }
     }
 
     pub(super) fn built(&mut self, index_id: u64, number: u64, result: Result<Body>) {
@@ -350,6 +364,7 @@ impl Core {
                 if let Some(index) = self.views.indexes.get_mut(&index_id) {
                     index.state = State::Building(build);
                 }
+                self.give_up_refused(index_id);
             }
         }
         self.views.sweep();
@@ -394,3 +409,6 @@ impl Views {
         self.tables.iter().filter_map(awaits).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

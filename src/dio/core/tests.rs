@@ -1,0 +1,134 @@
+//! What the core does with a burst of messages, by a Dio whose core is given work.
+
+use std::time::Duration;
+
+use super::*;
+use crate::RecordStatus;
+use crate::prelude::*;
+use crate::sync::reply;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn source() -> MemoryVista {
+    MemoryVista::new("t", "id").with_rows([("a", record! { "id" => "a", "n" => 1 })])
+}
+
+fn dio(source: &MemoryVista) -> (Lens, Dio) {
+    let lens = Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(source.clone()).unwrap();
+    (lens, dio)
+}
+
+fn apply(changes: Vec<RowChange>) -> Message {
+    Message::Apply(Apply {
+        changes: changes.into(),
+        cause: Cause::Local,
+        announce: Announce::EachRow,
+        began: None,
+        full_copy: None,
+        reply: None,
+    })
+}
+
+fn put(id: &str) -> RowChange {
+    RowChange::Put(StoredRow::encode(id, &record! { "id" => id }, 0))
+}
+
+#[test]
+fn a_message_that_the_core_never_handles_is_answered_closed() {
+    // The handle lives on, as it does in every Dio that somebody holds.
+    let (handle, inboxes) = inboxes(Doorbell::new());
+    let message = || {
+        let (sender, receiver) = reply();
+        (Message::Close { reply: Some(sender) }, receiver)
+    };
+    let (before, asked_before) = message();
+    handle.send(before).unwrap();
+    let (bulk, asked_bulk) = message();
+    handle.send_bulk(bulk).unwrap();
+    drop(inboxes);
+    assert_eq!(asked_before.wait(Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(asked_bulk.wait(Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+    let (after, asked_after) = message();
+    assert_eq!(handle.send(after).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(asked_after.wait(Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(handle.waiting(), 0);
+}
+
+#[test]
+fn a_view_that_never_reaches_the_core_is_closed() {
+    let (_lens, dio) = dio(&source());
+    let view = dio.table_scenery().open().unwrap();
+    assert!(dio.close(SOON).unwrap().is_closed());
+    assert_eq!(view.set_search(Some("x")).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(dio.table_scenery().open().unwrap_err().kind(), ErrorKind::Closed);
+    let slot = Arc::new(RecordSlot::new(
+        Arc::from("a"),
+        None,
+        dio.inner().signal(),
+        crate::scenery::signal::Dropped::new(Doorbell::new()),
+    ));
+    drop(Opening::new(slot.clone()));
+    let reader = dio.inner().reader.clone();
+    let record = crate::scenery::record::RecordScenery::new(slot, reader);
+    assert_eq!(record.wait_for_change(Generation(0), Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn a_row_put_and_deleted_in_one_batch_leaves_no_trace() {
+    let (_lens, dio) = dio(&source());
+    let view = dio.table_scenery().open().unwrap();
+    let before = view.generation();
+    let both = vec![put("gone"), RowChange::Delete(Arc::from("gone"))];
+    dio.inner().change(both, Cause::Local, Announce::EachRow, None).unwrap();
+    let thrice = vec![put("x"), RowChange::Delete(Arc::from("x")), put("x")];
+    let seq = dio.inner().change(thrice, Cause::Local, Announce::EachRow, None).unwrap();
+    dio.flush().unwrap();
+    assert_eq!(dio.status().cache_error.map(|error| error.to_string()), None);
+    assert_eq!(dio.cache().get("gone").unwrap(), None);
+    assert_eq!(dio.seq(), seq);
+    assert_eq!(view.generation(), before.next(), "only the row that stayed shows");
+    assert_eq!(dio.status().rows, 2);
+    assert_eq!(dio.status().rows_in_memory, 0);
+}
+
+#[test]
+fn an_id_that_no_cache_takes_fails_its_change_and_not_the_cache() {
+    let source = source();
+    let (_lens, dio) = dio(&source);
+    let error = dio.inner().change(vec![put("")], Cause::Local, Announce::EachRow, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    dio.cache().insert("b", record! { "id" => "b" }).unwrap();
+    dio.flush().unwrap();
+    assert_eq!(dio.cache().count().unwrap(), 2);
+}
+
+#[test]
+fn clear_and_a_staleness_of_all_are_announced_whatever_shares_their_batch() {
+    let (_lens, dio) = dio(&source());
+    let mut events = dio.subscribe_events();
+    dio.cache().clear().unwrap();
+    let mut invalidated = |cause: Cause| loop {
+        match events.recv(Some(SOON)).unwrap() {
+            DioEvent::Invalidated { cause: seen, .. } if seen == cause => return,
+            DioEvent::Invalidated { cause: seen, .. } => panic!("{seen:?} instead of {cause:?}"),
+            _ => {}
+        }
+    };
+    invalidated(Cause::Local);
+    let both = vec![put("b"), RowChange::MarkAllStale];
+    dio.inner().change(both, Cause::Local, Announce::EachRow, None).unwrap();
+    invalidated(Cause::Outside);
+}
+
+#[test]
+fn a_record_view_opened_late_says_what_the_table_says_of_staleness() {
+    let source = source();
+    let (_lens, dio) = dio(&source);
+    dio.inner().send(apply(vec![RowChange::MarkAllStale])).unwrap();
+    let view = dio.record_scenery("a").unwrap();
+    // The view is the core's once a later message is answered.
+    dio.cache().insert("b", record! { "id" => "b" }).unwrap();
+    assert_eq!(view.status(), RecordStatus::Stale);
+    assert_eq!(view.generation(), Generation(1), "it was fresh to who looked before");
+}

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use crate::ValueStatus;
+use crate::prelude::*;
+use crate::sync::Rank;
+use crate::sync::Role;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn dio(rows: i64) -> (Lens, Dio) {
+    let rows = (0..rows).map(|n| (format!("r{n}"), record! { "id" => format!("r{n}"), "n" => n }));
+    let lens = Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows(rows)).unwrap();
+    (lens, dio)
+}
+
+/// Keeps the build thread busy until the sender is dropped.
+fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
+    let (let_go, held) = crossbeam_channel::bounded::<()>(0);
+    let (begin, begun) = crossbeam_channel::bounded(1);
+    let job = move || {
+        begin.send(()).unwrap();
+        let _ = held.recv();
+    };
+    dio.inner().lens.build_pool.submit(Rank::new(0, Role::Build), Box::new(job)).unwrap();
+    begun.recv().unwrap();
+    let_go
+}
+
+#[test]
+fn a_change_that_lands_while_a_view_is_opening_is_in_it() {
+    let (_lens, dio) = dio(3);
+    let held = hold_builds(&dio);
+    let view = dio.table_scenery().sort("n", SortDir::Asc).open_now().unwrap();
+    let sum = dio.value_scenery().sum("n").open_now().unwrap();
+    // The core has the views, and their scans are pinned, once later messages are answered.
+    dio.cache().insert("r1", record! { "id" => "r1", "n" => 10 }).unwrap();
+    dio.cache().insert("r9", record! { "id" => "r9", "n" => 9 }).unwrap();
+    dio.cache().remove("r0").unwrap();
+    assert_eq!(view.row_count(), 0);
+    drop(held);
+    view.wait_until_ready(Some(SOON)).unwrap();
+    sum.wait_until_ready(Some(SOON)).unwrap();
+    let shown: Vec<i64> = view.snapshot().iter().filter_map(|row| row.int("n")).collect();
+    assert_eq!(shown, [2, 9, 10]);
+    assert_eq!(sum.int(), Some(21));
+}
+
+#[test]
+fn equal_queries_share_one_index() {
+    let (_lens, dio) = dio(3);
+    let open =
+        |least: i64| dio.table_scenery().condition(Condition::ge("n", least)).sort("n", SortDir::Asc).open().unwrap();
+    let (first, second, other) = (open(1), open(1), open(2));
+    // The counters are those of the messages before the last one.
+    dio.cache().insert("x", record! { "id" => "x", "n" => 4 }).unwrap();
+    dio.cache().insert("x", record! { "id" => "x", "n" => 5 }).unwrap();
+    assert_eq!((dio.status().views, dio.status().indexes), (3, 2));
+    second.set_conditions([Condition::ge("n", 2)]).unwrap();
+    second.wait_until_ready(Some(SOON)).unwrap();
+    assert_eq!((first.row_count(), second.row_count(), other.row_count()), (3, 2, 2));
+    drop(first);
+    dio.cache().insert("y", record! { "id" => "y", "n" => 6 }).unwrap();
+    dio.cache().insert("z", record! { "id" => "z", "n" => 7 }).unwrap();
+    assert_eq!((dio.status().views, dio.status().indexes), (2, 1), "the last view of an index takes it along");
+    assert_eq!((second.row_count(), other.row_count()), (4, 4));
+}
+
+#[test]
+fn a_view_that_no_thread_builds_fails_instead_of_loading_for_ever() {
+    let (lens, dio) = dio(3);
+    lens.inner().build_pool.hang_up();
+    let view = dio.table_scenery().open_now().unwrap();
+    assert_eq!(view.wait_until_ready(Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+    assert!(matches!(view.load_state(), LoadState::Failed(_)));
+    let sum = dio.value_scenery().sum("n").open().unwrap();
+    assert_eq!(sum.status(), ValueStatus::Error);
+}

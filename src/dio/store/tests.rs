@@ -1,0 +1,178 @@
+use std::ops::ControlFlow;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::*;
+use crate::RowNo;
+use crate::cache::{FaultyBackend, MemoryBackend};
+use crate::record;
+use crate::sync::Doorbell;
+use crate::value::StoredRow;
+
+/// A table that tells of each batch before it is applied, and waits for a word when it is held.
+struct Watched {
+    inner: Arc<dyn CacheTable>,
+    told: Sender<CacheBatch>,
+    go: Option<Receiver<()>>,
+}
+
+impl CacheTable for Watched {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn apply(&self, batch: &CacheBatch) -> Result<()> {
+        self.told.send(batch.clone()).unwrap();
+        if let Some(go) = &self.go {
+            // Hung up: from here on it goes by itself.
+            let _ = go.recv();
+        }
+        self.inner.apply(batch)
+    }
+    fn get(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
+        self.inner.get(row)
+    }
+    fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
+        self.inner.lookup(id)
+    }
+    fn scan(&self, from: RowNo, each: &mut dyn FnMut(RowNo, &[u8]) -> ControlFlow<()>) -> Result<()> {
+        self.inner.scan(from, each)
+    }
+    fn scan_ids(&self, each: &mut dyn FnMut(&str, RowNo) -> ControlFlow<()>) -> Result<()> {
+        self.inner.scan_ids(each)
+    }
+    fn count(&self) -> Result<u64> {
+        self.inner.count()
+    }
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.inner.meta(key)
+    }
+}
+
+fn versions(table: &Arc<dyn CacheTable>) -> Arc<Versions> {
+    Arc::new(Versions::new(table.clone(), Seq(0), 1 << 20, Doorbell::new()))
+}
+
+/// A batch of these rows, which are in `versions` too, as the core does it.
+fn batch(
+    table: &Arc<dyn CacheTable>,
+    versions: &Arc<Versions>,
+    seq: u64,
+    rows: std::ops::Range<u64>,
+    completes: bool,
+) -> StoreBatch {
+    let mut meta = vec![(meta::SEQ.to_owned(), meta::number(seq)), (meta::NEXT_ROW.to_owned(), meta::number(rows.end))];
+    if completes {
+        meta.push((meta::COMPLETE.to_owned(), meta::number(1)));
+    }
+    let ops = rows
+        .map(|row| {
+            let id: Arc<str> = Arc::from(format!("row {row}"));
+            let mut stored = StoredRow::encode(&id, &record! { "seq" => seq as i64 }, 0);
+            stored.set_seq(Seq(seq));
+            let before = versions.row_newest(RowNo(row)).unwrap();
+            if before.is_none() {
+                versions.name(&id, Seq(seq), None, Some(RowNo(row)));
+            }
+            versions.put(RowNo(row), Seq(seq), before.as_ref(), Some(stored.clone()));
+            CacheOp::Put { row: RowNo(row), id, bytes: stored.bytes() }
+        })
+        .collect();
+    versions.publish(Seq(seq));
+    StoreBatch { table: table.clone(), versions: versions.clone(), seq: Seq(seq), fresh: None, ops, meta }
+}
+
+fn number(table: &Arc<dyn CacheTable>, key: &str) -> Option<u64> {
+    meta::read_number(table.meta(key).unwrap())
+}
+
+#[test]
+fn rows_are_stored_in_the_order_they_came() {
+    let backend = MemoryBackend::new();
+    let (told, batches) = unbounded();
+    let (let_go, go) = bounded(0);
+    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), told, go: Some(go) });
+    let store = Store::of(backend).unwrap();
+    let versions = versions(&table);
+    store.put(batch(&table, &versions, 1, 1..2, false));
+    let first = batches.recv().unwrap();
+    // While the first is being applied the others pile up, and share a transaction.
+    for seq in 2..=20 {
+        store.put(batch(&table, &versions, seq, 1..2, false));
+    }
+    drop(let_go);
+    store.drain().unwrap();
+    assert_eq!(first.ops.len(), 1);
+    assert_eq!(batches.recv().unwrap().ops.len(), 19);
+    assert_eq!(number(&table, meta::SEQ), Some(20));
+    let bytes = table.get(RowNo(1)).unwrap().unwrap();
+    assert_eq!(StoredRow::from_arc(bytes).unwrap().seq(), Seq(20));
+    assert_eq!(store.waiting_bytes(), 0);
+}
+
+#[test]
+fn a_long_batch_is_bracketed() {
+    for completes in [true, false] {
+        let backend = FaultyBackend::new(MemoryBackend::new());
+        let table = backend.open_table("t").unwrap();
+        let store = Store::of(backend.clone()).unwrap();
+        let versions = versions(&table);
+        store.put(batch(&table, &versions, 1, 1..2, true));
+        store.drain().unwrap();
+        assert_eq!(number(&table, meta::COMPLETE), Some(1));
+        // The first slice of the next batch is applied and the second is not: as a crash in between.
+        let long = batch(&table, &versions, 2, 2..2 + 2 * SLICE_ROWS as u64, completes);
+        // The one that says nothing of completeness has the table asked first.
+        backend.fail_from(if completes { 2 } else { 3 });
+        store.put(long);
+        store.drain().unwrap_err();
+        backend.heal();
+        assert_eq!(table.count().unwrap(), 1 + SLICE_ROWS as u64);
+        assert_eq!(number(&table, meta::COMPLETE), None, "a part of the batch is there");
+        assert_eq!(number(&table, meta::SEQ), Some(2), "no row is newer than the Seq that is resumed");
+        assert_eq!(number(&table, meta::NEXT_ROW), Some(2 + 2 * SLICE_ROWS as u64), "no row's number is given again");
+        store.drain().unwrap();
+        assert_eq!(table.count().unwrap(), 1 + 2 * SLICE_ROWS as u64);
+        assert_eq!(number(&table, meta::COMPLETE), Some(1), "complete again");
+        assert_eq!(versions.stats().rows_in_memory, 0);
+    }
+}
+
+#[test]
+fn a_failed_batch_is_tried_again_at_the_next_flush() {
+    let backend = FaultyBackend::new(MemoryBackend::new());
+    let table = backend.open_table("t").unwrap();
+    let store = Store::of(backend.clone()).unwrap();
+    let versions = versions(&table);
+    let (first, second) = (batch(&table, &versions, 1, 1..2, false), batch(&table, &versions, 2, 1..3, false));
+    backend.fail_from(1);
+    store.put(first);
+    assert_eq!(store.flush(None).unwrap_err().kind(), ErrorKind::Cache);
+    store.put(second);
+    assert_eq!(store.flush(None).unwrap_err().kind(), ErrorKind::Cache);
+    assert!(store.failure().is_some() && store.waiting_bytes() > 0);
+    assert!(versions.row_in_memory(RowNo(1), Seq(2)).is_some(), "its rows stay in memory");
+    backend.heal();
+    store.flush(None).unwrap();
+    assert!(store.failure().is_none());
+    assert_eq!(store.waiting_bytes(), 0);
+    assert_eq!(number(&table, meta::SEQ), Some(2));
+    assert_eq!(table.count().unwrap(), 2);
+}
+
+#[test]
+fn a_new_handle_goes_on_with_a_thread_that_still_stores() {
+    let backend = MemoryBackend::new();
+    let (told, batches) = unbounded();
+    let (let_go, go) = bounded(0);
+    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), told, go: Some(go) });
+    let store = Store::of(backend.clone()).unwrap();
+    store.put(batch(&table, &versions(&table), 1, 1..2, false));
+    batches.recv().unwrap();
+    drop(store);
+    let store = Store::of(backend).unwrap();
+    let timeout = store.flush(Some(Duration::ZERO)).unwrap_err();
+    assert_eq!(timeout.kind(), ErrorKind::Timeout, "what the old handle left is before it");
+    drop(let_go);
+    store.drain().unwrap();
+    assert_eq!(number(&table, meta::SEQ), Some(1));
+}

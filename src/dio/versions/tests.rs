@@ -1,0 +1,327 @@
+//! Versions against a plain list of states, one for each Seq; the steps of the core and of the store interleave freely.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cache::{CacheBackend, CacheBatch, MemoryBackend};
+use crate::record;
+
+type State = BTreeMap<String, i64>;
+
+struct Change {
+    row: RowNo,
+    id: Arc<str>,
+    before: Option<StoredRow>,
+    after: Option<StoredRow>,
+}
+
+/// A core of one thread, and a store that takes a step when it is told to.
+struct Bench {
+    versions: Arc<Versions>,
+    table: Arc<dyn CacheTable>,
+    seq: Seq,
+    next_row: u64,
+    open: Vec<Change>,
+    renamed: Vec<Arc<str>>,
+    unsuperseded: Option<(Seq, Vec<Replaced>)>,
+    unstored: VecDeque<(Seq, CacheBatch)>,
+    /// What every published Seq showed.
+    states: BTreeMap<Seq, State>,
+    pins: Vec<Pin>,
+}
+
+impl Bench {
+    fn new(budget: usize) -> Self {
+        let table = MemoryBackend::new().open_table("t").unwrap();
+        Bench {
+            versions: Arc::new(Versions::new(table.clone(), Seq(0), budget, Doorbell::new())),
+            table,
+            seq: Seq(0),
+            next_row: 1,
+            open: Vec::new(),
+            renamed: Vec::new(),
+            unsuperseded: None,
+            unstored: VecDeque::new(),
+            states: BTreeMap::from([(Seq(0), State::new())]),
+            pins: Vec::new(),
+        }
+    }
+
+    fn newest(&self, id: &str) -> Option<(RowNo, StoredRow)> {
+        let row = self.versions.lookup_newest(id).unwrap()?;
+        self.versions.row_newest(row).unwrap().map(|stored| (row, stored))
+    }
+
+    fn touch(&mut self, row: RowNo, id: Arc<str>, before: Option<StoredRow>, after: Option<StoredRow>) {
+        match self.open.iter_mut().find(|change| change.row == row) {
+            Some(change) => change.after = after,
+            None => self.open.push(Change { row, id, before, after }),
+        }
+    }
+
+    fn put(&mut self, id: &str, value: i64) {
+        let seq = self.seq.next();
+        let id: Arc<str> = Arc::from(id);
+        let mut stored = StoredRow::encode(&id, &record! { "value" => value }, 0);
+        stored.set_seq(seq);
+        let (row, before) = match self.newest(&id) {
+            Some((row, before)) => (row, Some(before)),
+            None => {
+                let row = RowNo(self.next_row);
+                self.next_row += 1;
+                if self.versions.name(&id, seq, None, Some(row)) {
+                    self.renamed.push(id.clone());
+                }
+                (row, None)
+            }
+        };
+        self.versions.put(row, seq, before.as_ref(), Some(stored.clone()));
+        self.touch(row, id, before, Some(stored));
+    }
+
+    fn delete(&mut self, id: &str) {
+        let seq = self.seq.next();
+        let Some((row, before)) = self.newest(id) else { return };
+        let id: Arc<str> = Arc::from(id);
+        self.versions.put(row, seq, Some(&before), None);
+        self.versions.name(&id, seq, Some(row), None);
+        self.renamed.push(id.clone());
+        self.touch(row, id, Some(before), None);
+    }
+
+    /// Publishes what is open; what it replaced is let go of by a later [`supersede`](Self::supersede).
+    fn publish(&mut self) {
+        self.supersede();
+        let seq = self.seq.next();
+        let mut batch = CacheBatch::default();
+        let mut state = self.states[&self.seq].clone();
+        let mut replaced: Vec<Replaced> = self.renamed.drain(..).map(Replaced::Id).collect();
+        for change in self.open.drain(..) {
+            if let (Some(before), Some(after)) = (&change.before, &change.after)
+                && before.same_content(after)
+            {
+                self.versions.unput(change.row, seq);
+                continue;
+            }
+            if let Some(before) = &change.before {
+                replaced.push(Replaced::Row { row: change.row, from: before.seq(), size: before.size() });
+            }
+            match &change.after {
+                Some(after) => {
+                    batch.put(change.row, change.id.clone(), after.as_bytes());
+                    state.insert(change.id.to_string(), value_of(after));
+                }
+                None => {
+                    batch.delete(change.row, change.id.clone());
+                    // It may have been put again, under another row number, and then stands further down.
+                    state.remove(&*change.id);
+                }
+            }
+        }
+        self.seq = seq;
+        self.states.insert(seq, state);
+        self.versions.publish(seq);
+        self.unstored.push_back((seq, batch));
+        self.unsuperseded = Some((seq, replaced));
+    }
+
+    fn supersede(&mut self) {
+        if let Some((seq, replaced)) = self.unsuperseded.take() {
+            self.versions.supersede(seq, replaced);
+        }
+    }
+
+    fn store_one(&mut self) {
+        let Some((seq, batch)) = self.unstored.pop_front() else { return };
+        self.table.apply(&batch).unwrap();
+        for op in &batch.ops {
+            let deleted = matches!(op, crate::cache::CacheOp::Delete { .. });
+            self.versions.stored(op.row(), seq, op.id(), deleted);
+        }
+    }
+
+    /// What a pin sees equals the state of its Seq, by every way of reading.
+    fn check(&self, pin: &Pin) {
+        let expected = &self.states[&pin.seq()];
+        let mut seen = State::new();
+        let mut rows = Vec::new();
+        let scanned = self.versions.scan(pin, &mut |row, stored| {
+            assert!(seen.insert(stored.id().to_owned(), value_of(stored)).is_none(), "{} came twice", stored.id());
+            rows.push((row, stored.clone()));
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = scanned {
+            assert_eq!(error.kind(), ErrorKind::Expired);
+            assert!(pin.is_expired());
+            return;
+        }
+        assert_eq!(&seen, expected, "a scan at {:?}", pin.seq());
+        for (row, stored) in rows {
+            match self.versions.row_exact(row, stored.seq()).unwrap() {
+                RowRead::Found(found) => assert!(found.same_content(&stored)),
+                other => panic!("{other:?} for a row that a pin covers"),
+            }
+        }
+        for id in IDS {
+            let found = match self.versions.find_as_of(id, pin.seq()).unwrap() {
+                RowRead::Found(stored) => Some(value_of(&stored)),
+                // No version of a row that came later was ever there to be kept.
+                RowRead::Absent | RowRead::Expired => None,
+            };
+            assert_eq!(found, expected.get(id).copied(), "{id} at {:?}", pin.seq());
+        }
+    }
+
+    fn check_all(&self) {
+        for pin in &self.pins {
+            self.check(pin);
+        }
+        self.check(&self.versions.pin());
+    }
+
+    /// Everything is let go and stored: memory must be empty.
+    fn wind_up(&mut self) {
+        self.publish();
+        self.supersede();
+        while !self.unstored.is_empty() {
+            self.store_one();
+        }
+        self.check_all();
+        self.pins.clear();
+        self.versions.collect();
+        assert_eq!(self.versions.stats(), VersionStats::default());
+        assert_eq!(self.versions.ids_in_memory.load(Ordering::Relaxed), 0, "ids kept for ever");
+        let chains = self.versions.rows.iter().map(|shard| shard.lock().len()).sum::<usize>();
+        let names = self.versions.ids.iter().map(|shard| shard.lock().len()).sum::<usize>();
+        assert_eq!((chains, names), (0, 0));
+        self.check_all();
+    }
+}
+
+fn value_of(row: &StoredRow) -> i64 {
+    row.fields().get("value").and_then(|value| value.as_i64()).unwrap()
+}
+
+const IDS: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(usize, i64),
+    Delete(usize),
+    Publish,
+    Supersede,
+    Store,
+    Pin,
+    Unpin(usize),
+    Collect,
+    Check,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..IDS.len(), 0..3_i64).prop_map(|(id, value)| Step::Put(id, value)),
+        3 => (0..IDS.len()).prop_map(Step::Delete),
+        4 => Just(Step::Publish),
+        2 => Just(Step::Supersede),
+        4 => Just(Step::Store),
+        2 => Just(Step::Pin),
+        2 => (0..8_usize).prop_map(Step::Unpin),
+        1 => Just(Step::Collect),
+        2 => Just(Step::Check),
+    ]
+}
+
+fn run(budget: usize, steps: Vec<Step>) {
+    let mut bench = Bench::new(budget);
+    for step in steps {
+        match step {
+            Step::Put(id, value) => bench.put(IDS[id], value),
+            Step::Delete(id) => bench.delete(IDS[id]),
+            Step::Publish => bench.publish(),
+            Step::Supersede => bench.supersede(),
+            Step::Store => bench.store_one(),
+            Step::Pin => bench.pins.push(bench.versions.pin()),
+            Step::Unpin(at) if at < bench.pins.len() => drop(bench.pins.swap_remove(at)),
+            Step::Unpin(_) => {}
+            Step::Collect => bench.versions.collect(),
+            Step::Check => bench.check_all(),
+        }
+    }
+    bench.wind_up();
+}
+
+proptest! {
+    #[test]
+    fn every_pin_sees_the_state_of_its_seq_and_nothing_stays_behind(steps in prop::collection::vec(step(), 0..120)) {
+        run(1 << 20, steps);
+    }
+
+    #[test]
+    fn beyond_the_budget_a_pin_expires_and_never_sees_another_state(
+        budget in 0..1_500_usize,
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
+        run(budget, steps);
+    }
+}
+
+#[test]
+fn a_pinned_version_survives_its_overwriting_on_the_disk() {
+    let mut bench = Bench::new(1 << 20);
+    bench.put("a", 1);
+    bench.publish();
+    bench.store_one();
+    let pin = bench.versions.pin();
+    bench.put("a", 2);
+    bench.publish();
+    bench.supersede();
+    bench.store_one();
+    bench.check(&pin);
+    bench.check(&bench.versions.pin());
+    assert!(bench.versions.stats().retained_bytes > 0);
+    drop(pin);
+    bench.wind_up();
+}
+
+#[test]
+fn the_oldest_pin_expires_when_the_budget_is_full() {
+    let mut bench = Bench::new(400);
+    bench.put("a", 0);
+    bench.publish();
+    let oldest = bench.versions.pin();
+    bench.put("a", 1);
+    bench.publish();
+    let newer = bench.versions.pin();
+    for value in 2..6 {
+        bench.put("a", value);
+        bench.put("b", value);
+        bench.publish();
+        bench.supersede();
+        bench.store_one();
+    }
+    assert!(!oldest.is_expired(), "one version each is within the budget");
+    bench.pins.push(bench.versions.pin());
+    bench.put("a", 6);
+    bench.put("b", 6);
+    bench.publish();
+    bench.supersede();
+    assert!(oldest.is_expired() && !bench.pins[0].is_expired());
+    assert!(bench.versions.stats().retained_bytes <= 400);
+    bench.check(&newer);
+    drop((oldest, newer));
+    bench.wind_up();
+}
+
+#[test]
+fn a_row_that_came_back_to_its_stored_content_leaves_memory() {
+    let mut bench = Bench::new(1 << 20);
+    bench.put("a", 1);
+    bench.publish();
+    bench.put("a", 2);
+    // The store is done with the first version while the second, which comes to nothing, is open.
+    bench.store_one();
+    bench.put("a", 1);
+    bench.wind_up();
+}
