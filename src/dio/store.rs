@@ -14,6 +14,7 @@
 //! Not here: the read side (`versions`), the journal.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ struct Queue {
 
 struct Shared {
     backend: Arc<dyn CacheBackend>,
+    /// The backend's directory: two backends on one directory are one cache.
+    location: Option<PathBuf>,
     queue: Mutex<Queue>,
     wake: Condvar,
     progress: Condvar,
@@ -96,9 +99,10 @@ pub(crate) struct Store {
 static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
 
 impl Store {
-    /// The store of this backend: the one at work already, or a new one.
+    /// The store of this backend, or of another one on the same directory: the one at work already, or a new one.
     pub(crate) fn of(backend: Arc<dyn CacheBackend>) -> Result<Arc<Store>> {
-        let label = match backend.location() {
+        let location = backend.location();
+        let label = match &location {
             Some(path) => {
                 path.file_name().map_or_else(|| "cache".to_owned(), |name| name.to_string_lossy().into_owned())
             }
@@ -106,12 +110,16 @@ impl Store {
         };
         let mut stores = STORES.lock();
         stores.retain(|store| store.strong_count() > 0);
-        let same = |store: &Arc<Store>| std::ptr::addr_eq(Arc::as_ptr(&store.shared.backend), Arc::as_ptr(&backend));
+        let same = |store: &Arc<Store>| {
+            std::ptr::addr_eq(Arc::as_ptr(&store.shared.backend), Arc::as_ptr(&backend))
+                || (location.is_some() && store.shared.location == location)
+        };
         if let Some(store) = stores.iter().filter_map(Weak::upgrade).find(same) {
             return Ok(store);
         }
         let shared = Arc::new(Shared {
             backend,
+            location,
             queue: Mutex::default(),
             wake: Condvar::new(),
             progress: Condvar::new(),
