@@ -541,7 +541,8 @@ impl DioInner {
 
     /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it.
     pub(crate) fn take_first_copy_to_wait_for(&self) -> Option<Arc<Flight>> {
-        self.first_copy.lock().clone().filter(|_| !self.board.is_complete())
+        // Complete rows are there a moment before the copy has ended; who went on then would have a refresh join it.
+        self.first_copy.lock().clone().filter(|copy| !copy.has_ended() || !self.board.is_complete())
     }
 
     /// Sends changes to the core and returns when they are visible.

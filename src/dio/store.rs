@@ -14,6 +14,7 @@
 //! Not here: the read side (`versions`), the journal.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ struct Queue {
 
 struct Shared {
     backend: Arc<dyn CacheBackend>,
+    /// The backend's directory: two backends on one directory are one cache.
+    location: Option<PathBuf>,
     queue: Mutex<Queue>,
     wake: Condvar,
     progress: Condvar,
@@ -111,9 +114,10 @@ struct AtWork {
 static STORES: Mutex<Vec<AtWork>> = Mutex::new(Vec::new());
 
 impl Store {
-    /// The store of this backend: the one at work already, or a new one.
+    /// The store of this backend, or of another one on the same directory: the one at work already, or a new one.
     pub(crate) fn of(backend: Arc<dyn CacheBackend>) -> Result<Arc<Store>> {
-        let label = match backend.location() {
+        let location = backend.location();
+        let label = match &location {
             Some(path) => {
                 path.file_name().map_or_else(|| "cache".to_owned(), |name| name.to_string_lossy().into_owned())
             }
@@ -123,7 +127,8 @@ impl Store {
         stores.retain(|at_work| at_work.shared.strong_count() > 0);
         for at_work in stores.iter_mut() {
             let Some(shared) = at_work.shared.upgrade() else { continue };
-            if !std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend)) {
+            let same_backend = std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend));
+            if !same_backend && (location.is_none() || shared.location != location) {
                 continue;
             }
             if let Some(store) = at_work.store.upgrade() {
@@ -142,6 +147,7 @@ impl Store {
         }
         let shared = Arc::new(Shared {
             backend,
+            location,
             queue: Mutex::default(),
             wake: Condvar::new(),
             progress: Condvar::new(),
