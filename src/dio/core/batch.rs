@@ -24,6 +24,8 @@ pub(crate) struct OpenBatch {
     /// For each touched row the cause of its own event; `None` when an event for all covers it.
     causes: Vec<Option<Cause>>,
     by_row: RowMap<usize>,
+    /// Rows that came and went within the batch, with their ids: nobody saw them, but memory has versions of them.
+    vanished: Vec<(RowNo, Arc<str>)>,
     /// Ids whose meaning changed.
     renamed: Vec<Arc<str>>,
     /// The cause of the one `Invalidated` that covers the rows without an event of their own.
@@ -43,6 +45,7 @@ impl OpenBatch {
             touched: Vec::new(),
             causes: Vec::new(),
             by_row: RowMap::default(),
+            vanished: Vec::new(),
             renamed: Vec::new(),
             once: None,
             force: false,
@@ -203,6 +206,9 @@ impl Core {
         self.to.versions.name(&id, seq, Some(row_no), None);
         self.protection.note(id.clone(), seq);
         let batch = self.batch();
+        if batch.by_row.get(&row_no).is_some_and(|position| batch.touched[*position].before.is_none()) {
+            batch.vanished.push((row_no, id.clone()));
+        }
         batch.touch(row_no, Some(before), None, cause);
         batch.renamed.push(id);
     }
@@ -268,7 +274,7 @@ impl Core {
         }
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
-        let visible = !touched.is_empty() || batch.force || state_changed;
+        let visible = !touched.is_empty() || !batch.vanished.is_empty() || batch.force || state_changed;
 
         if visible {
             self.seq = seq;
@@ -327,17 +333,20 @@ impl Core {
         let versions = &self.to.versions;
         let mut kept = Vec::with_capacity(causes.len());
         touched.retain(|touched| {
-            let same = match (&touched.before, &touched.after) {
-                (Some(before), Some(after)) => before.status() == after.status() && before.same_content(after),
-                _ => false,
+            let keep = match (&touched.before, &touched.after) {
+                (Some(before), Some(after)) if before.status() == after.status() && before.same_content(after) => {
+                    versions.unput(touched.row, seq);
+                    false
+                }
+                // Among the vanished.
+                (None, None) => false,
+                _ => true,
             };
-            if same {
-                versions.unput(touched.row, seq);
-            } else {
+            if keep {
                 kept.push(causes[position]);
             }
             position += 1;
-            !same
+            keep
         });
         std::mem::swap(&mut causes, &mut kept);
         (touched, causes)
@@ -345,12 +354,14 @@ impl Core {
 
     fn store(&self, touched: &[Touched], batch: &OpenBatch, seq: Seq) {
         let Ok(table) = self.to.versions.table() else { return };
+        let vanished = batch.vanished.iter().map(|(row, id)| CacheOp::Delete { row: *row, id: id.clone() });
         let ops = touched
             .iter()
             .map(|touched| match &touched.after {
                 Some(row) => CacheOp::Put { row: touched.row, id: Arc::from(row.id()), bytes: row.bytes() },
                 None => CacheOp::Delete { row: touched.row, id: Arc::from(touched.id()) },
             })
+            .chain(vanished)
             .collect();
         let mut table_meta =
             vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
@@ -395,6 +406,9 @@ impl Core {
                 }
             }
         }
+        // A row that was deleted and came again, or that became stale too, moves its views once all the same.
+        moved.sort_unstable_by_key(|slot| Arc::as_ptr(slot).addr());
+        moved.dedup_by(|a, b| Arc::ptr_eq(a, b));
         moved
     }
 
