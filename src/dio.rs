@@ -470,12 +470,14 @@ impl Dio {
     }
 }
 
-/// Reads at the newest published Seq; a read that was overtaken by the next batch is repeated.
-pub(crate) fn at_newest(versions: &Versions, read: impl Fn(Seq) -> Result<RowRead>) -> Result<RowRead> {
+/// Reads at the newest published Seq. A read that was overtaken by the next batch is repeated: without a pin, memory may
+/// have let go of what it was to find, and the cache may still tell something older.
+pub(crate) fn at_newest<T>(versions: &Versions, read: impl Fn(Seq) -> Result<T>) -> Result<T> {
     loop {
-        match read(versions.published())? {
-            RowRead::Expired => {}
-            answer => return Ok(answer),
+        let seq = versions.published();
+        let answer = read(seq)?;
+        if versions.published() == seq {
+            return Ok(answer);
         }
     }
 }
@@ -618,11 +620,13 @@ impl DioInner {
 
     fn find_now(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
         let versions = &self.reader.versions;
-        let Some(row_no) = versions.lookup_as_of(id, versions.published())? else { return Ok(None) };
-        match at_newest(versions, |seq| versions.row_as_of(row_no, seq))? {
-            RowRead::Found(stored) => Ok(Some((row_no, stored))),
-            RowRead::Absent | RowRead::Expired => Ok(None),
-        }
+        at_newest(versions, |seq| {
+            let Some(row_no) = versions.lookup_as_of(id, seq)? else { return Ok(None) };
+            match versions.row_as_of(row_no, seq)? {
+                RowRead::Found(stored) => Ok(Some((row_no, stored))),
+                RowRead::Absent | RowRead::Expired => Ok(None),
+            }
+        })
     }
 
     /// Asks for a refresh without waiting for it.
