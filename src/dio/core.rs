@@ -341,11 +341,17 @@ impl Core {
             Some(row) => Ok(self.to.versions.row_newest(row)?.map(|stored| (row, stored))),
             None => Ok(None),
         });
-        // A row handed in by the caller stays until the cache has something to say about it.
+        // A row handed in by the caller stays until the cache has something to say about it. What has changed since the
+        // caller read the row for itself is told, or nobody would look again.
+        let mut moved = false;
         if !given || matches!(found, Ok(Some(_))) {
-            slot.show(found, self.seq);
+            moved = slot.show(found, self.seq);
+            moved |= slot.set_stale(self.stale_upto);
         }
-        self.records.entry(slot.id.clone()).or_default().push(slot);
+        self.records.entry(slot.id.clone()).or_default().push(slot.clone());
+        if moved {
+            slot.advance();
+        }
     }
 
     fn stale_copy(row: &StoredRow) -> StoredRow {
