@@ -471,12 +471,14 @@ impl Dio {
     }
 }
 
-/// Reads at the newest published Seq; a read that was overtaken by the next batch is repeated.
-pub(crate) fn at_newest(versions: &Versions, read: impl Fn(Seq) -> Result<RowRead>) -> Result<RowRead> {
+/// Reads at the newest published Seq, pinned meanwhile: without a pin, memory may let go of what the read is to find while
+/// the cache still tells something older. A read that lost its pin to the budget is repeated.
+pub(crate) fn at_newest<T>(versions: &Arc<Versions>, read: impl Fn(Seq) -> Result<T>) -> Result<T> {
     loop {
-        match read(versions.published())? {
-            RowRead::Expired => {}
-            answer => return Ok(answer),
+        let pin = versions.pin();
+        let answer = read(pin.seq())?;
+        if !pin.is_expired() {
+            return Ok(answer);
         }
     }
 }
@@ -620,11 +622,13 @@ impl DioInner {
 
     fn find_now(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
         let versions = &self.reader.versions;
-        let Some(row_no) = versions.lookup_as_of(id, versions.published())? else { return Ok(None) };
-        match at_newest(versions, |seq| versions.row_as_of(row_no, seq))? {
-            RowRead::Found(stored) => Ok(Some((row_no, stored))),
-            RowRead::Absent | RowRead::Expired => Ok(None),
-        }
+        at_newest(versions, |seq| {
+            let Some(row_no) = versions.lookup_as_of(id, seq)? else { return Ok(None) };
+            match versions.row_as_of(row_no, seq)? {
+                RowRead::Found(stored) => Ok(Some((row_no, stored))),
+                RowRead::Absent | RowRead::Expired => Ok(None),
+            }
+        })
     }
 
     /// Asks for a refresh without waiting for it.

@@ -336,20 +336,15 @@ impl TableSnapshot {
     pub fn position_of(&self, id: &str) -> Result<Option<usize>> {
         let Inner { root, pin, reader } = &*self.0;
         let Some(row_no) = reader.versions.lookup_as_of(id, pin.seq())? else { return Ok(None) };
-        match reader.versions.row_as_of(row_no, pin.seq())? {
-            RowRead::Found(stored) => {
-                let entry = root.query.entry(row_no, &stored, &mut Vec::new());
-                match root.tree.find(&entry) {
-                    Ok(position) => Ok(Some(position)),
-                    // Without its pin's versions this may be another one than the entry's.
-                    Err(_) if pin.is_expired() => Ok(root.tree.iter().position(|entry| entry.row == row_no)),
-                    Err(_) => Ok(None),
-                }
-            }
-            RowRead::Absent => Ok(None),
-            // The old content is gone, and with it the old sort key; the order is still there.
-            RowRead::Expired => Ok(root.tree.iter().position(|entry| entry.row == row_no)),
-        }
+        let found = match reader.versions.row_as_of(row_no, pin.seq())? {
+            RowRead::Found(stored) => root.tree.find(&root.query.entry(row_no, &stored, &mut Vec::new())).ok(),
+            RowRead::Absent | RowRead::Expired => None,
+        };
+        Ok(match found {
+            // The content may be gone, and with it the sort key; or the cache told an older one. The order is still there.
+            None if pin.is_expired() => root.tree.iter().position(|entry| entry.row == row_no),
+            found => found,
+        })
     }
 
     /// The Seq at which it is frozen.

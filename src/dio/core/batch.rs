@@ -466,6 +466,9 @@ impl Core {
                 }
             }
         }
+        // A row that was deleted and came again, or that became stale too, moves its views once all the same.
+        moved.sort_unstable_by_key(|slot| Arc::as_ptr(slot).addr());
+        moved.dedup_by(|a, b| Arc::ptr_eq(a, b));
         moved
     }
 
