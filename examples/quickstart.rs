@@ -49,12 +49,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rows = thousands(status.rows);
     if status.warm_start {
         let refreshed = status.last_refresh.map_or("never".to_owned(), |at| ago(at, &clock));
-        println!("   Warm start: {rows} rows came from the cache and were shown after {shown_after}; the file is read");
-        println!("   behind them. Last refreshed: {refreshed}.");
-        let before = texas.snapshot();
+        println!(
+            "   Warm start: {rows} rows came from the cache and were shown after {shown_after}, without waiting for"
+        );
+        println!("   the file, which is read again behind them. Last refreshed: {refreshed}.");
         airports.refresh()?;
-        println!("   What that changed in the view of step 2:");
-        print_changes(&before, &texas.changes_since(before.generation()));
+        println!("   Now it is read: the rows are those of the file again.");
     } else {
         println!("   Cold start: the cache was empty, so the file's {rows} rows were copied first; shown after");
         println!("   {shown_after}. The next run starts from the cache.");
