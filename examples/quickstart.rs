@@ -38,6 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let clock = Clock::system();
 
+    let home = directory.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&directory);
+    println!("Its files are in {}: airports.csv, a copy to edit, and the cache.", home.display());
+
     step(1, "Open airports.csv through a cache on disk");
     let begin = clock.now();
     let lens = Lens::new().cache_at(directory.join("cache")).build()?;
@@ -54,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         println!("   the file, which is read again behind them. Last refreshed: {refreshed}.");
         airports.refresh()?;
-        println!("   Now it is read: the rows are those of the file again.");
+        println!("   It has been read now: the rows are as the file has them.");
     } else {
         println!("   Cold start: the cache was empty, so the file's {rows} rows were copied first; shown after");
         println!("   {shown_after}. The next run starts from the cache.");
@@ -89,7 +92,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     step(5, "Close");
     let report = lens.close(Duration::from_secs(10))?;
     println!("   Delivered writes: {}, failed: {}. The cache is on disk.", report.delivered, report.failed);
-    println!("   Run it again to see it start from there, or with `-- --fresh` to start over.");
+    println!("   Run it again to see it start from there (edit the file in between if you like), or with");
+    println!("   `-- --fresh` to start over.");
     Ok(())
 }
 
