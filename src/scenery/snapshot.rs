@@ -87,8 +87,8 @@ pub(crate) struct RootSlot {
 
 /// Roots kept for `changes_since`, the newest included.
 const RECENT_ROOTS: usize = 256;
-/// Entries that the kept roots may differ by: each costs a path of the tree, some 2 KiB.
-const RECENT_CHANGES: usize = 2_048;
+/// Entries that the kept roots may differ by: each costs a part of the tree, 2 KiB at the most.
+const RECENT_CHANGES: usize = 8_192;
 
 impl RootSlot {
     pub(crate) fn new(first: Root) -> Self {
