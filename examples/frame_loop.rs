@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, tick};
+use diorama::TableSnapshot;
 use diorama::clock::Clock;
 use diorama::prelude::*;
 use flate2::read::GzDecoder;
@@ -34,7 +35,7 @@ struct Tally {
     skipped: u64,
     rows: usize,
     lists: u64,
-    listed: u64,
+    listed: usize,
     resets: u64,
 }
 
@@ -68,7 +69,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let changed = changed.map_err(|_| "the feed panicked")??;
     report(&tally, seconds);
     println!("  changes    {changed} rows changed by the feed meanwhile");
-    println!("  count      {} flights an hour late at first, {} now", late_before, late.int().unwrap_or_default());
+    println!(
+        "  count      {} flights more than an hour late at first, {} now",
+        late_before,
+        late.int().unwrap_or_default()
+    );
 
     let closed = lens.close(Duration::from_secs(30))?;
     if !closed.is_closed() {
@@ -107,11 +112,17 @@ fn frames(clock: &Clock, board: &TableScenery, late: &ValueScenery, seconds: u64
         if painted == Some(now) {
             tally.skipped += 1;
         } else {
-            if let Some((shown, ..)) = painted {
-                note_changes(&mut tally, board, shown);
-            }
-            tally.rows += paint(board, late, top);
-            painted = Some(now);
+            // The changes come with the snapshot that they lead to: a list that takes both never misses or repeats one.
+            let snapshot = match painted {
+                Some((shown, ..)) => {
+                    let set = board.changes_since(shown);
+                    note_changes(&mut tally, &set.changes);
+                    set.snapshot
+                }
+                None => board.snapshot(),
+            };
+            tally.rows += paint(&snapshot, late, top);
+            painted = Some((snapshot.generation(), now.1, top));
             tally.painted += 1;
         }
         tally.costs.push(clock.now().since(begin));
@@ -119,9 +130,8 @@ fn frames(clock: &Clock, board: &TableScenery, late: &ValueScenery, seconds: u64
     tally
 }
 
-/// Paints a window of the newest snapshot.
-fn paint(board: &TableScenery, late: &ValueScenery, top: usize) -> usize {
-    let snapshot = board.snapshot();
+/// Paints a window of a snapshot, and the count above it; says how many rows it painted.
+fn paint(snapshot: &TableSnapshot, late: &ValueScenery, top: usize) -> usize {
     let mut screen = format!("{} late\n", late.int().unwrap_or_default());
     let rows = snapshot.rows(top..top + SCREEN);
     let painted = rows.len();
@@ -136,11 +146,11 @@ fn paint(board: &TableScenery, late: &ValueScenery, top: usize) -> usize {
 }
 
 /// What a list widget would do with the changes since the frame before.
-fn note_changes(tally: &mut Tally, board: &TableScenery, shown: Generation) {
-    match board.changes_since(shown).changes {
+fn note_changes(tally: &mut Tally, changes: &Changes) {
+    match changes {
         Changes::List(changes) => {
             tally.lists += 1;
-            tally.listed += changes.len() as u64;
+            tally.listed += changes.len();
         }
         _ => tally.resets += 1,
     }
