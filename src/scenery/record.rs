@@ -177,3 +177,6 @@ impl Scenery for RecordScenery {
         &self.0.slot.signal
     }
 }
+
+#[cfg(test)]
+mod tests;
