@@ -1,3 +1,8 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a thread of the application that hangs must fail the test; a scope would wait for it"
+)]
+
 use std::sync::mpsc;
 
 use super::*;
