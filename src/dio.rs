@@ -36,7 +36,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::lens::{Lens, LensInner};
+use crate::lens::{Lens, LensInner, WeakLens};
 use crate::scenery::record::{RecordScenery, RecordSlot};
 use crate::scenery::signal::{Dropped, Signal};
 use crate::scenery::snapshot::RowReader;
@@ -66,6 +66,9 @@ use refresh::{Flight, Refresher};
 use store::Store;
 use ticket::TicketSender;
 use versions::{RowRead, Versions};
+
+/// When a change that the source itself tells of was read: only a pending write is newer.
+const JUST_NOW: Seq = Seq(u64::MAX);
 
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
@@ -110,12 +113,20 @@ struct Handle {
     inner: Arc<DioInner>,
     /// The Lens lives as long as its Dios.
     lens: Lens,
+    /// Whether its drop closes the Dio.
+    closes: bool,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let timeout = if on_own_thread() { Duration::ZERO } else { self.lens.defaults().drop_timeout };
-        self.inner.close_on_drop(timeout);
+        if !self.closes {
+            return;
+        }
+        if on_own_thread() {
+            self.inner.close_behind(&self.lens);
+        } else {
+            self.inner.close_on_drop(self.lens.defaults().drop_timeout);
+        }
     }
 }
 
@@ -124,11 +135,22 @@ impl Drop for Handle {
 pub(crate) struct WeakDio {
     handle: Weak<Handle>,
     inner: Weak<DioInner>,
+    lens: WeakLens,
 }
 
 impl WeakDio {
     pub(crate) fn upgrade(&self) -> Option<Dio> {
         self.handle.upgrade().filter(|handle| handle.inner.is_open()).map(|handle| Dio { handle })
+    }
+
+    /// A handle for a callback that runs while the Dio is being closed, too; dropping that one closes nothing.
+    fn upgrade_or_revive(&self) -> Option<Dio> {
+        if let Some(handle) = self.handle.upgrade() {
+            return Some(Dio { handle });
+        }
+        // The last handle is being dropped, and waits for what is still to be delivered.
+        let (inner, lens) = (self.inner.upgrade()?, self.lens.upgrade()?);
+        Some(Dio { handle: Arc::new(Handle { inner, lens, closes: false }) })
     }
 
     pub(crate) fn inner(&self) -> Option<Arc<DioInner>> {
@@ -186,7 +208,11 @@ impl Dio {
     }
 
     pub(crate) fn downgrade(&self) -> WeakDio {
-        WeakDio { handle: Arc::downgrade(&self.handle), inner: Arc::downgrade(self.inner()) }
+        WeakDio {
+            handle: Arc::downgrade(&self.handle),
+            inner: Arc::downgrade(self.inner()),
+            lens: self.handle.lens.downgrade(),
+        }
     }
 
     // ---- what it is made of ------------------------------------------------------------------------------------
@@ -385,7 +411,7 @@ impl Dio {
             ChangeEvent::Inserted { id, record: Some(record) } | ChangeEvent::Updated { id, record: Some(record) } => {
                 cache_handle::check_id(&id)?;
                 let row = StoredRow::encode(&id, &record, inner.clock().wall_ms());
-                inner.change(vec![RowChange::Put(row)], Cause::Outside, Announce::EachRow, Some(self.seq())).map(drop)
+                inner.change(vec![RowChange::Put(row)], Cause::Outside, Announce::EachRow, Some(JUST_NOW)).map(drop)
             }
             ChangeEvent::Inserted { id, record: None } | ChangeEvent::Updated { id, record: None } => {
                 inner.reload(&Arc::from(id));
@@ -393,7 +419,7 @@ impl Dio {
             }
             ChangeEvent::Deleted { id } => {
                 let change = vec![RowChange::Delete(Arc::from(id))];
-                inner.change(change, Cause::Outside, Announce::EachRow, Some(self.seq())).map(drop)
+                inner.change(change, Cause::Outside, Announce::EachRow, Some(JUST_NOW)).map(drop)
             }
             ChangeEvent::Invalidated => {
                 self.invalidate_all();
@@ -471,9 +497,14 @@ impl Dio {
     }
 }
 
-/// Reads at the newest published Seq, pinned meanwhile: without a pin, memory may let go of what the read is to find while
-/// the cache still tells something older. A read that lost its pin to the budget is repeated.
+/// Reads at the newest published Seq. Without a pin, what a later batch replaced may be gone from memory in the middle of
+/// the read, and the cache may still hold something older: such a read is repeated, under a pin.
 pub(crate) fn at_newest<T>(versions: &Arc<Versions>, read: impl Fn(Seq) -> Result<T>) -> Result<T> {
+    let seq = versions.published();
+    let answer = read(seq)?;
+    if versions.published() == seq {
+        return Ok(answer);
+    }
     loop {
         let pin = versions.pin();
         let answer = read(pin.seq())?;
@@ -538,7 +569,7 @@ impl DioInner {
     }
 
     pub(crate) fn begin_read(&self) -> ReadToken {
-        self.board.begin_read(self.published())
+        self.board.begin_read(|| self.published())
     }
 
     /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it.
@@ -556,6 +587,7 @@ impl DioInner {
         began: Option<Seq>,
     ) -> Result<Seq> {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
+        self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
         let (sender, receiver) = reply();
         let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply: Some(sender) };
         self.send(Message::Apply(apply))?;
@@ -579,6 +611,7 @@ impl DioInner {
         } else {
             let changes = self.callback_changes_of(&batch);
             may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
+            self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
             self.send_bulk(Message::Apply(Apply {
@@ -661,4 +694,33 @@ impl DioInner {
             self.close_until(deadline_after(timeout));
         }
     }
+
+    /// The last handle is dropped on one of the library's own threads, for which nobody may wait: a thread of its own does
+    /// the closing.
+    fn close_behind(self: &Arc<Self>, lens: &Lens) {
+        if !self.is_open() {
+            return;
+        }
+        let (dio, lens) = (self.clone(), lens.clone());
+        let close = move || dio.close_on_drop(lens.defaults().drop_timeout);
+        match crate::sync::spawn(format!("{}:close", self.name), Rank::above_all(), close) {
+            Ok(worker) => self.workers.lock().push(Arc::new(worker)),
+            Err(error) => {
+                tracing::warn!(table = %self.name, %error, "a Dio is closed without delivering what waits");
+                self.close_on_drop(Duration::ZERO);
+            }
+        }
+    }
+
+    /// Asks for a refresh that begins from now on. A refresh that invalidates what it has just read is not repeated.
+    pub(crate) fn refresh_anew(&self) {
+        // A closed Dio reads nothing again.
+        let _ = match may_wait_for(Rank::new(self.level, Role::Refresh), "a refresh") {
+            Ok(()) => self.refresher.refresh_anew(),
+            Err(_) => self.request_refresh(),
+        };
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@ mod defaults;
 mod pool;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -20,7 +20,7 @@ use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
 use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
-use crate::sync::{Deadline, HookRunner, Rank, Role, deadline_after, may_wait_for};
+use crate::sync::{Deadline, HookRunner, Rank, Role, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
 
@@ -97,6 +97,8 @@ impl LensInner {
         self.closed.store(true, Ordering::Release);
         self.build_pool.hang_up();
         self.load_pool.hang_up();
+        // Whoever has looked at `closed` just before is asleep once the lock can be had.
+        drop(self.seats.lock());
         self.seat_freed.notify_all();
     }
 }
@@ -134,6 +136,16 @@ impl Drop for Handle {
 #[derive(Clone)]
 pub struct Lens {
     handle: Arc<Handle>,
+}
+
+/// A handle that doesn't keep its Lens open.
+#[derive(Clone, Default)]
+pub(crate) struct WeakLens(Weak<Handle>);
+
+impl WeakLens {
+    pub(crate) fn upgrade(&self) -> Option<Lens> {
+        self.0.upgrade().map(|handle| Lens { handle })
+    }
 }
 
 impl std::fmt::Debug for Lens {
@@ -179,6 +191,10 @@ impl Lens {
 
     pub(crate) fn inner(&self) -> &Arc<LensInner> {
         &self.handle.inner
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakLens {
+        WeakLens(Arc::downgrade(&self.handle))
     }
 
     /// The name that begins the names of the Lens's threads.
@@ -258,7 +274,8 @@ impl Lens {
         }
         seats.insert(table.to_owned(), Seat::Starting);
         drop(seats);
-        let made = DioInner::make(self, table, vista);
+        // The source's own code runs in it, and the seat must not stay taken.
+        let made = catch_user("the source", || DioInner::make(self, table, vista)).and_then(|made| made);
         let mut seats = inner.seats.lock();
         match &made {
             Ok(dio) => seats.insert(table.to_owned(), Seat::Here { dio: dio.downgrade(), source }),
@@ -277,13 +294,23 @@ impl Lens {
     pub fn forget(&self, table: &str) -> Result<()> {
         let inner = &self.handle.inner;
         let name = |error: Error| error.with("table", table);
-        if inner.seats.lock().contains_key(table) {
+        let store = inner.store()?;
+        let mut seats = inner.seats.lock();
+        if seats.contains_key(table) {
             return Err(name(Error::new(ErrorKind::Conflict, "a Dio of this table is open; close it first")));
         }
-        let store = inner.store()?;
+        store.claim(table, inner.id, "forget")?;
+        // Nobody makes a Dio of it meanwhile.
+        seats.insert(table.to_owned(), Seat::Starting);
+        drop(seats);
         // Nothing of the table may still be on its way to the disk.
-        store.flush(None).map_err(name)?;
-        store.backend().forget_table(table).map_err(name)
+        let forgotten = store.flush(None).and_then(|()| {
+            catch_user("the cache backend", || store.backend().forget_table(table)).and_then(|forgotten| forgotten)
+        });
+        store.release(table);
+        inner.seats.lock().remove(table);
+        inner.seat_freed.notify_all();
+        forgotten.map_err(name)
     }
 
     /// Closes every Dio of this Lens, ends its threads and lets go of the cache. Returns within the timeout.
@@ -293,7 +320,8 @@ impl Lens {
     pub fn close(&self, timeout: Duration) -> Result<CloseReport> {
         may_wait_for(Rank::above_all(), "the closing of a Lens")?;
         let inner = &self.handle.inner;
-        let deadline = deadline_after(timeout);
+        // More than a century is for ever.
+        let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
         inner.closed.store(true, Ordering::Release);
         let dios = inner.seated(deadline);
         let mut report = CloseReport::default();
@@ -320,3 +348,6 @@ impl Lens {
         Ok(report)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,9 +170,13 @@ impl StateBoard {
         self.0.lock().rows
     }
 
-    /// Notes a read of the source that begins at `seq`, until the token is dropped.
-    pub(crate) fn begin_read(self: &Arc<Self>, seq: Seq) -> ReadToken {
-        *self.0.lock().reads.entry(seq).or_default() += 1;
+    /// Notes a read of the source that begins at the Seq published now, until the token is dropped. The core asks for the
+    /// oldest read after it has published: it sees this one, or this one sees that Seq.
+    pub(crate) fn begin_read(self: &Arc<Self>, published: impl FnOnce() -> Seq) -> ReadToken {
+        let mut inner = self.0.lock();
+        let seq = published();
+        *inner.reads.entry(seq).or_default() += 1;
+        drop(inner);
         ReadToken { board: self.clone(), began: seq }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariants: inside a callback, changes join the callback's batch, and reads see them.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -82,13 +83,15 @@ impl CacheHandle {
                 rows.clear();
             }
             rows.retain(|(id, _)| !matches!(batch.rows.get(id.as_str()), Some(None)));
-            for (id, row) in &batch.rows {
-                let Some(row) = row else { continue };
-                match rows.iter_mut().find(|(other, _)| **other == **id) {
-                    Some((_, old)) => *old = row.clone(),
-                    None => rows.push((id.to_string(), row.clone())),
+            let mut there = HashSet::new();
+            for (id, old) in &mut rows {
+                if let Some((id, Some(row))) = batch.rows.get_key_value(id.as_str()) {
+                    *old = row.clone();
+                    there.insert(id.clone());
                 }
             }
+            let new = batch.rows.iter().filter(|(id, _)| !there.contains(*id));
+            rows.extend(new.filter_map(|(id, row)| Some((id.to_string(), row.clone()?))));
         });
         Ok(rows)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::dio::core::Message;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
-use crate::sync::{Deadline, deadline_after, on_own_thread, reply};
+use crate::sync::{Deadline, Rank, Role, deadline_after, may_wait_for, reply};
 use crate::{Error, ErrorKind};
 
 /// What closing left behind.
@@ -43,6 +43,11 @@ impl CloseReport {
     }
 }
 
+/// Whether this thread may wait for the threads of any Dio: an application's, or the one that closes.
+fn may_wait() -> bool {
+    may_wait_for(Rank::new(u32::MAX / 32, Role::Writer), "the closing of a Dio").is_ok()
+}
+
 impl DioInner {
     /// Closes, or waits for whoever closes already. `None` is no limit.
     pub(crate) fn close_until(self: &Arc<Self>, deadline: Option<Deadline>) -> CloseReport {
@@ -51,7 +56,7 @@ impl DioInner {
             self.wind_down(deadline);
         }
         let mut report = CloseReport::default();
-        if !on_own_thread()
+        if may_wait()
             && let Some(deadline) = deadline
         {
             let workers = self.workers.lock().clone();
@@ -68,6 +73,8 @@ impl DioInner {
     }
 
     fn wind_down(self: &Arc<Self>, deadline: Option<Deadline>) {
+        // A writer that is being started is among the workers after this; none is started from here on.
+        drop(self.writer_started.lock());
         self.writes.close();
         self.refresher.hang_up();
         if let Some(deadline) = deadline {
@@ -75,13 +82,14 @@ impl DioInner {
         }
         let undelivered = self.writes.abandon();
         self.cancel.cancel();
+        self.refresher.give_up();
         for write in undelivered {
             let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
                 .with("table", self.name.to_string());
             self.board.write_failed(&error);
             write.ticket.reject(error);
         }
-        let wait = !on_own_thread();
+        let wait = may_wait();
         let (sender, receiver) = reply();
         let sent = self.core.send(Message::Close { reply: Some(sender) });
         if sent.is_ok() && wait {

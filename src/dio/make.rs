@@ -17,15 +17,17 @@ use crate::dio::store::Store;
 use crate::dio::versions::Versions;
 use crate::dio::writer::{self, WriteQueue};
 use crate::dio::{Dio, DioInner, EventHub, Handle, OPEN, StateBoard, WeakDio, meta};
-use crate::lens::Lens;
+use crate::lens::{Lens, LensInner};
 use crate::scenery::snapshot::RowReader;
 use crate::sync::{self, Doorbell, Rank, Role, catch_user};
 use crate::vista::{CancelToken, Vista};
 use crate::{Error, ErrorKind, Result, Seq};
 
-/// Held by every thread of a Dio; its drop is the Dio's end.
+/// Held by every thread of a Dio; its drop is the Dio's end. By then nothing else of the Dio may be left, so it holds what
+/// it needs.
 pub(crate) struct LastThread {
-    dio: Weak<DioInner>,
+    lens: Arc<LensInner>,
+    versions: Arc<Versions>,
     weak: WeakDio,
     store: Arc<Store>,
     table: Arc<str>,
@@ -34,10 +36,8 @@ pub(crate) struct LastThread {
 impl Drop for LastThread {
     fn drop(&mut self) {
         self.store.release(&self.table);
-        if let Some(dio) = self.dio.upgrade() {
-            dio.reader.versions.detach();
-            dio.lens.leave(&self.table, &self.weak);
-        }
+        self.versions.detach();
+        self.lens.leave(&self.table, &self.weak);
     }
 }
 
@@ -100,11 +100,12 @@ impl DioInner {
             next_view: AtomicU64::new(1),
             last_thread: Mutex::new(None),
         });
-        let dio = Dio { handle: Arc::new(Handle { inner: inner.clone(), lens: lens.clone() }) };
+        let dio = Dio { handle: Arc::new(Handle { inner: inner.clone(), lens: lens.clone(), closes: true }) };
         let weak = dio.downgrade();
         *inner.handle.lock() = weak.clone();
         let last = Arc::new(LastThread {
-            dio: Arc::downgrade(&inner),
+            lens: lens_inner.clone(),
+            versions: versions.clone(),
             weak: weak.clone(),
             store: store.clone(),
             table: name.clone(),

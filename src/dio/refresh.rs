@@ -64,6 +64,8 @@ enum Kind {
 struct Desk {
     inbox: Option<Sender<(Kind, Arc<Flight>)>>,
     current: Option<Arc<Flight>>,
+    /// Something was invalidated after the current flight had begun to read: another is to follow it.
+    again: bool,
 }
 
 /// Where refreshes are asked for.
@@ -77,7 +79,10 @@ impl Refresher {
     pub(crate) fn new() -> (Self, RefreshInbox) {
         // One flight is asked for at a time; the second place is for the one after the start.
         let (sender, receiver) = bounded(2);
-        (Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None }) }, RefreshInbox(receiver))
+        (
+            Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None, again: false }) },
+            RefreshInbox(receiver),
+        )
     }
 
     /// The first copy.
@@ -116,13 +121,38 @@ impl Refresher {
         Some(flight)
     }
 
+    /// Asks for a refresh that begins from now on, and waits for none.
+    pub(crate) fn refresh_anew(&self) -> Result<()> {
+        let mut desk = self.desk.lock();
+        if desk.current.is_some() {
+            desk.again = true;
+            return Ok(());
+        }
+        drop(desk);
+        self.refresh().map(drop)
+    }
+
     fn ended(&self) {
-        self.desk.lock().current = None;
+        let mut desk = self.desk.lock();
+        desk.current = None;
+        if std::mem::take(&mut desk.again) {
+            drop(desk);
+            // Closed: nothing is to be refreshed any more.
+            let _ = self.refresh();
+        }
     }
 
     /// Takes no more flights; the one under way goes on, one that waits ends as `Closed`.
     pub(crate) fn hang_up(&self) {
         self.desk.lock().inbox = None;
+    }
+
+    /// Whoever waits for the flight under way gets `Closed`: the source may never come back.
+    pub(crate) fn give_up(&self) {
+        let current = self.desk.lock().current.clone();
+        if let Some(flight) = current {
+            flight.end(Err(closed()));
+        }
     }
 }
 
@@ -193,3 +223,6 @@ fn copy_source(dio: &Arc<DioInner>) -> Result<()> {
     let rows = catch_user("the source", || dio.master.list(&dio.call_cx())).and_then(|rows| rows)?;
     reconcile(dio, read.began(), rows, Cause::Refresh, Announce::Nothing, true).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,8 +36,7 @@ impl DioInner {
             tracing::warn!(table = %self.name, %error, "rows could not be marked as stale");
         }
         if all {
-            // A closed Dio reads nothing again.
-            let _ = self.request_refresh();
+            self.refresh_anew();
         } else {
             for id in ids {
                 self.reload(id);
@@ -48,7 +47,7 @@ impl DioInner {
     /// Reads one row again, behind. A source that can't be asked for one row is read whole.
     pub(crate) fn reload(self: &Arc<Self>, id: &Arc<str>) {
         if !self.master.capabilities().get {
-            let _ = self.request_refresh();
+            self.refresh_anew();
             return;
         }
         if !self.reloads.lock().insert(id.clone()) {
@@ -60,7 +59,7 @@ impl DioInner {
         if let Err(error) = self.lens.load_pool.submit(Rank::new(self.level, Role::Load), Box::new(job)) {
             self.reloads.lock().remove(id);
             if error.kind() == ErrorKind::Full {
-                let _ = self.request_refresh();
+                self.refresh_anew();
             }
         }
     }

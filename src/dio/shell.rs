@@ -11,6 +11,7 @@ use crate::dio::Dio;
 use crate::dio::versions::RowRead;
 use crate::scenery::index::key::Entry;
 use crate::scenery::view_query::ViewQuery;
+use crate::sync::{Rank, Role, may_wait_for};
 use crate::value::{Record, StoredRow};
 use crate::vista::{CallCx, Capabilities, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written};
 use crate::{Error, ErrorKind, Result};
@@ -29,6 +30,8 @@ impl DioShell {
     /// Writes through the queue and waits for the settlement.
     fn write(&self, cx: &CallCx, op: WriteOp) -> Result<Written> {
         cx.check()?;
+        // Before anything is queued: a refused call leaves no trace.
+        may_wait_for(Rank::new(self.dio.inner().level, Role::Writer), "the settlement of a write")?;
         let outcome = self.dio.write(op)?.wait_until(cx.remaining())?;
         let record = match &outcome.id {
             Some(id) => self.dio.cache().get(id)?,

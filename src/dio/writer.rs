@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::dio::callback;
 use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
 use crate::dio::versions::RowRead;
-use crate::dio::{DioInner, WeakDio};
+use crate::dio::{Dio, DioInner, WeakDio, at_newest};
 use crate::sync::{Deadline, catch_user, deadline_after, on_own_thread};
 use crate::value::{Record, StoredRow};
 use crate::vista::{WriteOp, Written};
@@ -49,7 +49,8 @@ impl WriteQueue {
     /// # Errors
     /// `Full`; `Closed`.
     pub(crate) fn reserve(&self, timeout: Duration) -> Result<()> {
-        let deadline = if on_own_thread() || timeout.is_zero() { None } else { deadline_after(timeout) };
+        let may_wait = !on_own_thread() && !timeout.is_zero();
+        let deadline = deadline_after(timeout);
         let mut queue = self.queue.lock();
         loop {
             if queue.closing {
@@ -60,8 +61,12 @@ impl WriteQueue {
                 return Ok(());
             }
             let timed_out = match deadline {
+                _ if !may_wait => true,
                 Some(deadline) => self.changed.wait_until(&mut queue, deadline).timed_out(),
-                None => true,
+                None => {
+                    self.changed.wait(&mut queue);
+                    false
+                }
             };
             if timed_out && queue.used >= self.capacity {
                 let message = format!("{} writes are waiting already (write_queue_capacity)", self.capacity);
@@ -134,13 +139,16 @@ impl WriteQueue {
 pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
     while let Some(write) = dio.writes.pop() {
         write.ticket.delivering(1);
-        let result = deliver(dio, handle, &write.op).map_err(|error| name(dio, &write.op, error));
+        // For the callback. It may become the last handle, whose drop closes the Dio: not before the settlement is sent.
+        let strong = dio.lens.callbacks.on_write.as_ref().and_then(|_| handle.upgrade_or_revive());
+        let result = deliver(dio, strong.as_ref(), &write.op).map_err(|error| name(dio, &write.op, error));
         if result.is_ok() {
             dio.board.delivered();
         }
         // A closed core drops the settlement, and with it the ticket, which says so.
         let _ = dio.send(Message::Settle(Settlement { write, result }));
         dio.writes.release();
+        drop(strong);
     }
 }
 
@@ -152,14 +160,12 @@ fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
     }
 }
 
-fn deliver(dio: &Arc<DioInner>, handle: &WeakDio, op: &WriteOp) -> Result<Settled> {
+fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, op: &WriteOp) -> Result<Settled> {
     let mut changes = Vec::new();
     let written = match &dio.lens.callbacks.on_write {
         Some(on_write) => {
-            let Some(strong) = handle.upgrade() else {
-                return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
-            };
-            let (written, batch) = callback::run(dio, "on_write", || on_write(&strong, op))?;
+            let strong = strong.ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))?;
+            let (written, batch) = callback::run(dio, "on_write", || on_write(strong, op))?;
             if let Some(batch) = batch.filter(|batch| !batch.is_empty()) {
                 changes = dio.callback_changes(batch);
             }
@@ -220,5 +226,8 @@ fn effect(dio: &DioInner, op: &WriteOp, written: Written, changes: &mut Vec<RowC
 
 fn held(dio: &DioInner, id: &str) -> bool {
     let versions = &dio.reader.versions;
-    matches!(versions.find_as_of(id, versions.published()), Ok(RowRead::Found(_)))
+    matches!(at_newest(versions, |seq| versions.find_as_of(id, seq)), Ok(RowRead::Found(_)))
 }
+
+#[cfg(test)]
+mod tests;

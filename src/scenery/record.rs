@@ -176,3 +176,6 @@ impl Scenery for RecordScenery {
         &self.0.slot.signal
     }
 }
+
+#[cfg(test)]
+mod tests;

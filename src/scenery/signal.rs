@@ -67,7 +67,10 @@ impl Signal {
 
     fn add_hook(&self, hook: Box<dyn FnMut(u64) + Send>) -> Result<HookGuard> {
         let (hook, guard) = self.runner.register(hook)?;
-        self.hooks.lock().push(hook);
+        let mut hooks = self.hooks.lock();
+        hooks.retain(|hook| !hook.is_gone());
+        hooks.push(hook);
+        drop(hooks);
         self.has_hooks.store(true, Ordering::Release);
         Ok(guard)
     }

@@ -292,3 +292,6 @@ impl Scenery for TableScenery {
         &self.0.slot.signal
     }
 }
+
+#[cfg(test)]
+mod tests;

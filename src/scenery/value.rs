@@ -242,3 +242,6 @@ impl Scenery for ValueScenery {
         &self.0.slot.signal
     }
 }
+
+#[cfg(test)]
+mod tests;

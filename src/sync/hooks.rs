@@ -120,6 +120,11 @@ impl Drop for HookRunner {
 }
 
 impl Hook {
+    /// Whether it will never be called again.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(*self.cell.state.lock(), State::Gone)
+    }
+
     /// Has the hook called with `value` or a higher one, soon, on the notify thread. Never runs or waits for user code.
     pub(crate) fn ring(&self, value: u64) {
         self.cell.newest.fetch_max(value, Ordering::AcqRel);

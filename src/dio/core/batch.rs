@@ -38,6 +38,8 @@ pub(crate) struct OpenBatch {
     /// A new Seq even if no row changed.
     force: bool,
     full_copy: Option<FullCopy>,
+    /// Where the read behind the full copy began: what was invalidated since is still stale.
+    copy_began: Seq,
     replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
     settled: Vec<(TicketSender, Result<Option<Arc<str>>>)>,
     stale_all: bool,
@@ -56,6 +58,7 @@ impl OpenBatch {
             once: None,
             force: false,
             full_copy: None,
+            copy_began: Seq(0),
             replies: Vec::new(),
             settled: Vec::new(),
             stale_all: false,
@@ -97,6 +100,7 @@ impl Core {
         let batch = self.batch();
         if result.is_ok() && full_copy.is_some() {
             batch.full_copy = full_copy;
+            batch.copy_began = began.unwrap_or(batch.seq);
         }
         if let Some(reply) = reply {
             batch.replies.push((reply, result));
@@ -310,7 +314,9 @@ impl Core {
         }
         if batch.full_copy.is_some() {
             self.complete = true;
-            self.stale_upto = Seq(0);
+            if self.stale_upto <= batch.copy_began {
+                self.stale_upto = Seq(0);
+            }
         }
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
