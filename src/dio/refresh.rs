@@ -64,6 +64,10 @@ enum Kind {
 struct Desk {
     inbox: Option<Sender<(Kind, Arc<Flight>)>>,
     current: Option<Arc<Flight>>,
+    /// Whether the current flight may have read from the source already.
+    begun: bool,
+    /// Whether another flight is to follow the current one.
+    again: bool,
 }
 
 /// Where refreshes are asked for.
@@ -77,7 +81,8 @@ impl Refresher {
     pub(crate) fn new() -> (Self, RefreshInbox) {
         // One flight is asked for at a time; the second place is for the one after the start.
         let (sender, receiver) = bounded(2);
-        (Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None }) }, RefreshInbox(receiver))
+        let desk = Desk { inbox: Some(sender), current: None, begun: false, again: false };
+        (Refresher { desk: Mutex::new(desk) }, RefreshInbox(receiver))
     }
 
     /// The first copy.
@@ -90,19 +95,23 @@ impl Refresher {
         self.ask(Kind::Refresh)
     }
 
-    fn ask(&self, kind: Kind) -> Result<Arc<Flight>> {
+    /// A refresh that reads the source from now on: where the one under way may have read it already, another follows.
+    pub(crate) fn read_again(&self) -> Result<()> {
         let mut desk = self.desk.lock();
-        if let Some(flight) = &desk.current {
-            return Ok(flight.clone());
+        if desk.current.is_some() && desk.begun {
+            desk.again = true;
+            return Ok(());
         }
-        let flight = Flight::new();
-        match &desk.inbox {
-            Some(inbox) if inbox.try_send((kind, flight.clone())).is_ok() => {
-                desk.current = Some(flight.clone());
-                Ok(flight)
-            }
-            _ => Err(closed()),
-        }
+        desk.ask(Kind::Refresh).map(drop)
+    }
+
+    fn ask(&self, kind: Kind) -> Result<Arc<Flight>> {
+        self.desk.lock().ask(kind)
+    }
+
+    /// The current flight begins.
+    fn begins(&self) {
+        self.desk.lock().begun = true;
     }
 
     /// A flight that is due by the schedule; `None` when one is asked for already.
@@ -117,12 +126,34 @@ impl Refresher {
     }
 
     fn ended(&self) {
-        self.desk.lock().current = None;
+        let mut desk = self.desk.lock();
+        desk.current = None;
+        desk.begun = false;
+        if std::mem::take(&mut desk.again) {
+            // A closed Dio reads nothing again.
+            let _ = desk.ask(Kind::Refresh);
+        }
     }
 
     /// Takes no more flights; the one under way goes on, one that waits ends as `Closed`.
     pub(crate) fn hang_up(&self) {
         self.desk.lock().inbox = None;
+    }
+}
+
+impl Desk {
+    fn ask(&mut self, kind: Kind) -> Result<Arc<Flight>> {
+        if let Some(flight) = &self.current {
+            return Ok(flight.clone());
+        }
+        let flight = Flight::new();
+        match &self.inbox {
+            Some(inbox) if inbox.try_send((kind, flight.clone())).is_ok() => {
+                self.current = Some(flight.clone());
+                Ok(flight)
+            }
+            _ => Err(closed()),
+        }
     }
 }
 
@@ -143,6 +174,7 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
             },
             Received::Disconnected => return,
         };
+        dio.refresher.begins();
         let result = if dio.is_open() { fly(dio, handle, kind) } else { Err(closed()) };
         schedule.ended(clock.now(), result.is_ok());
         // Who asks from here on gets a new flight, for the source may have changed since this one read it.

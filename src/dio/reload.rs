@@ -30,7 +30,7 @@ impl DioInner {
         }
         if all {
             // A closed Dio reads nothing again.
-            let _ = self.request_refresh();
+            let _ = self.refresher.read_again();
         } else {
             for id in ids {
                 self.reload(id);
@@ -41,7 +41,7 @@ impl DioInner {
     /// Reads one row again, behind. A source that can't be asked for one row is read whole.
     pub(crate) fn reload(self: &Arc<Self>, id: &Arc<str>) {
         if !self.master.capabilities().get {
-            let _ = self.request_refresh();
+            let _ = self.refresher.read_again();
             return;
         }
         if !self.reloads.lock().insert(id.clone()) {
@@ -53,7 +53,7 @@ impl DioInner {
         if let Err(error) = self.lens.load_pool.submit(Rank::new(self.level, Role::Load), Box::new(job)) {
             self.reloads.lock().remove(id);
             if error.kind() == ErrorKind::Full {
-                let _ = self.request_refresh();
+                let _ = self.refresher.read_again();
             }
         }
     }
