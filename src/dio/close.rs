@@ -74,6 +74,8 @@ impl DioInner {
             self.writes.wait_idle(deadline);
         }
         let undelivered = self.writes.abandon();
+        // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
+        self.refresher.abandon();
         self.cancel.cancel();
         for write in undelivered {
             let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")

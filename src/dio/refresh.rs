@@ -135,6 +135,14 @@ impl Refresher {
         }
     }
 
+    /// Wakes those who wait for the flight under way, as `Closed`; its thread may still be in the source.
+    pub(crate) fn abandon(&self) {
+        let flight = self.desk.lock().current.clone();
+        if let Some(flight) = flight {
+            flight.end(Err(closed()));
+        }
+    }
+
     /// Takes no more flights; the one under way goes on, one that waits ends as `Closed`.
     pub(crate) fn hang_up(&self) {
         self.desk.lock().inbox = None;
