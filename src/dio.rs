@@ -568,6 +568,12 @@ impl DioInner {
         CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone())
     }
 
+    /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins
+    /// after it: marking a row is a change of it, and an older read's answer would be taken for older than the row.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        self.change(Vec::new(), Cause::Outside, Announce::Nothing, None).map(drop)
+    }
+
     pub(crate) fn begin_read(&self) -> ReadToken {
         self.board.begin_read(|| self.published())
     }

@@ -81,8 +81,9 @@ impl DioInner {
             self.writes.wait_idle(deadline);
         }
         let undelivered = self.writes.abandon();
-        self.cancel.cancel();
+        // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
+        self.cancel.cancel();
         for write in undelivered {
             let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
                 .with("table", self.name.to_string());

@@ -95,9 +95,7 @@ fn reload_now(handle: &WeakDio, id: &Arc<str>) {
 }
 
 fn read_and_apply(dio: &Arc<DioInner>, id: &Arc<str>) -> Result<()> {
-    // Marking the row as stale is a change of it: the read must begin after that is published, or its answer would be
-    // taken for older than the row.
-    dio.change(Vec::new(), Cause::Outside, Announce::Nothing, None)?;
+    dio.catch_up()?;
     let read = dio.begin_read();
     let row = catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row)?;
     let change = match row {
