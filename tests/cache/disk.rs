@@ -20,10 +20,10 @@ fn put(row: u64, id: &str, bytes: impl Into<Arc<[u8]>>) -> CacheBatch {
     batch
 }
 
-/// Runs one ignored test of this file in a process of its own, with a directory to work on.
+/// Runs one test of this file in a process of its own, with a directory to work on; without one it returns at once.
 fn run_child(test: &str, directory: &Path) -> std::process::Output {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(CHILD, directory)
         .output()
         .unwrap()
@@ -112,7 +112,6 @@ fn a_second_process_gets_a_clear_error_and_does_no_harm() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by another test"]
 fn child_that_may_not_open() {
     let Some(directory) = child_directory() else { return };
     let Err(error) = LmdbBackend::open(&directory) else { panic!("a second process must not open the cache") };
@@ -122,7 +121,6 @@ fn child_that_may_not_open() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by another test"]
 fn child_that_writes_without_closing() {
     let Some(directory) = child_directory() else { return };
     let backend = LmdbBackend::open(directory).unwrap();
@@ -148,7 +146,7 @@ fn a_process_killed_between_or_within_batches_leaves_a_whole_one_and_no_less_tha
     let mut applied = 0;
     for kill_after in [1, 2, 5, 9, 14, 30] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "disk::child_that_is_killed", "--nocapture"])
+            .args(["--exact", "disk::child_that_is_killed", "--nocapture"])
             .env(CHILD, root.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -179,7 +177,6 @@ fn a_process_killed_between_or_within_batches_leaves_a_whole_one_and_no_less_tha
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by another test"]
 fn child_that_is_killed() {
     let Some(directory) = child_directory() else { return };
     // Small, so that some are killed while the map grows.
