@@ -29,13 +29,7 @@ pub(crate) fn reconcile(
     let now = dio.clock().wall_ms();
     let total = rows.len() as u64;
     let incoming = encode(rows, now).map_err(name)?;
-    let changes = loop {
-        match differences(dio, &incoming) {
-            // Too much changed during the scan; what it saw is not one state. Look again.
-            Err(error) if error.kind() == ErrorKind::Expired => {}
-            other => break other.map_err(name)?,
-        }
-    };
+    let changes = differences(dio, &incoming).map_err(name)?;
     drop(incoming);
     dio.store()?.wait_for_room().map_err(name)?;
     let (sender, receiver) = reply();
@@ -70,7 +64,7 @@ fn differences(dio: &Arc<DioInner>, incoming: &[StoredRow]) -> Result<Vec<RowCha
     }
     let mut seen = vec![false; incoming.len()];
     let mut changes = Vec::new();
-    let pin = dio.reader.versions.pin();
+    let pin = dio.reader.versions.pin_to_read();
     dio.reader.versions.scan(&pin, &mut |_, stored| {
         match by_id.get(stored.id()) {
             Some(position) => {
