@@ -505,13 +505,8 @@ pub(crate) fn at_newest<T>(versions: &Arc<Versions>, read: impl Fn(Seq) -> Resul
     if versions.published() == seq {
         return Ok(answer);
     }
-    loop {
-        let pin = versions.pin();
-        let answer = read(pin.seq())?;
-        if !pin.is_expired() {
-            return Ok(answer);
-        }
-    }
+    let pin = versions.pin_to_read();
+    read(pin.seq())
 }
 
 impl DioInner {
@@ -655,7 +650,7 @@ impl DioInner {
 
     /// Calls `each` with every row as it is now; see [`Versions::scan`].
     pub(crate) fn scan_now(&self, each: &mut dyn FnMut(RowNo, &StoredRow) -> ControlFlow<()>) -> Result<()> {
-        let pin = self.reader.versions.pin();
+        let pin = self.reader.versions.pin_to_read();
         self.reader.versions.scan(&pin, each).map_err(|error| self.name_error(error))
     }
 
@@ -693,29 +688,6 @@ impl DioInner {
             status.cache_error = store.failure();
         }
         status
-    }
-
-    fn close_on_drop(self: &Arc<Self>, timeout: Duration) {
-        if self.is_open() {
-            self.close_until(deadline_after(timeout));
-        }
-    }
-
-    /// The last handle is dropped on one of the library's own threads, for which nobody may wait: a thread of its own does
-    /// the closing.
-    fn close_behind(self: &Arc<Self>, lens: &Lens) {
-        if !self.is_open() {
-            return;
-        }
-        let (dio, lens) = (self.clone(), lens.clone());
-        let close = move || dio.close_on_drop(lens.defaults().drop_timeout);
-        match crate::sync::spawn(format!("{}:close", self.name), Rank::above_all(), close) {
-            Ok(worker) => self.workers.lock().push(Arc::new(worker)),
-            Err(error) => {
-                tracing::warn!(table = %self.name, %error, "a Dio is closed without delivering what waits");
-                self.close_on_drop(Duration::ZERO);
-            }
-        }
     }
 
     /// Asks for a refresh that begins from now on. A refresh that invalidates what it has just read is not repeated.

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::dio::core::Message;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
-use crate::sync::{Deadline, Rank, Role, deadline_after, may_wait_for, reply};
+use crate::lens::Lens;
+use crate::sync::{Deadline, Rank, Role, deadline_after, may_wait_for, reply, spawn};
 use crate::{Error, ErrorKind};
 
 /// What closing left behind.
@@ -51,7 +53,7 @@ fn may_wait() -> bool {
 impl DioInner {
     /// Closes, or waits for whoever closes already. `None` is no limit.
     pub(crate) fn close_until(self: &Arc<Self>, deadline: Option<Deadline>) -> CloseReport {
-        let deadline = deadline.or_else(|| deadline_after(std::time::Duration::from_secs(u64::from(u32::MAX))));
+        let deadline = deadline.or_else(|| deadline_after(Duration::from_secs(u64::from(u32::MAX))));
         if self.phase.compare_exchange(OPEN, CLOSING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.wind_down(deadline);
         }
@@ -70,6 +72,29 @@ impl DioInner {
         report.delivered = delivered;
         report.failed = failed;
         report
+    }
+
+    pub(super) fn close_on_drop(self: &Arc<Self>, timeout: Duration) {
+        if self.is_open() {
+            self.close_until(deadline_after(timeout));
+        }
+    }
+
+    /// The last handle is dropped on one of the library's own threads, for which nobody may wait: a thread of its own does
+    /// the closing.
+    pub(super) fn close_behind(self: &Arc<Self>, lens: &Lens) {
+        if !self.is_open() {
+            return;
+        }
+        let (dio, lens) = (self.clone(), lens.clone());
+        let close = move || dio.close_on_drop(lens.defaults().drop_timeout);
+        match spawn(format!("{}:close", self.name), Rank::above_all(), close) {
+            Ok(worker) => self.workers.lock().push(Arc::new(worker)),
+            Err(error) => {
+                tracing::warn!(table = %self.name, %error, "a Dio is closed without delivering what waits");
+                self.close_on_drop(Duration::ZERO);
+            }
+        }
     }
 
     fn wind_down(self: &Arc<Self>, deadline: Option<Deadline>) {

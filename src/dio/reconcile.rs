@@ -35,13 +35,7 @@ pub(crate) fn reconcile(
     let changes = if dio.board.rows() == 0 {
         RowChanges::First(incoming, by_id)
     } else {
-        loop {
-            match differences(dio, &incoming, &by_id) {
-                // Too much changed during the scan; what it saw is not one state. Look again.
-                Err(error) if error.kind() == ErrorKind::Expired => {}
-                other => break RowChanges::Each(other.map_err(name)?),
-            }
-        }
+        RowChanges::Each(differences(dio, &incoming, &by_id).map_err(name)?)
     };
     dio.store()?.wait_for_room().map_err(name)?;
     let (sender, receiver) = reply();
@@ -72,7 +66,7 @@ fn encode(rows: &[(String, Record)], now: i64) -> Result<Vec<StoredRow>> {
 fn differences(dio: &Arc<DioInner>, incoming: &[StoredRow], by_id: &IdIndex) -> Result<Vec<RowChange>> {
     let mut seen = vec![false; incoming.len()];
     let mut changes = Vec::new();
-    let pin = dio.reader.versions.pin();
+    let pin = dio.reader.versions.pin_to_read();
     dio.reader.versions.scan(&pin, &mut |_, stored| {
         match by_id.find(incoming, stored.id()) {
             Some(position) => {

@@ -73,12 +73,14 @@ impl DioInner {
         }
     }
 
-    /// Runs a job on the load thread that only warms memory; it may be left out.
-    pub(crate) fn preload(&self, job: impl FnOnce() + Send + 'static) {
+    /// Runs a job on the load thread that only warms memory; it may be left out. Says whether it will be run.
+    pub(crate) fn preload(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let rank = Rank::new(self.level, Role::Load);
-        if let Err(error) = self.lens.load_pool.submit(rank, Box::new(job)) {
+        let submitted = self.lens.load_pool.submit(rank, Box::new(job));
+        if let Err(error) = &submitted {
             tracing::debug!(table = %self.name, %error, "a viewport was not preloaded");
         }
+        submitted.is_ok()
     }
 }
 

@@ -226,9 +226,13 @@ impl Store {
     fn await_job(&self, job: Job, deadline: Option<Deadline>) -> Result<()> {
         may_wait_for(Rank::new(0, Role::Store), "the cache's store")?;
         let mut queue = self.shared.queue.lock();
-        queue.taken += 1;
+        // One that waits at the end of the queue does for all who ask: a flush that fails leaves its job there.
+        let joins = matches!((&job, queue.jobs.back()), (Job::Sync { durably }, Some(Job::Sync { durably: last })) if durably == last);
+        if !joins {
+            queue.taken += 1;
+            queue.jobs.push_back(job);
+        }
         let ticket = queue.taken;
-        queue.jobs.push_back(job);
         queue.retry = true;
         self.shared.wake.notify_one();
         loop {

@@ -9,6 +9,7 @@
 //!    before-image enters memory before the disk changes (`a_pinned_version_survives_its_overwriting_on_the_disk`).
 //! 2. A retained version is covered by a pin; each is kept once, in the bucket of the newest pin that covers it, and
 //!    together they stay within the budget (`the_oldest_pin_expires_when_the_budget_is_full`).
+//!    A pin of a read under way doesn't expire: it is short, and what it reads must be one state.
 //! 3. A pin takes a Seq that is published when it is registered, never one already released.
 //! 4. No lock is held while the cache table is read.
 //!
@@ -100,7 +101,18 @@ impl Retained {
 #[derive(Default)]
 struct PinnedSeq {
     holders: usize,
+    /// How many of them read a whole state, and are spared by the budget.
+    reading: usize,
     bucket: Vec<Retained>,
+    /// The size of what is in the bucket.
+    bytes: usize,
+}
+
+impl PinnedSeq {
+    fn keep(&mut self, retained: Retained) {
+        self.bytes += retained.size();
+        self.bucket.push(retained);
+    }
 }
 
 #[derive(Default)]
@@ -111,6 +123,29 @@ struct Pins {
     /// Holders of Seqs that have lost their versions to the budget.
     expired: BTreeMap<Seq, usize>,
     bytes: usize,
+}
+
+impl Pins {
+    /// What was kept for a pin at `seq` is kept for the next older one as far as that needs it; the rest is given out.
+    fn hand_down(&mut self, seq: Seq, bucket: Vec<Retained>, drop_now: &mut Vec<Retained>) {
+        let mut below = self.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
+        for retained in bucket {
+            match &mut below {
+                Some((pinned, lower)) if retained.needed_since() <= **pinned => lower.keep(retained),
+                _ => {
+                    self.bytes -= retained.size();
+                    drop_now.push(retained);
+                }
+            }
+        }
+    }
+
+    /// Whether what is kept is more than the budget, not counting what can't be let go: that of reads under way.
+    fn is_over(&self, budget: usize) -> bool {
+        self.bytes > budget
+            && self.bytes - self.live.values().filter(|pin| pin.reading > 0).map(|pin| pin.bytes).sum::<usize>()
+                > budget
+    }
 }
 
 /// A version that a batch has replaced: a row's, or an id's meaning.
@@ -525,20 +560,20 @@ impl Versions {
                 match &mut newest {
                     Some((pinned, pin)) if retained.needed_since() <= **pinned => {
                         pins.bytes += retained.size();
-                        pin.bucket.push(retained);
+                        pin.keep(retained);
                     }
                     _ => drop_now.push(retained),
                 }
             }
-            while pins.bytes > self.budget
-                && let Some((pinned, pin)) = pins.live.pop_first()
+            while pins.is_over(self.budget)
+                && let Some(oldest) = pins.live.iter().find(|(_, pin)| pin.reading == 0).map(|(pinned, _)| *pinned)
+                && let Some((pinned, pin)) = pins.live.remove_entry(&oldest)
             {
-                pins.bytes -= pin.bucket.iter().map(Retained::size).sum::<usize>();
                 pins.released.retain(|released| *released != pinned);
                 if pin.holders > 0 {
                     pins.expired.insert(pinned, pin.holders);
                 }
-                drop_now.extend(pin.bucket);
+                pins.hand_down(pinned, pin.bucket, &mut drop_now);
             }
         }
         self.drop_versions(drop_now);
@@ -555,16 +590,7 @@ impl Versions {
                     continue;
                 }
                 let Some(pin) = pins.live.remove(&seq) else { continue };
-                let mut below = pins.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
-                for retained in pin.bucket {
-                    match &mut below {
-                        Some((pinned, lower)) if retained.needed_since() <= **pinned => lower.bucket.push(retained),
-                        _ => {
-                            pins.bytes -= retained.size();
-                            drop_now.push(retained);
-                        }
-                    }
-                }
+                pins.hand_down(seq, pin.bucket, &mut drop_now);
             }
         }
         self.drop_versions(drop_now);
@@ -642,30 +668,38 @@ impl Versions {
 
     /// Pins the newest published Seq. `read` takes what is to be seen at it (a view's root) and the Seq of that.
     pub(crate) fn pin_with<T>(self: &Arc<Self>, read: impl FnOnce() -> (T, Seq)) -> (Pin, T) {
+        self.register(false, read)
+    }
+
+    /// Pins the newest published Seq for a read that is about to be made. Whatever the budget, it doesn't expire: it is to
+    /// be dropped as soon as the read ends.
+    pub(crate) fn pin_to_read(self: &Arc<Self>) -> Pin {
+        self.register(true, || ((), Seq(0))).0
+    }
+
+    fn register<T>(self: &Arc<Self>, reading: bool, read: impl FnOnce() -> (T, Seq)) -> (Pin, T) {
         let mut pins = self.pins.lock();
         let published = self.published();
         let (taken, taken_seq) = read();
         let seq = published.max(taken_seq);
-        pins.live.entry(seq).or_default().holders += 1;
+        let pin = pins.live.entry(seq).or_default();
+        pin.holders += 1;
+        pin.reading += usize::from(reading);
         drop(pins);
-        (Pin { versions: self.clone(), seq }, taken)
-    }
-
-    /// Pins the newest published Seq.
-    pub(crate) fn pin(self: &Arc<Self>) -> Pin {
-        self.pin_with(|| ((), Seq(0))).0
+        (Pin { versions: self.clone(), seq, reading }, taken)
     }
 
     fn is_expired(&self, seq: Seq) -> bool {
         self.pins.lock().expired.contains_key(&seq)
     }
 
-    fn unpin(&self, seq: Seq) {
+    fn unpin(&self, seq: Seq, reading: bool) {
         let mut pins = self.pins.lock();
         if let Some(pin) = pins.live.get_mut(&seq)
             && pin.holders > 0
         {
             pin.holders -= 1;
+            pin.reading -= usize::from(reading);
             if pin.holders == 0 {
                 if pin.bucket.is_empty() {
                     pins.live.remove(&seq);
@@ -698,6 +732,7 @@ fn release_room<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(shard: &m
 pub(crate) struct Pin {
     versions: Arc<Versions>,
     seq: Seq,
+    reading: bool,
 }
 
 impl Pin {
@@ -717,7 +752,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.versions.unpin(self.seq);
+        self.versions.unpin(self.seq, self.reading);
     }
 }
 

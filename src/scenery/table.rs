@@ -112,6 +112,8 @@ struct Handle {
     slot: Arc<TableSlot>,
     dio: Arc<DioInner>,
     query: Mutex<Query>,
+    /// The positions that are to be read into memory; `None` when nobody does.
+    viewport: Arc<Mutex<Option<Range<usize>>>>,
     _guard: DropGuard,
 }
 
@@ -153,7 +155,7 @@ impl TableScenery {
         let id = dio.next_view();
         dio.send(Message::SetQuery { view: id, slot: Opening::new(slot.clone()), query, request: 1 })?;
         let query = Mutex::new(Query { wanted: descriptor, request: 1 });
-        Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, _guard: dropped.guard() })))
+        Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, viewport: Arc::default(), _guard: dropped.guard() })))
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -268,14 +270,31 @@ impl TableScenery {
         self.0.slot.queries.wait(request, timeout)
     }
 
-    /// Has the rows of these positions read into memory behind, so that the next frames find them there. Returns at once.
+    /// Has the rows of these positions read into memory behind, so that the next frames find them there. A later call
+    /// takes the place of one that is not done yet. Returns at once.
     pub fn set_viewport(&self, range: Range<usize>) {
-        let snapshot = self.snapshot();
-        self.0.dio.preload(move || {
-            for row in snapshot.rows(range) {
-                drop(row);
+        if self.0.viewport.lock().replace(range).is_some() {
+            // The read that is queued or under way takes this one.
+            return;
+        }
+        let (slot, reader, viewport) = (self.0.slot.clone(), self.0.dio.reader.clone(), self.0.viewport.clone());
+        let queued = self.0.dio.preload(move || {
+            loop {
+                let Some(range) = viewport.lock().clone().filter(|_| !slot.dropped.is_set()) else { return };
+                let snapshot = TableSnapshot::take(&slot.roots, &reader);
+                let moved_on = snapshot
+                    .rows(range.clone())
+                    .any(|_| slot.dropped.is_set() || viewport.lock().as_ref() != Some(&range));
+                let mut viewport = viewport.lock();
+                if !moved_on && viewport.as_ref() == Some(&range) {
+                    *viewport = None;
+                    return;
+                }
             }
         });
+        if !queued {
+            self.0.viewport.lock().take();
+        }
     }
 
     /// Asks for a refresh and returns at once; one that is running is enough.

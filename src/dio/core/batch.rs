@@ -260,7 +260,7 @@ impl Core {
     fn clear(&mut self, cause: Option<Cause>) -> Result<()> {
         // What is in the open batch becomes visible first: the scan below reads published rows.
         self.commit();
-        let pin = self.to.versions.pin();
+        let pin = self.to.versions.pin_to_read();
         let mut rows = Vec::new();
         self.to.versions.scan(&pin, &mut |row_no, row| {
             rows.push((row_no, row.clone()));

@@ -17,6 +17,8 @@ pub(crate) struct Protection {
     pending_all: u32,
     /// When an id's last write was settled, or its row deleted: what no row is there to tell.
     recent: HashMap<Arc<str>, Seq>,
+    /// The newest Seq in `recent`.
+    newest: Seq,
     all_settled: Seq,
     /// Reads that began before this can't be judged any more.
     floor: Seq,
@@ -29,6 +31,7 @@ impl Protection {
             pending: HashMap::new(),
             pending_all: 0,
             recent: HashMap::new(),
+            newest: Seq(0),
             all_settled: Seq(0),
             floor: seq,
             prune_at: REMEMBERED,
@@ -64,6 +67,7 @@ impl Protection {
     /// The row of this id was deleted or settled at `seq`.
     pub(crate) fn note(&mut self, id: Arc<str>, seq: Seq) {
         self.recent.insert(id, seq);
+        self.newest = self.newest.max(seq);
     }
 
     /// Whether a read that began at `began` must leave this id alone.
@@ -89,8 +93,13 @@ impl Protection {
 
     /// Forgets what no read under way can need: `oldest` is where the oldest of them began.
     pub(crate) fn prune(&mut self, oldest: Seq) {
-        if self.recent.len() < self.prune_at {
+        let all_are_old = self.recent.len() >= REMEMBERED && self.newest <= oldest;
+        if self.recent.len() < self.prune_at && !all_are_old {
             return;
+        }
+        if all_are_old {
+            // Their room, too: they may have been a whole table's.
+            self.recent = HashMap::new();
         }
         self.recent.retain(|_, seq| *seq > oldest);
         self.floor = self.floor.max(oldest);
@@ -125,6 +134,19 @@ mod tests {
         protection.settle(None, true, Seq(10));
         assert!(protection.blocks("anything", Seq(9)));
         assert!(!protection.blocks("anything", Seq(10)));
+    }
+
+    #[test]
+    fn a_whole_tables_ids_are_forgotten_once_the_read_that_needs_them_has_ended() {
+        let mut protection = Protection::new(Seq(0));
+        for number in 0..2 * REMEMBERED {
+            protection.note(Arc::from(format!("row {number}")), Seq(7));
+        }
+        protection.prune(Seq(6));
+        assert!(protection.blocks("row 1", Seq(6)));
+        protection.prune(Seq(8));
+        assert_eq!(protection.recent.capacity(), 0);
+        assert!(!protection.remembers(Seq(7)) && protection.remembers(Seq(8)));
     }
 
     #[test]

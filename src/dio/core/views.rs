@@ -6,7 +6,7 @@
 //!    change is lost (`a_change_that_lands_while_a_view_is_opening_is_in_it`).
 //! 3. A view shows its old body until the new one is ready; a request that was superseded never lands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
@@ -233,13 +233,13 @@ impl Views {
     /// Lets go of views whose handles are gone and of indexes that nobody shows or awaits.
     pub(super) fn sweep(&mut self) {
         self.tables.retain(|_, view| !view.slot.dropped.is_set());
-        let tables = &self.tables;
+        let tables = self.tables.values();
+        let wanted: HashSet<u64> =
+            tables.flat_map(|view| [view.shows, view.awaits.map(|(awaited, _)| awaited)]).flatten().collect();
         self.indexes.retain(|id, index| {
             let used = match &index.value {
                 Some(slot) => !slot.dropped.is_set(),
-                None => tables
-                    .values()
-                    .any(|view| view.shows == Some(*id) || view.awaits.is_some_and(|(awaited, _)| awaited == *id)),
+                None => wanted.contains(id),
             };
             if !used && let State::Building(build) = &index.state {
                 build.cancel.cancel();
@@ -318,7 +318,7 @@ impl Core {
         self.views.next += 1;
         let number = self.views.next;
         let cancel = CancelToken::new();
-        let pin = self.to.versions.pin();
+        let pin = self.to.versions.pin_to_read();
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
         let job = move || {
             let result = Body::build(&kind, &query, pin.versions(), &pin, &token);

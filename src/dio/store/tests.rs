@@ -151,6 +151,10 @@ fn a_failed_batch_is_tried_again_at_the_next_flush() {
     assert_eq!(store.flush(None).unwrap_err().kind(), ErrorKind::Cache);
     assert!(store.failure().is_some() && store.waiting_bytes() > 0);
     assert!(versions.row_in_memory(RowNo(1), Seq(2)).is_some(), "its rows stay in memory");
+    for _ in 0..100 {
+        store.flush(None).unwrap_err();
+    }
+    assert!(store.shared.queue.lock().jobs.len() < 6, "flushes that fail don't pile up");
     backend.heal();
     store.flush(None).unwrap();
     assert!(store.failure().is_none());

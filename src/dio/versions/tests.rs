@@ -154,7 +154,7 @@ impl Bench {
         });
         if let Err(error) = scanned {
             assert_eq!(error.kind(), ErrorKind::Expired);
-            assert!(pin.is_expired());
+            assert!(pin.is_expired() && !pin.reading);
             return;
         }
         assert_eq!(&seen, expected, "a scan at {:?}", pin.seq());
@@ -174,11 +174,21 @@ impl Bench {
         }
     }
 
+    /// A snapshot's pin.
+    fn pin(&self) -> Pin {
+        self.versions.pin_with(|| ((), Seq(0))).0
+    }
+
+    fn pin_later(&mut self, reading: bool) {
+        let pin = if reading { self.versions.pin_to_read() } else { self.pin() };
+        self.pins.push(pin);
+    }
+
     fn check_all(&self) {
         for pin in &self.pins {
             self.check(pin);
         }
-        self.check(&self.versions.pin());
+        self.check(&self.versions.pin_to_read());
     }
 
     /// Everything is let go and stored: memory must be empty.
@@ -213,7 +223,7 @@ enum Step {
     Publish,
     Supersede,
     Store,
-    Pin,
+    Pin { reading: bool },
     Unpin(usize),
     Collect,
     Check,
@@ -226,7 +236,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Publish),
         2 => Just(Step::Supersede),
         4 => Just(Step::Store),
-        2 => Just(Step::Pin),
+        2 => any::<bool>().prop_map(|reading| Step::Pin { reading }),
         2 => (0..8_usize).prop_map(Step::Unpin),
         1 => Just(Step::Collect),
         2 => Just(Step::Check),
@@ -242,7 +252,7 @@ fn run(budget: usize, steps: Vec<Step>) {
             Step::Publish => bench.publish(),
             Step::Supersede => bench.supersede(),
             Step::Store => bench.store_one(),
-            Step::Pin => bench.pins.push(bench.versions.pin()),
+            Step::Pin { reading } => bench.pin_later(reading),
             Step::Unpin(at) if at < bench.pins.len() => drop(bench.pins.swap_remove(at)),
             Step::Unpin(_) => {}
             Step::Collect => bench.versions.collect(),
@@ -273,13 +283,13 @@ fn a_pinned_version_survives_its_overwriting_on_the_disk() {
     bench.put("a", 1);
     bench.publish();
     bench.store_one();
-    let pin = bench.versions.pin();
+    let pin = bench.pin();
     bench.put("a", 2);
     bench.publish();
     bench.supersede();
     bench.store_one();
     bench.check(&pin);
-    bench.check(&bench.versions.pin());
+    bench.check(&bench.pin());
     assert!(bench.versions.stats().retained_bytes > 0);
     drop(pin);
     bench.wind_up();
@@ -290,10 +300,10 @@ fn the_oldest_pin_expires_when_the_budget_is_full() {
     let mut bench = Bench::new(400);
     bench.put("a", 0);
     bench.publish();
-    let oldest = bench.versions.pin();
+    let oldest = bench.pin();
     bench.put("a", 1);
     bench.publish();
-    let newer = bench.versions.pin();
+    let newer = bench.pin();
     for value in 2..6 {
         bench.put("a", value);
         bench.put("b", value);
@@ -302,7 +312,7 @@ fn the_oldest_pin_expires_when_the_budget_is_full() {
         bench.store_one();
     }
     assert!(!oldest.is_expired(), "one version each is within the budget");
-    bench.pins.push(bench.versions.pin());
+    bench.pin_later(false);
     bench.put("a", 6);
     bench.put("b", 6);
     bench.publish();
@@ -323,5 +333,25 @@ fn a_row_that_came_back_to_its_stored_content_leaves_memory() {
     // The store is done with the first version while the second, which comes to nothing, is open.
     bench.store_one();
     bench.put("a", 1);
+    bench.wind_up();
+}
+
+#[test]
+fn a_read_under_way_never_expires_nor_takes_the_place_of_snapshots() {
+    let mut bench = Bench::new(300);
+    bench.put("a", 0);
+    bench.put("b", 0);
+    bench.publish();
+    bench.pin_later(true);
+    for value in 1..10 {
+        bench.put("a", value);
+        bench.put("b", value);
+        bench.publish();
+        bench.supersede();
+        bench.pin_later(false);
+    }
+    assert!(bench.versions.stats().retained_bytes > 300);
+    assert!(!bench.pins[0].is_expired());
+    assert!(!bench.pins.last().unwrap().is_expired(), "nothing of it was overwritten");
     bench.wind_up();
 }
