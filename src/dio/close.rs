@@ -5,11 +5,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::dio::core::Message;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
 use crate::sync::{Deadline, deadline_after, on_own_thread, reply};
 use crate::{Error, ErrorKind};
+
+/// How much of the time to close is kept for ending the threads, a quarter at the most.
+const TO_END: Duration = Duration::from_millis(250);
 
 /// What closing left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,7 +50,7 @@ impl CloseReport {
 impl DioInner {
     /// Closes, or waits for whoever closes already. `None` is no limit.
     pub(crate) fn close_until(self: &Arc<Self>, deadline: Option<Deadline>) -> CloseReport {
-        let deadline = deadline.or_else(|| deadline_after(std::time::Duration::from_secs(u64::from(u32::MAX))));
+        let deadline = deadline.or_else(|| deadline_after(Duration::from_secs(u64::from(u32::MAX))));
         if self.phase.compare_exchange(OPEN, CLOSING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.wind_down(deadline);
         }
@@ -71,9 +75,18 @@ impl DioInner {
         self.writes.close();
         self.refresher.hang_up();
         if let Some(deadline) = deadline {
-            self.writes.wait_idle(deadline);
+            // The rest of the time is for the ending itself, so that only threads stuck in a call are told as running.
+            let left = deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
+            self.writes.wait_idle(deadline - (left / 4).min(TO_END));
         }
-        let undelivered = self.writes.abandon();
+        let (undelivered, at_the_source) = self.writes.abandon();
+        if let Some(ticket) = at_the_source {
+            let message = "the Dio was closed while the source had the write; whether it was done is not known here";
+            let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
+            if ticket.abandon(error.clone()) {
+                self.board.write_failed(&error);
+            }
+        }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.abandon();
         self.cancel.cancel();
