@@ -244,6 +244,10 @@ impl Lens {
         };
         drop(seats);
         inner.seat_freed.notify_all();
+        // A `close` that could wait no longer for this Dio leaves it to be closed here.
+        if inner.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
         made
     }
 
@@ -273,16 +277,30 @@ impl Lens {
         let inner = &self.handle.inner;
         let deadline = deadline_after(timeout);
         inner.closed.store(true, Ordering::Release);
-        let dios: Vec<WeakDio> = inner
-            .seats
-            .lock()
+        let mut report = CloseReport::default();
+        let mut seats = inner.seats.lock();
+        while seats.values().any(|seat| matches!(seat, Seat::Starting)) {
+            let timed_out = match deadline {
+                Some(deadline) => inner.seat_freed.wait_until(&mut seats, deadline).timed_out(),
+                None => {
+                    inner.seat_freed.wait(&mut seats);
+                    false
+                }
+            };
+            if timed_out {
+                let starting = seats.iter().filter(|(_, seat)| matches!(seat, Seat::Starting));
+                report.still_at_work(starting.map(|(table, _)| format!("{table}:core")).collect());
+                break;
+            }
+        }
+        let dios: Vec<WeakDio> = seats
             .values()
             .filter_map(|seat| match seat {
                 Seat::Here { dio, .. } => Some(dio.clone()),
                 Seat::Starting => None,
             })
             .collect();
-        let mut report = CloseReport::default();
+        drop(seats);
         for dio in dios {
             if let Some(inner) = dio.inner() {
                 report.add(inner.close_until(deadline));
