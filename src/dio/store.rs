@@ -76,6 +76,8 @@ struct Queue {
     /// Someone wants a failed front tried again.
     retry: bool,
     closing: bool,
+    /// The thread is through with the queue.
+    ended: bool,
 }
 
 struct Shared {
@@ -95,8 +97,9 @@ pub(crate) struct Store {
     worker: Worker,
 }
 
-/// The stores of this process, so that two Lenses on one cache share one thread.
-static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
+/// The stores of this process, so that two Lenses on one cache share one thread. What is left of one whose last handle is
+/// gone stays here until its thread has ended.
+static STORES: Mutex<Vec<(Weak<Store>, Weak<Shared>)>> = Mutex::new(Vec::new());
 
 impl Store {
     /// The store of this backend, or of another one on the same directory: the one at work already, or a new one.
@@ -108,14 +111,28 @@ impl Store {
             }
             None => "memory".to_owned(),
         };
-        let mut stores = STORES.lock();
-        stores.retain(|store| store.strong_count() > 0);
-        let same = |store: &Arc<Store>| {
-            std::ptr::addr_eq(Arc::as_ptr(&store.shared.backend), Arc::as_ptr(&backend))
-                || (location.is_some() && store.shared.location == location)
+        let same = |shared: &Shared| {
+            std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend))
+                || (location.is_some() && shared.location == location)
         };
-        if let Some(store) = stores.iter().filter_map(Weak::upgrade).find(same) {
-            return Ok(store);
+        let mut stores = STORES.lock();
+        loop {
+            stores.retain(|(_, shared)| shared.strong_count() > 0);
+            let found = stores
+                .iter()
+                .find_map(|(store, shared)| Some((store.upgrade(), shared.upgrade().filter(|s| same(s))?)));
+            match found {
+                Some((Some(store), _)) => return Ok(store),
+                // What it still has to write must be there before anyone reads.
+                Some((None, shared)) if !shared.queue.lock().ended => {
+                    drop(stores);
+                    may_wait_for(Rank::new(0, Role::Store), "the cache's store")?;
+                    shared.wait_until_ended();
+                    stores = STORES.lock();
+                }
+                Some((None, shared)) => stores.retain(|(_, known)| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(&shared))),
+                None => break,
+            }
         }
         let shared = Arc::new(Shared {
             backend,
@@ -128,7 +145,7 @@ impl Store {
         let thread = shared.clone();
         let worker = sync::spawn(format!("{label}:store"), Rank::new(0, Role::Store), move || thread.run())?;
         let store = Arc::new(Store { shared, worker });
-        stores.push(Arc::downgrade(&store));
+        stores.push((Arc::downgrade(&store), Arc::downgrade(&store.shared)));
         Ok(store)
     }
 
@@ -281,7 +298,20 @@ struct Slice {
 }
 
 impl Shared {
+    fn wait_until_ended(&self) {
+        let mut queue = self.queue.lock();
+        while !queue.ended {
+            self.progress.wait(&mut queue);
+        }
+    }
+
     fn run(&self) {
+        self.work_off();
+        self.queue.lock().ended = true;
+        self.progress.notify_all();
+    }
+
+    fn work_off(&self) {
         let mut queue = self.queue.lock();
         loop {
             let blocked = queue.failure.is_some() && !queue.retry;
