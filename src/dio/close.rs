@@ -76,7 +76,8 @@ impl DioInner {
         self.refresher.hang_up();
         if let Some(deadline) = deadline {
             // The rest of the time is for the ending itself, so that only threads stuck in a call are told as running.
-            let left = deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
+            let left =
+                deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
             self.writes.wait_idle(deadline - (left / 4).min(TO_END));
         }
         let (undelivered, at_the_source) = self.writes.abandon();

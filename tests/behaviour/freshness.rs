@@ -85,7 +85,7 @@ fn f1_a_failing_refresh_keeps_the_rows_shows_and_backs_off_until_it_goes_well() 
         source.fail_always(Call::List, cut());
         let mut events = dio.subscribe_events();
 
-        let mut attempt = |most: u64| {
+        let attempt = |most: u64| {
             let before = source.calls(Call::List);
             for second in 1..=most {
                 hands.wait_for_sleepers(1);
@@ -552,8 +552,10 @@ fn f7_an_invalidated_row_is_marked_stale_until_it_is_read_again() {
         let untouched = anvil.generation();
         let held = source.hold(Call::Get);
         dio.invalidate_record("b");
-        let stale = |number: usize| move |rows: &diorama::TableSnapshot| {
-            rows.iter().filter(|row| row.status() == RowStatus::Stale).count() == number
+        let stale = |number: usize| {
+            move |rows: &diorama::TableSnapshot| {
+                rows.iter().filter(|row| row.status() == RowStatus::Stale).count() == number
+            }
         };
         let snapshot = wait_for(&view, "one stale row", stale(1));
         assert_eq!(snapshot.row(1).unwrap().status(), RowStatus::Stale);
@@ -603,7 +605,8 @@ fn f7_invalidating_all_marks_every_row_stale_and_reads_the_source_again() {
         let held = source.hold(Call::List);
         source.outside_silently().patch("b", record! { "price" => 11 }).unwrap();
         dio.handle_event(ChangeEvent::Invalidated).unwrap();
-        let all = |status: RowStatus| move |rows: &diorama::TableSnapshot| rows.iter().all(|row| row.status() == status);
+        let all =
+            |status: RowStatus| move |rows: &diorama::TableSnapshot| rows.iter().all(|row| row.status() == status);
         let snapshot = wait_for(&view, "only stale rows", all(RowStatus::Stale));
         assert_eq!(prices(&snapshot), ["a=30", "b=10", "c=20"]);
         events_until(&mut events, "Invalidated", |event| {

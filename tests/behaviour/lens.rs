@@ -147,11 +147,7 @@ fn l3_non_blocking_it_returns_at_once_and_views_fill_when_it_ends_and_seeded_is_
 #[test]
 fn l4_the_error_of_a_start_that_was_waited_for_comes_back_with_the_table_and_the_cause() {
     on_both(|cache| {
-        let lens = cache
-            .lens()
-            .on_start(|_| Err(Error::new(ErrorKind::Rejected, "not today")))
-            .build()
-            .unwrap();
+        let lens = cache.lens().on_start(|_| Err(Error::new(ErrorKind::Rejected, "not today"))).build().unwrap();
         let error = lens.make_dio(products("l4-callback")).unwrap_err();
         assert_eq!((error.kind(), error.context("table")), (ErrorKind::Rejected, Some("l4-callback")));
 
@@ -320,7 +316,7 @@ fn l5_while_a_dio_is_being_closed_making_it_waits_and_gives_a_new_one() {
         assert!(!report.is_closed(), "{report:?}");
         let asked = lens.clone();
         let made = start("make_dio", move || asked.make_dio(deaf).unwrap());
-        assert!(!made.has_ended(), "the old one's thread is still in the source");
+        assert!(is_still_waiting(&made), "the old one is still in the source");
         source.let_one_go();
         let next = made.end();
         source.wait_until_inside();

@@ -193,8 +193,7 @@ fn w3_a_failed_write_leaves_the_confirmed_row_and_says_why_everywhere() {
 fn w6_a_full_queue_gives_the_write_back_and_takes_it_once_there_is_room() {
     on_both(|cache| {
         let source = products("w6-full");
-        let lens =
-            cache.lens().write_queue_capacity(2).write_timeout(Duration::from_millis(5)).build().unwrap();
+        let lens = cache.lens().write_queue_capacity(2).write_timeout(Duration::from_millis(5)).build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();
         let held = source.hold(Call::Patch);
         let first = dio.write(WriteOp::patch("a", record! { "price" => 1 })).unwrap();
@@ -782,7 +781,9 @@ fn batch_clear_and_insert_in_on_refresh_are_one_step_and_reads_inside_see_them()
     on_both(|cache| {
         let lens = cache
             .lens()
-            .on_start(|dio| dio.cache().insert_many([("a".to_owned(), product("A", 1)), ("b".to_owned(), product("B", 2))]))
+            .on_start(|dio| {
+                dio.cache().insert_many([("a".to_owned(), product("A", 1)), ("b".to_owned(), product("B", 2))])
+            })
             .on_refresh(|dio| {
                 let rows = dio.cache();
                 assert_eq!(rows.count()?, 2);
