@@ -71,8 +71,9 @@ impl LensInner {
         self.seat_freed.notify_all();
     }
 
-    /// The Dios there are; one that is being made is waited for, up to the deadline.
-    fn seated(&self, deadline: Option<Deadline>) -> Vec<WeakDio> {
+    /// The Dios there are; one that is being made is waited for, up to the deadline. The cores of those that still were not
+    /// there then come by name.
+    fn seated(&self, deadline: Option<Deadline>) -> (Vec<WeakDio>, Vec<String>) {
         let mut seats = self.seats.lock();
         while seats.values().any(|seat| matches!(seat, Seat::Starting)) {
             let timed_out = match deadline {
@@ -86,11 +87,14 @@ impl LensInner {
                 break;
             }
         }
-        let here = seats.values().filter_map(|seat| match seat {
-            Seat::Here { dio, .. } => Some(dio.clone()),
-            Seat::Starting => None,
-        });
-        here.collect()
+        let (mut here, mut starting) = (Vec::new(), Vec::new());
+        for (table, seat) in seats.iter() {
+            match seat {
+                Seat::Here { dio, .. } => here.push(dio.clone()),
+                Seat::Starting => starting.push(format!("{table}:core")),
+            }
+        }
+        (here, starting)
     }
 
     fn hang_up(&self) {
@@ -323,8 +327,9 @@ impl Lens {
         // More than a century is for ever.
         let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
         inner.closed.store(true, Ordering::Release);
-        let dios = inner.seated(deadline);
         let mut report = CloseReport::default();
+        let (dios, starting) = inner.seated(deadline);
+        report.still_at_work(starting);
         for dio in dios {
             if let Some(inner) = dio.inner() {
                 report.add(inner.close_until(deadline));

@@ -117,6 +117,10 @@ impl StateBoard {
         self.0.lock().views = views;
     }
 
+    pub(crate) fn delivered(&self) {
+        self.0.lock().delivered += 1;
+    }
+
     pub(crate) fn write_failed(&self, error: &Error) {
         let mut inner = self.0.lock();
         inner.failed_writes += 1;
@@ -127,11 +131,7 @@ impl StateBoard {
         self.0.lock().reads.keys().next().copied()
     }
 
-    // ---- the writer's ----
-
-    pub(crate) fn delivered(&self) {
-        self.0.lock().delivered += 1;
-    }
+    // ---- the closing's ----
 
     /// Writes delivered and writes failed so far.
     pub(crate) fn write_counts(&self) -> (u64, u64) {

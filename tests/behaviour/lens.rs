@@ -316,7 +316,7 @@ fn l5_while_a_dio_is_being_closed_making_it_waits_and_gives_a_new_one() {
         assert!(!report.is_closed(), "{report:?}");
         let asked = lens.clone();
         let made = start("make_dio", move || asked.make_dio(deaf).unwrap());
-        assert!(!made.has_ended(), "the old one's thread is still in the source");
+        assert!(is_still_waiting(&made), "the old one is still in the source");
         source.let_one_go();
         let next = made.end();
         source.wait_until_inside();

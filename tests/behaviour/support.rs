@@ -108,6 +108,24 @@ pub(crate) fn on_both(body: impl Fn(Cache) + Send + Sync + 'static) {
     start("the test over LMDB", move || body(Cache::disk())).end_within(TEST);
 }
 
+/// Looks until something is so that nothing tells of.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let clock = diorama::clock::Clock::system();
+    let end = clock.now().after(SOON);
+    while !is_so() {
+        assert!(clock.now() < end, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Gives a task that must not end yet a moment to do so all the same.
+pub(crate) fn is_still_waiting<T>(task: &Task<T>) -> bool {
+    (0..20_000).all(|_| {
+        std::thread::yield_now();
+        !task.has_ended()
+    })
+}
+
 pub(crate) fn product(name: &str, price: i64) -> Record {
     record! { "name" => name, "price" => price }
 }

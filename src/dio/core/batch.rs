@@ -356,13 +356,16 @@ impl Core {
             match result {
                 Ok(id) => {
                     self.to.events.publish(DioEvent::WriteSettled { id: id.clone(), seq });
-                    ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq });
+                    if ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq }) {
+                        self.to.board.delivered();
+                    }
                 }
                 Err(error) => {
                     let id = ticket.id().map(Arc::from);
                     self.to.events.publish(DioEvent::WriteFailed { id, seq, error: error.clone() });
-                    self.to.board.write_failed(&error);
-                    ticket.reject(error);
+                    if ticket.reject(error.clone()) {
+                        self.to.board.write_failed(&error);
+                    }
                 }
             }
         }
