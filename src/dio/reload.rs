@@ -80,6 +80,8 @@ fn reload_now(handle: &WeakDio, id: &Arc<str>) {
 }
 
 fn read_and_apply(dio: &Arc<DioInner>, id: &Arc<str>) -> Result<()> {
+    // Whatever asked for this read was sent before. Once it is visible, its marking of the row is not newer than the read.
+    dio.change(Vec::new(), Cause::Outside, Announce::Nothing, None)?;
     let read = dio.begin_read();
     let row = catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row)?;
     let change = match row {
