@@ -288,7 +288,10 @@ impl Core {
             let touched = Arc::new(touched);
             let moved = self.views.publish(&touched, seq, self.complete, self.stale_upto);
             let records = self.publish_records(&touched, seq, state_changed);
+            // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
+            self.to.board.set_rows(self.rows);
             self.to.versions.publish(seq);
+            self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(&touched, &batch, seq);
             moved.advance();
             for slot in records {
@@ -299,8 +302,8 @@ impl Core {
             self.announce(&touched, &causes, batch.once, seq);
         } else if batch.full_copy.is_some() {
             self.store(&[], &batch, self.seq);
+            self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         }
-        self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         let seq = self.seq;
         if seeded {
             self.to.events.publish(DioEvent::Seeded { seq });
