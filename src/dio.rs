@@ -405,14 +405,14 @@ impl Dio {
     pub fn invalidate_record(&self, id: impl Into<Arc<str>>) {
         let id = id.into();
         if callback::with_open(self.inner(), |batch| batch.invalidated.push(id.clone())).is_none() {
-            self.inner().invalidate(&[id], false);
+            self.inner().invalidate(&[id], false, false);
         }
     }
 
     /// No row is to be trusted: all are marked stale, and the source is read again behind. Returns at once.
     pub fn invalidate_all(&self) {
         if callback::with_open(self.inner(), |batch| batch.all_invalidated = true).is_none() {
-            self.inner().invalidate(&[], true);
+            self.inner().invalidate(&[], true, false);
         }
     }
 
@@ -591,7 +591,7 @@ impl DioInner {
         };
         // The batch, and with it the note of its read, lived until its rows were judged by it.
         drop(batch);
-        self.invalidate(&invalidated, all_invalidated);
+        self.invalidate(&invalidated, all_invalidated, full_copy);
         Ok(seq)
     }
 
@@ -599,7 +599,7 @@ impl DioInner {
     fn callback_changes(self: &Arc<Self>, batch: CallbackBatch) -> Vec<RowChange> {
         let mut changes = if batch.cleared { vec![RowChange::Clear] } else { Vec::new() };
         changes.extend(self.callback_changes_of(&batch));
-        self.invalidate(&batch.invalidated, batch.all_invalidated);
+        self.invalidate(&batch.invalidated, batch.all_invalidated, false);
         changes
     }
 

@@ -60,6 +60,8 @@ enum Kind {
 struct Desk {
     inbox: Option<Sender<(Kind, Arc<Flight>)>>,
     current: Option<Arc<Flight>>,
+    /// Someone wants another one after the current, which may have read the source too early.
+    again: bool,
 }
 
 /// Where refreshes are asked for.
@@ -73,7 +75,10 @@ impl Refresher {
     pub(crate) fn new() -> (Self, RefreshInbox) {
         // One flight is asked for at a time; the second place is for the one after the start.
         let (sender, receiver) = bounded(2);
-        (Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None }) }, RefreshInbox(receiver))
+        (
+            Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None, again: false }) },
+            RefreshInbox(receiver),
+        )
     }
 
     /// The first copy.
@@ -84,6 +89,17 @@ impl Refresher {
     /// The refresh under way, or a new one.
     pub(crate) fn refresh(&self) -> Result<Arc<Flight>> {
         self.ask(Kind::Refresh)
+    }
+
+    /// A refresh that reads the source from now on: one that is under way is followed by another.
+    pub(crate) fn refresh_anew(&self) -> Result<()> {
+        let mut desk = self.desk.lock();
+        if desk.current.is_some() && desk.inbox.is_some() {
+            desk.again = true;
+            return Ok(());
+        }
+        drop(desk);
+        self.refresh().map(drop)
     }
 
     fn ask(&self, kind: Kind) -> Result<Arc<Flight>> {
@@ -112,8 +128,12 @@ impl Refresher {
         Some(flight)
     }
 
-    fn ended(&self) {
-        self.desk.lock().current = None;
+    /// The flight under way has ended; the next one, if someone wants it.
+    fn ended(&self) -> Option<Arc<Flight>> {
+        let mut desk = self.desk.lock();
+        let next = std::mem::take(&mut desk.again).then(Flight::new);
+        desk.current.clone_from(&next);
+        next
     }
 
     /// Takes no more flights; the one under way goes on, one that waits ends as `Closed`.
@@ -130,19 +150,23 @@ fn closed() -> Error {
 pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
     let clock = dio.clock().clone();
     let mut schedule = Schedule::new(dio.lens.defaults.refresh_every, clock.now());
+    let mut next = None;
     loop {
-        let (kind, flight) = match clock.recv(&inbox.0, schedule.due()) {
-            Received::Message(asked) => asked,
-            Received::Due => match dio.refresher.due() {
-                Some(flight) => (Kind::Refresh, flight),
-                None => continue,
+        let (kind, flight) = match next.take() {
+            Some(flight) => (Kind::Refresh, flight),
+            None => match clock.recv(&inbox.0, schedule.due()) {
+                Received::Message(asked) => asked,
+                Received::Due => match dio.refresher.due() {
+                    Some(flight) => (Kind::Refresh, flight),
+                    None => continue,
+                },
+                Received::Disconnected => return,
             },
-            Received::Disconnected => return,
         };
         let result = if dio.is_open() { fly(dio, handle, kind) } else { Err(closed()) };
         schedule.ended(clock.now(), result.is_ok());
         // Who asks from here on gets a new flight, for the source may have changed since this one read it.
-        dio.refresher.ended();
+        next = dio.refresher.ended();
         flight.end(result);
     }
 }
@@ -165,6 +189,8 @@ fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
 }
 
 fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
+    // What marked the rows as stale, and asked for this, was sent before. Once it is visible, the read is not older.
+    dio.change(Vec::new(), Cause::Refresh, Announce::Nothing, None)?;
     let callbacks = &dio.lens.callbacks;
     let (what, callback) = match (kind, &callbacks.on_start, &callbacks.on_refresh) {
         (Kind::Start, Some(on_start), _) => ("on_start", on_start),

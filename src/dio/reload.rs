@@ -12,8 +12,9 @@ use crate::value::StoredRow;
 use crate::{ErrorKind, Result};
 
 impl DioInner {
-    /// Marks rows (or all) as stale and has them read again. Returns at once.
-    pub(crate) fn invalidate(self: &Arc<Self>, ids: &[Arc<str>], all: bool) {
+    /// Marks rows (or all) as stale and has them read again. Returns at once. A refresh that invalidates what it has just
+    /// read (`in_refresh`) doesn't start another one: that could go on for ever.
+    pub(crate) fn invalidate(self: &Arc<Self>, ids: &[Arc<str>], all: bool, in_refresh: bool) {
         if ids.is_empty() && !all {
             return;
         }
@@ -28,9 +29,13 @@ impl DioInner {
         {
             tracing::warn!(table = %self.name, %error, "rows could not be marked as stale");
         }
+        let needs_refresh = all || !self.master.capabilities().get;
+        if needs_refresh && in_refresh {
+            return;
+        }
         if all {
             // A closed Dio reads nothing again.
-            let _ = self.request_refresh();
+            let _ = self.refresher.refresh_anew();
         } else {
             for id in ids {
                 self.reload(id);
@@ -41,7 +46,7 @@ impl DioInner {
     /// Reads one row again, behind. A source that can't be asked for one row is read whole.
     pub(crate) fn reload(self: &Arc<Self>, id: &Arc<str>) {
         if !self.master.capabilities().get {
-            let _ = self.request_refresh();
+            let _ = self.refresher.refresh_anew();
             return;
         }
         if !self.reloads.lock().insert(id.clone()) {
@@ -53,7 +58,7 @@ impl DioInner {
         if let Err(error) = self.lens.load_pool.submit(Rank::new(self.level, Role::Load), Box::new(job)) {
             self.reloads.lock().remove(id);
             if error.kind() == ErrorKind::Full {
-                let _ = self.request_refresh();
+                let _ = self.refresher.refresh_anew();
             }
         }
     }

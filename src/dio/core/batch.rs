@@ -33,6 +33,8 @@ pub(crate) struct OpenBatch {
     /// A new Seq even if no row changed.
     force: bool,
     full_copy: Option<FullCopy>,
+    /// Where the read behind the full copy began.
+    copy_began: Option<Seq>,
     replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
     settled: Vec<(TicketSender, Result<Option<Arc<str>>>)>,
     stale_all: bool,
@@ -50,6 +52,7 @@ impl OpenBatch {
             once: None,
             force: false,
             full_copy: None,
+            copy_began: None,
             replies: Vec::new(),
             settled: Vec::new(),
             stale_all: false,
@@ -88,6 +91,7 @@ impl Core {
         let batch = self.batch();
         if result.is_ok() && full_copy.is_some() {
             batch.full_copy = full_copy;
+            batch.copy_began = began;
         }
         if let Some(reply) = reply {
             batch.replies.push((reply, result));
@@ -270,7 +274,10 @@ impl Core {
         }
         if batch.full_copy.is_some() {
             self.complete = true;
-            self.stale_upto = Seq(0);
+            // A copy that was read before the rows became stale doesn't make them fresh.
+            if batch.copy_began.is_none_or(|began| began >= self.stale_upto) {
+                self.stale_upto = Seq(0);
+            }
         }
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
