@@ -109,6 +109,10 @@ impl StateBoard {
         }
     }
 
+    pub(crate) fn set_rows(&self, rows: u64) {
+        self.0.lock().rows = rows;
+    }
+
     pub(crate) fn set_pending(&self, pending: usize) {
         self.0.lock().pending_writes = pending;
     }

@@ -194,3 +194,28 @@ fn a_record_view_opened_while_all_rows_are_stale_says_so_until_they_are_read_aga
         );
     });
 }
+
+#[test]
+fn an_invalidation_during_a_refresh_is_followed_by_a_read_of_its_own() {
+    limited(|| {
+        let (_lens, source, dio) = dio(Lens::new().in_memory(), 10);
+        let table = dio.table_scenery().open().unwrap();
+        let held = source.hold_answer(Call::List);
+        table.request_refresh().unwrap();
+        assert!(held.wait_until_held(1, SOON));
+        // The refresh has read the source already: it doesn't know of this.
+        source.outside_silently().upsert(&id(3), row_with(3, 33)).unwrap();
+        dio.invalidate_all();
+        settle(&dio);
+        let generation = table.generation();
+        held.let_one_pass();
+        assert!(source.wait_until_called(Call::List, 3, SOON), "the source was not read again");
+        settle(&dio);
+        assert_eq!(table.row(3).unwrap().status(), RowStatus::Stale, "the older read makes nothing fresh");
+        drop(held);
+        while table.row(3).unwrap().status() != RowStatus::Fresh {
+            table.wait_for_change(generation, Some(SOON)).unwrap();
+        }
+        assert_eq!(table.row(3).unwrap().int("n"), Some(33));
+    });
+}

@@ -335,7 +335,10 @@ impl Core {
             }
             let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto);
             let records = self.publish_records(&changed, seq, state_changed);
+            // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
+            self.to.board.set_rows(self.rows);
             self.to.versions.publish(seq);
+            self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(&changed.touched, &batch, seq);
             moved.advance();
             for slot in records {
@@ -346,8 +349,8 @@ impl Core {
             self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
         } else if batch.full_copy.is_some() {
             self.store(&[], &batch, self.seq);
+            self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         }
-        self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         let seq = self.seq;
         if seeded {
             self.to.events.publish(DioEvent::Seeded { seq });

@@ -107,8 +107,8 @@ impl Views {
     /// Brings every body up to the batch and publishes those that moved.
     pub(super) fn publish(&mut self, batch: &Arc<Changed>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
         let mut moved = Moved::default();
-        let all_move = self.stale_upto != stale_upto || self.complete != complete;
-        let stale_moves = self.stale_upto != stale_upto;
+        let all_may_move = self.stale_upto != stale_upto || self.complete != complete;
+        let stale_before = self.stale_upto;
         self.stale_upto = stale_upto;
         self.complete = complete;
         let mut changed = HashMap::new();
@@ -149,17 +149,19 @@ impl Views {
         for view in self.tables.values_mut() {
             let Some(shown) = view.shows else { continue };
             let entries = changed.get(&shown).copied();
-            if entries.is_none() && !all_move {
+            if entries.is_none() && !all_may_move {
                 continue;
             }
             let load = load_state(complete);
+            let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
+                continue;
+            };
+            let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
+            let stale_moves = stale_before != stale_upto && tree.iter().any(becomes_other);
             if entries.is_none() && !stale_moves && view.load.same_as(&load) {
                 continue;
             }
             view.load = load;
-            let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
-                continue;
-            };
             let last = view.slot.roots.newest();
             let root = Root {
                 generation: last.generation.next(),
