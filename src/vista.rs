@@ -16,6 +16,8 @@ pub use call::{CallCx, CancelToken, CancelWatch};
 pub use capability::Capabilities;
 pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
+#[cfg(feature = "sqlite")]
+pub(crate) use query::{LikePattern, Needle};
 pub use query::{Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window};
 pub use schema::{Column, ColumnType, Schema};
 pub use shell::{PushDown, TableShell};

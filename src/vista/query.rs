@@ -18,6 +18,10 @@ use crate::vista::Schema;
 use crate::{Error, ErrorKind, Result};
 
 pub use filter::{Filter, SortKeyer};
+#[cfg(feature = "sqlite")]
+pub(crate) use like::LikePattern;
+#[cfg(feature = "sqlite")]
+pub(crate) use search::Needle;
 
 /// The direction of a sort column. Null and absent come last in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
