@@ -20,7 +20,7 @@ use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
 use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
-use crate::sync::{HookRunner, Rank, Role, catch_user, deadline_after, may_wait_for};
+use crate::sync::{HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
 
@@ -53,6 +53,8 @@ pub(crate) struct LensInner {
     store: Mutex<Option<Arc<Store>>>,
     seats: Mutex<HashMap<String, Seat>>,
     seat_freed: Condvar,
+    /// The threads of its Dios, those of Dios that are gone but for their last thread among them.
+    workers: Mutex<Vec<Arc<Worker>>>,
     closed: AtomicBool,
 }
 
@@ -61,7 +63,14 @@ impl LensInner {
         self.store.lock().clone().ok_or_else(closed)
     }
 
-    /// The Dio of this table is gone with all its threads.
+    /// Has the closing wait for a thread of one of its Dios.
+    pub(crate) fn add_worker(&self, worker: Arc<Worker>) {
+        let mut workers = self.workers.lock();
+        workers.retain(|worker| !worker.is_finished());
+        workers.push(worker);
+    }
+
+    /// The Dio of this table is gone, and its threads are at their end.
     pub(crate) fn leave(&self, table: &str, dio: &WeakDio) {
         let mut seats = self.seats.lock();
         if matches!(seats.get(table), Some(Seat::Here { dio: seated, .. }) if seated.is_same(dio)) {
@@ -161,6 +170,7 @@ impl Lens {
             store: Mutex::new(Some(store)),
             seats: Mutex::default(),
             seat_freed: Condvar::new(),
+            workers: Mutex::default(),
             closed: AtomicBool::new(false),
             name,
         };
@@ -323,6 +333,12 @@ impl Lens {
         }
         inner.hang_up();
         let Some(deadline) = deadline else { return Ok(report) };
+        let workers = inner.workers.lock().clone();
+        for worker in workers {
+            if !worker.join_until(deadline) && !report.still_running.iter().any(|name| name == worker.name()) {
+                report.still_at_work(vec![worker.name().to_owned()]);
+            }
+        }
         report.still_at_work(inner.build_pool.close(deadline));
         report.still_at_work(inner.load_pool.close(deadline));
         if !inner.hooks.close(deadline) {

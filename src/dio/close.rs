@@ -1,7 +1,8 @@
 //! Closing: in which order a Dio's parts end, and what is reported of it.
 //!
 //! Flow: refuse new → deliver what can be delivered in time → fail the rest → end refresher, writer, core → flush → join.
-//! Invariants: everyone who waits is woken; the caller's time is kept; no thread of the library joins another.
+//! Invariants: everyone who waits is woken; the caller's time is kept; no thread of the library joins another, but for the
+//! one that closes a Dio whose last handle was dropped on such a thread.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::dio::core::Message;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
 use crate::lens::Lens;
-use crate::sync::{Deadline, Rank, Role, deadline_after, may_wait_for, reply, spawn};
+use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn};
 use crate::{Error, ErrorKind};
 
 /// What closing left behind.
@@ -74,6 +75,12 @@ impl DioInner {
         report
     }
 
+    pub(super) fn add_worker(&self, worker: Worker) {
+        let worker = Arc::new(worker);
+        self.lens.add_worker(worker.clone());
+        self.workers.lock().push(worker);
+    }
+
     pub(super) fn close_on_drop(self: &Arc<Self>, timeout: Duration) {
         if self.is_open() {
             self.close_until(deadline_after(timeout));
@@ -89,7 +96,7 @@ impl DioInner {
         let (dio, lens) = (self.clone(), lens.clone());
         let close = move || dio.close_on_drop(lens.defaults().drop_timeout);
         match spawn(format!("{}:close", self.name), Rank::above_all(), close) {
-            Ok(worker) => self.workers.lock().push(Arc::new(worker)),
+            Ok(worker) => self.add_worker(worker),
             Err(error) => {
                 tracing::warn!(table = %self.name, %error, "a Dio is closed without delivering what waits");
                 self.close_on_drop(Duration::ZERO);

@@ -150,7 +150,7 @@ impl DioInner {
             work(dio);
             drop(last);
         })?;
-        self.workers.lock().push(Arc::new(worker));
+        self.add_worker(worker);
         Ok(())
     }
 

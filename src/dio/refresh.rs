@@ -5,7 +5,8 @@
 //! core → everyone in the flight gets its result.
 //! Invariants: one refresh runs at a time, and those who ask meanwhile get its result
 //! (`two_refreshes_at_once_run_once`); a failed one keeps the rows and backs off.
-//! Close/panic: closing drops the inbox's sender; flights that have not begun end as `Closed`.
+//! Close/panic: closing drops the inbox's sender; flights that have not begun end as `Closed`, and when the time for what is
+//! under way is over, whoever waits for one that has begun is told the same.
 
 use std::sync::Arc;
 

@@ -225,6 +225,19 @@ fn one_of_a_crowd(lens: &Lens, source: &MemoryVista, seed: u64) {
 }
 
 #[test]
+fn no_thread_is_alive_after_a_closing_though_its_dio_was_dropped_before() {
+    for round in 0..50 {
+        let name = format!("gone-{round}");
+        let lens = Lens::new().in_memory().drop_timeout(Duration::ZERO).build().unwrap();
+        let source = MemoryVista::new(name.as_str(), "id");
+        drop(lens.make_dio(source).unwrap());
+        assert!(lens.close(SOON).unwrap().is_closed());
+        let alive: Vec<String> = crate::live_threads().into_iter().filter(|thread| thread.starts_with(&name)).collect();
+        assert!(alive.is_empty(), "{alive:?}");
+    }
+}
+
+#[test]
 fn a_crowd_that_makes_uses_and_closes_dios_leaves_nothing_behind() {
     let source = MemoryVista::new("t", "id")
         .with_rows((0..20).map(|n| (format!("r{n}"), record! { "id" => format!("r{n}"), "n" => n })));
