@@ -12,6 +12,7 @@ mod check;
 mod close;
 pub(crate) mod core;
 mod event;
+pub(crate) mod fresh;
 pub(crate) mod hot_tier;
 mod make;
 pub(crate) mod meta;
@@ -25,7 +26,6 @@ mod ticket;
 pub(crate) mod versions;
 mod writer;
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -497,21 +497,16 @@ impl Dio {
     }
 }
 
-/// Reads at the newest published Seq. Without a pin what a later batch replaced may be gone from memory in the middle of
+/// Reads at the newest published Seq. Without a pin, what a later batch replaced may be gone from memory in the middle of
 /// the read, and the cache may still hold something older: such a read is repeated, under a pin.
-pub(crate) fn at_newest(versions: &Arc<Versions>, read: impl Fn(Seq) -> Result<RowRead>) -> Result<RowRead> {
+pub(crate) fn at_newest<T>(versions: &Arc<Versions>, read: impl Fn(Seq) -> Result<T>) -> Result<T> {
     let seq = versions.published();
     let answer = read(seq)?;
-    if versions.published() == seq && !matches!(answer, RowRead::Expired) {
+    if versions.published() == seq {
         return Ok(answer);
     }
-    loop {
-        let pin = versions.pin_to_read();
-        let answer = read(pin.seq())?;
-        if !matches!(answer, RowRead::Expired) {
-            return Ok(answer);
-        }
-    }
+    let pin = versions.pin_to_read();
+    read(pin.seq())
 }
 
 impl DioInner {
@@ -568,13 +563,20 @@ impl DioInner {
         CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone())
     }
 
+    /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins
+    /// after it: marking a row is a change of it, and an older read's answer would be taken for older than the row.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        self.change(Vec::new(), Cause::Outside, Announce::Nothing, None).map(drop)
+    }
+
     pub(crate) fn begin_read(&self) -> ReadToken {
         self.board.begin_read(|| self.published())
     }
 
     /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it.
     pub(crate) fn take_first_copy_to_wait_for(&self) -> Option<Arc<Flight>> {
-        self.first_copy.lock().clone().filter(|_| !self.board.is_complete())
+        // Complete rows are there a moment before the copy has ended; who went on then would have a refresh join it.
+        self.first_copy.lock().clone().filter(|copy| !copy.has_ended() || !self.board.is_complete())
     }
 
     /// Sends changes to the core and returns when they are visible.
@@ -588,7 +590,7 @@ impl DioInner {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
         self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
         let (sender, receiver) = reply();
-        let apply = Apply { changes, cause, announce, began, full_copy: None, reply: Some(sender) };
+        let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply: Some(sender) };
         self.send(Message::Apply(apply))?;
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
     }
@@ -614,7 +616,7 @@ impl DioInner {
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
             self.send_bulk(Message::Apply(Apply {
-                changes,
+                changes: changes.into(),
                 cause,
                 announce,
                 began: Some(began),
@@ -654,18 +656,13 @@ impl DioInner {
 
     fn find_now(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
         let versions = &self.reader.versions;
-        let found = Cell::new(None);
-        let read = at_newest(versions, |seq| match versions.lookup_as_of(id, seq)? {
-            Some(row_no) => {
-                found.set(Some(row_no));
-                versions.row_as_of(row_no, seq)
+        at_newest(versions, |seq| {
+            let Some(row_no) = versions.lookup_as_of(id, seq)? else { return Ok(None) };
+            match versions.row_as_of(row_no, seq)? {
+                RowRead::Found(stored) => Ok(Some((row_no, stored))),
+                RowRead::Absent | RowRead::Expired => Ok(None),
             }
-            None => Ok(RowRead::Absent),
-        })?;
-        match (read, found.get()) {
-            (RowRead::Found(stored), Some(row_no)) => Ok(Some((row_no, stored))),
-            _ => Ok(None),
-        }
+        })
     }
 
     /// Asks for a refresh without waiting for it.

@@ -20,7 +20,7 @@ use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
 use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
-use crate::sync::{HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
+use crate::sync::{Deadline, HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
 
@@ -78,6 +78,32 @@ impl LensInner {
         }
         drop(seats);
         self.seat_freed.notify_all();
+    }
+
+    /// The Dios there are; one that is being made is waited for, up to the deadline. The cores of those that still were not
+    /// there then come by name.
+    fn seated(&self, deadline: Option<Deadline>) -> (Vec<WeakDio>, Vec<String>) {
+        let mut seats = self.seats.lock();
+        while seats.values().any(|seat| matches!(seat, Seat::Starting)) {
+            let timed_out = match deadline {
+                Some(deadline) => self.seat_freed.wait_until(&mut seats, deadline).timed_out(),
+                None => {
+                    self.seat_freed.wait(&mut seats);
+                    false
+                }
+            };
+            if timed_out {
+                break;
+            }
+        }
+        let (mut here, mut starting) = (Vec::new(), Vec::new());
+        for (table, seat) in seats.iter() {
+            match seat {
+                Seat::Here { dio, .. } => here.push(dio.clone()),
+                Seat::Starting => starting.push(format!("{table}:core")),
+            }
+        }
+        (here, starting)
     }
 
     fn hang_up(&self) {
@@ -311,21 +337,9 @@ impl Lens {
         // More than a century is for ever.
         let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
         inner.closed.store(true, Ordering::Release);
-        let mut seats = inner.seats.lock();
-        // A Dio that is just being made is closed like the others.
-        while let Some(deadline) = deadline
-            && seats.values().any(|seat| matches!(seat, Seat::Starting))
-            && !inner.seat_freed.wait_until(&mut seats, deadline).timed_out()
-        {}
-        let dios: Vec<WeakDio> = seats
-            .values()
-            .filter_map(|seat| match seat {
-                Seat::Here { dio, .. } => Some(dio.clone()),
-                Seat::Starting => None,
-            })
-            .collect();
-        drop(seats);
         let mut report = CloseReport::default();
+        let (dios, starting) = inner.seated(deadline);
+        report.still_at_work(starting);
         for dio in dios {
             if let Some(inner) = dio.inner() {
                 report.add(inner.close_until(deadline));

@@ -1,4 +1,126 @@
 //! Diorama: a local, reactive copy of slow data, kept fresh and editable.
+//!
+//! A desktop app, a game or a service shows and edits rows that live somewhere slow: a file, a database, a web service.
+//! Diorama stands in between. It keeps a copy in a cache on disk, answers every read from it, brings it up to date when
+//! asked or on a schedule, takes edits into a queue for the source, and tells exactly the views that changed. It is made of
+//! plain threads and blocking calls; there is no executor, and a frame loop never waits.
+//!
+//! ```
+//! use std::time::Duration;
+//! use diorama::prelude::*;
+//!
+//! # fn main() -> diorama::Result<()> {
+//! // The source. `CsvVista::open("products.csv", "id")` would be a file; a `TableShell` of your own can be anything.
+//! let source = MemoryVista::new("products", "id").with_rows([
+//!     ("a", record! { "id" => "a", "name" => "Anvil", "price" => 30 }),
+//!     ("b", record! { "id" => "b", "name" => "Bell", "price" => 10 }),
+//! ]);
+//!
+//! // The policy, and the source run through it. `cache_at("directory")` keeps the rows between runs.
+//! let lens = Lens::new().in_memory().refresh_every(Duration::from_secs(300)).build()?;
+//! let products = lens.make_dio(source)?;
+//!
+//! // Views: a sorted list, and a sum.
+//! let by_price = products.table_scenery().sort("price", SortDir::Asc).open()?;
+//! let total = products.value_scenery().sum("price").open()?;
+//! let before = by_price.snapshot();
+//! assert_eq!(before.row(0).unwrap().text("name"), Some("Bell"));
+//!
+//! // An edit. Once its ticket is confirmed, the source has it and every view shows it.
+//! let ticket = products.write(WriteOp::patch("b", record! { "price" => 99 }))?;
+//! ticket.wait(Duration::from_secs(5))?;
+//! assert_eq!(total.int(), Some(129));
+//!
+//! // What changed, as a list widget wants it. The old snapshot is frozen.
+//! let changes = by_price.changes_since(before.generation()).changes;
+//! assert_eq!(changes, Changes::List(vec![Change::Move { from: 0, to: 1 }]));
+//! assert_eq!(before.row(0).unwrap().int("price"), Some(10));
+//!
+//! let report = lens.close(Duration::from_secs(5))?;
+//! assert!(report.is_closed());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The words
+//!
+//! | word | what it is |
+//! | --- | --- |
+//! | [`Vista`] | one data source behind a narrow contract ([`TableShell`]) that tells its capabilities; ready-made: [`MemoryVista`], `CsvVista` |
+//! | [`Lens`] | the policy, built once: where the cache lives, callbacks, refreshing. It makes Dios |
+//! | [`Dio`] | one Vista run through a Lens: its cache table, threads, write queue, events and views |
+//! | [`Scenery`] | a reactive view on a Dio: [`TableScenery`], [`RecordScenery`] or [`ValueScenery`] |
+//! | facade | [`Dio::vista`]: the Dio as an ordinary Vista again, answered from the cache, so that Dios stack |
+//! | [`Seq`] | a Dio's number of the last published batch; snapshots, events and outcomes of writes carry it |
+//! | [`Generation`] | a view's counter: it moves, by one, exactly when what the view shows moves |
+//!
+//! A row is a [`Record`]: columns and [`Value`]s, made with [`record!`] or from a struct of yours through serde. Its id is
+//! text, whatever it looks like.
+//!
+//! # Views
+//!
+//! [`TableScenery::snapshot`] is cheap and frozen, contents included: whatever happens later, it gives the same answers.
+//! There are four ways to learn that there is something new, and each fits one kind of program:
+//!
+//! | program | way |
+//! | --- | --- |
+//! | frame loop | compare [`generation()`](Scenery::generation), one atomic load, with the one painted last |
+//! | toolkit with a repaint call | [`on_generation`](Scenery::on_generation) |
+//! | worker thread | [`wait_for_change`](Scenery::wait_for_change) |
+//! | thread that waits for several things | [`subscribe`](Scenery::subscribe), whose receiver works in `crossbeam_channel::select!` |
+//!
+//! [`changes_since`](TableScenery::changes_since) gives the steps from an older generation to the newest, index by index,
+//! or [`Changes::Reset`] when a view no longer remembers that far back. [`Dio::subscribe_events`] tells of rows,
+//! refreshes and writes rather than of views.
+//!
+//! # Threads and waiting
+//!
+//! One thread per Dio, its core, changes the Dio's state; others read the source, deliver writes and store the cache. You
+//! may call from any thread of yours. What a call may wait for:
+//!
+//! | calls | wait for |
+//! | --- | --- |
+//! | `generation`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
+//! | `row`, `rows`, `position_of`, `cache().get` | at most a read of the cache file, through its memory map |
+//! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
+//! | `write` | room in the write queue, up to `write_timeout`; `try_write` doesn't |
+//! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
+//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade | the source |
+//! | `flush` | the disk |
+//!
+//! Callbacks, sources and hooks run on the library's threads, under no lock; a panic of theirs fails that one operation.
+//! In them, a wait that could never end (a callback that waits for its own Dio's writes, a refresh inside a refresh) is an
+//! error of kind [`WouldDeadlock`](ErrorKind::WouldDeadlock) and not a hang. On threads of your own every wait is allowed.
+//!
+//! # Writes
+//!
+//! [`Dio::write`] checks the write against the source's capabilities and schema, queues it and returns a [`WriteTicket`].
+//! The writer delivers it to the source, or to `on_write`; a confirmed write shows, a failed one leaves no trace but its
+//! error in the ticket, in a `WriteFailed` event and in [`Dio::status`]. A read of the source that began before a write
+//! never undoes it. A write is not shown before it is confirmed, and is tried once; what is still queued when the Dio
+//! closes is reported as failed.
+//!
+//! # Errors
+//!
+//! There is one [`Error`]. Its [`kind`](Error::kind) says what you can do next, its text says what happened and to which
+//! table, id or file, and [`source`](std::error::Error::source) keeps the cause. A source that can't be reached is no error
+//! for readers: they go on reading the cache, and [`Dio::status`] says why the last refresh failed.
+//!
+//! # Closing
+//!
+//! [`Lens::close`] and [`Dio::close`] refuse new work, deliver what can be delivered in the time given, wake everyone who
+//! waits, end the threads, and report what was left. Views keep their order and the rows in memory, and say
+//! [`Closed`](ErrorKind::Closed) for the rest. Dropping the last handle of a Dio closes it too, waiting `drop_timeout` (1 s)
+//! at the most for its writes. Views don't keep a Dio alive; handles, facades and event callbacks that hold a handle do.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `lmdb` | yes | the cache on disk, in LMDB: [`LensBuilder::cache_at`]; needs a C compiler |
+//! | `csv` | yes | `CsvVista`: a CSV file as a source |
+//!
+//! `ARCHITECTURE.md` in the repository says how it works inside and what holds it together.
 
 pub mod cache;
 pub mod clock;
@@ -56,3 +178,8 @@ pub mod __bench_events {
     pub use crate::dio::bus::{EventHub, EventReader, EventStats, Lagged, NoEvent};
     pub use crate::sync::{Notifier, Subscription, Waited};
 }
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(all(doctest, feature = "csv"))]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeExamples;

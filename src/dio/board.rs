@@ -109,12 +109,20 @@ impl StateBoard {
         }
     }
 
+    pub(crate) fn set_rows(&self, rows: u64) {
+        self.0.lock().rows = rows;
+    }
+
     pub(crate) fn set_pending(&self, pending: usize) {
         self.0.lock().pending_writes = pending;
     }
 
     pub(crate) fn set_views(&self, views: (usize, usize)) {
         self.0.lock().views = views;
+    }
+
+    pub(crate) fn delivered(&self) {
+        self.0.lock().delivered += 1;
     }
 
     pub(crate) fn write_failed(&self, error: &Error) {
@@ -127,11 +135,7 @@ impl StateBoard {
         self.0.lock().reads.keys().next().copied()
     }
 
-    // ---- the writer's ----
-
-    pub(crate) fn delivered(&self) {
-        self.0.lock().delivered += 1;
-    }
+    // ---- the closing's ----
 
     /// Writes delivered and writes failed so far.
     pub(crate) fn write_counts(&self) -> (u64, u64) {

@@ -14,6 +14,9 @@ use crate::lens::Lens;
 use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn};
 use crate::{Error, ErrorKind};
 
+/// How much of the time to close is kept for ending the threads, a quarter at the most.
+const TO_END: Duration = Duration::from_millis(250);
+
 /// What closing left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CloseReport {
@@ -110,11 +113,22 @@ impl DioInner {
         self.writes.close();
         self.refresher.hang_up();
         if let Some(deadline) = deadline {
-            self.writes.wait_idle(deadline);
+            // The rest of the time is for the ending itself, so that only threads stuck in a call are told as running.
+            let left =
+                deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
+            self.writes.wait_idle(deadline - (left / 4).min(TO_END));
         }
-        let undelivered = self.writes.abandon();
-        self.cancel.cancel();
+        let (undelivered, at_the_source) = self.writes.abandon();
+        if let Some(ticket) = at_the_source {
+            let message = "the Dio was closed while the source had the write; whether it was done is not known here";
+            let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
+            if ticket.abandon(error.clone()) {
+                self.board.write_failed(&error);
+            }
+        }
+        // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
+        self.cancel.cancel();
         for write in undelivered {
             let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
                 .with("table", self.name.to_string());

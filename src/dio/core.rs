@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use crate::dio::event::{Cause, DioEvent};
+use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
@@ -72,6 +73,20 @@ pub(crate) enum RowChange {
     MarkAllStale,
 }
 
+/// The changes of one message.
+pub(crate) enum RowChanges {
+    /// Row by row.
+    Each(Vec<RowChange>),
+    /// These rows, for a table that had none when the sender looked.
+    First(Vec<StoredRow>, IdIndex),
+}
+
+impl From<Vec<RowChange>> for RowChanges {
+    fn from(changes: Vec<RowChange>) -> Self {
+        RowChanges::Each(changes)
+    }
+}
+
 /// Which events a set of changes makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announce {
@@ -104,7 +119,7 @@ pub(crate) struct FullCopy {
 
 /// A set of row changes, applied together.
 pub(crate) struct Apply {
-    pub(crate) changes: Vec<RowChange>,
+    pub(crate) changes: RowChanges,
     pub(crate) cause: Cause,
     pub(crate) announce: Announce,
     /// The Seq at which the read behind these changes began; rows touched since are left alone.
@@ -443,6 +458,31 @@ pub(crate) struct Touched {
     pub(crate) row: RowNo,
     pub(crate) before: Option<StoredRow>,
     pub(crate) after: Option<StoredRow>,
+}
+
+/// Everything that a batch changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) touched: Vec<Touched>,
+    /// Rows of a first load.
+    pub(crate) fresh: Option<Arc<FreshRows>>,
+}
+
+impl Changed {
+    pub(crate) fn len(&self) -> usize {
+        self.touched.len() + self.fresh.as_ref().map_or(0, |fresh| fresh.rows().len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every row with what it was and what it is.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RowNo, Option<&StoredRow>, Option<&StoredRow>)> {
+        let touched = self.touched.iter().map(|touched| (touched.row, touched.before.as_ref(), touched.after.as_ref()));
+        let fresh = self.fresh.iter().flat_map(|fresh| fresh.iter()).map(|(row_no, row)| (row_no, None, Some(row)));
+        touched.chain(fresh)
+    }
 }
 
 impl Touched {

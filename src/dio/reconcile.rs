@@ -3,14 +3,14 @@
 //! Owner: the calling thread makes the difference against a pinned scan; the core takes it as one batch.
 //! Invariants: identical rows are not written and make no change set; rows touched since the read began are left alone.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::dio::DioInner;
 use crate::dio::cache_handle::check_id;
-use crate::dio::core::{Announce, Apply, FullCopy, Message, RowChange};
+use crate::dio::core::{Announce, Apply, FullCopy, Message, RowChange, RowChanges};
 use crate::dio::event::Cause;
+use crate::dio::fresh::IdIndex;
 use crate::sync::{Rank, Role, may_wait_for, reply};
 use crate::value::{Record, StoredRow};
 use crate::{Error, ErrorKind, Result, Seq};
@@ -28,9 +28,15 @@ pub(crate) fn reconcile(
     let name = |error: Error| error.with("table", dio.name.to_string());
     let now = dio.clock().wall_ms();
     let total = rows.len() as u64;
-    let incoming = encode(rows, now).map_err(name)?;
-    let changes = differences(dio, &incoming).map_err(name)?;
-    drop(incoming);
+    let incoming = encode(&rows, now).map_err(name)?;
+    let by_id = IdIndex::new(&incoming).map_err(|id| {
+        name(Error::new(ErrorKind::Invalid, "the source gave this id twice; ids must be unique").with("id", id))
+    })?;
+    let changes = if dio.board.rows() == 0 {
+        RowChanges::First(incoming, by_id)
+    } else {
+        RowChanges::Each(differences(dio, &incoming, &by_id).map_err(name)?)
+    };
     dio.store()?.wait_for_room().map_err(name)?;
     let (sender, receiver) = reply();
     dio.send_bulk(Message::Apply(Apply {
@@ -41,35 +47,31 @@ pub(crate) fn reconcile(
         full_copy: full_copy.then_some(FullCopy { at: now, total: Some(total) }),
         reply: Some(sender),
     }))?;
-    receiver.wait(None)?.map_err(name)
+    let seq = receiver.wait(None)?.map_err(name);
+    dio.discard(rows);
+    seq
 }
 
-fn encode(rows: Vec<(String, Record)>, now: i64) -> Result<Vec<StoredRow>> {
+fn encode(rows: &[(String, Record)], now: i64) -> Result<Vec<StoredRow>> {
+    let mut scratch = Vec::new();
     rows.iter()
         .map(|(id, record)| {
             check_id(id)?;
             record.check_depth().map_err(|error| error.with("id", id.clone()))?;
-            Ok(StoredRow::encode(id, record, now))
+            Ok(StoredRow::encode_with(&mut scratch, id, record, now))
         })
         .collect()
 }
 
-fn differences(dio: &Arc<DioInner>, incoming: &[StoredRow]) -> Result<Vec<RowChange>> {
-    let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(incoming.len());
-    for (position, row) in incoming.iter().enumerate() {
-        if by_id.insert(row.id(), position).is_some() {
-            return Err(Error::new(ErrorKind::Invalid, "the source gave this id twice; ids must be unique")
-                .with("id", row.id().to_owned()));
-        }
-    }
+fn differences(dio: &Arc<DioInner>, incoming: &[StoredRow], by_id: &IdIndex) -> Result<Vec<RowChange>> {
     let mut seen = vec![false; incoming.len()];
     let mut changes = Vec::new();
     let pin = dio.reader.versions.pin_to_read();
     dio.reader.versions.scan(&pin, &mut |_, stored| {
-        match by_id.get(stored.id()) {
+        match by_id.find(incoming, stored.id()) {
             Some(position) => {
-                seen[*position] = true;
-                let row = &incoming[*position];
+                seen[position] = true;
+                let row = &incoming[position];
                 if row.status() != stored.status() || !row.same_content(stored) {
                     changes.push(RowChange::Put(row.clone()));
                 }

@@ -39,6 +39,10 @@ impl Flight {
         self.ended.notify_all();
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.result.lock().is_some()
+    }
+
     /// Blocks until the flight has ended.
     pub(crate) fn wait(&self) -> Result<()> {
         let mut result = self.result.lock();
@@ -181,7 +185,8 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
 fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
     dio.board.refresh_began();
     dio.events.publish(DioEvent::Refreshing { seq: dio.published() });
-    let result = refresh_once(dio, handle, kind).map_err(|error| error.with("table", dio.name.to_string()));
+    let result = dio.catch_up().and_then(|()| refresh_once(dio, handle, kind));
+    let result = result.map_err(|error| error.with("table", dio.name.to_string()));
     dio.board.refresh_ended(result.clone());
     let seq = dio.published();
     match &result {

@@ -8,7 +8,7 @@ use crate::dio::core::{Announce, Apply, Message, RowChange};
 use crate::dio::event::Cause;
 use crate::dio::{DioInner, WeakDio};
 use crate::sync::{Rank, Role, catch_user};
-use crate::value::StoredRow;
+use crate::value::{Record, StoredRow};
 use crate::{ErrorKind, Result};
 
 impl DioInner {
@@ -22,7 +22,14 @@ impl DioInner {
             changes.push(RowChange::MarkAllStale);
         }
         let announce = Announce::EachRow;
-        let apply = Apply { changes, cause: Cause::Outside, announce, began: None, full_copy: None, reply: None };
+        let apply = Apply {
+            changes: changes.into(),
+            cause: Cause::Outside,
+            announce,
+            began: None,
+            full_copy: None,
+            reply: None,
+        };
         if let Err(error) = self.send(Message::Apply(apply))
             && error.kind() != ErrorKind::Closed
         {
@@ -57,6 +64,15 @@ impl DioInner {
         }
     }
 
+    /// Frees many rows on the load thread: it takes as long as reading them did, and the caller waits to go on.
+    pub(crate) fn discard(&self, rows: Vec<(String, Record)>) {
+        const FEW: usize = 1_000;
+        if rows.len() > FEW {
+            // A closed pool drops the job, and the rows with it, here.
+            let _ = self.lens.load_pool.submit(Rank::new(self.level, Role::Load), Box::new(move || drop(rows)));
+        }
+    }
+
     /// Runs a job on the load thread that only warms memory; it may be left out. Says whether it will be run.
     pub(crate) fn preload(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let rank = Rank::new(self.level, Role::Load);
@@ -81,6 +97,7 @@ fn reload_now(handle: &WeakDio, id: &Arc<str>) {
 }
 
 fn read_and_apply(dio: &Arc<DioInner>, id: &Arc<str>) -> Result<()> {
+    dio.catch_up()?;
     let read = dio.begin_read();
     let row = catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row)?;
     let change = match row {

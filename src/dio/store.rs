@@ -14,21 +14,25 @@
 //! Not here: the read side (`versions`), the journal.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
+use crate::dio::fresh::FreshRows;
 use crate::dio::meta;
 use crate::dio::versions::Versions;
 use crate::sync::{self, Deadline, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq};
 
 /// Rows in one transaction at the most.
-const SLICE_ROWS: usize = 8_192;
+const SLICE_ROWS: usize = 131_072;
 /// Bytes in one transaction at the most.
-const SLICE_BYTES: usize = 4 << 20;
+const SLICE_BYTES: usize = 32 << 20;
+/// What a row costs beside its bytes, roughly.
+const ROW_OVERHEAD: usize = 64;
 /// Bytes waiting to be stored beyond which senders of many rows wait.
 const HIGH_WATER: usize = 128 << 20;
 
@@ -37,20 +41,23 @@ pub(crate) struct StoreBatch {
     pub(crate) table: Arc<dyn CacheTable>,
     pub(crate) versions: Arc<Versions>,
     pub(crate) seq: Seq,
+    /// Rows of a first load, and how many of them are stored.
+    pub(crate) fresh: Option<(Arc<FreshRows>, usize)>,
     pub(crate) ops: Vec<CacheOp>,
     pub(crate) meta: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl StoreBatch {
     fn bytes(&self) -> usize {
-        self.ops.iter().map(op_bytes).sum()
+        let fresh = self.fresh.iter().flat_map(|(fresh, done)| &fresh.rows()[*done..]);
+        fresh.map(|row| row.size() + ROW_OVERHEAD).sum::<usize>() + self.ops.iter().map(op_bytes).sum::<usize>()
     }
 }
 
 fn op_bytes(op: &CacheOp) -> usize {
     match op {
-        CacheOp::Put { id, bytes, .. } => id.len() + bytes.len() + 64,
-        CacheOp::Delete { id, .. } => id.len() + 64,
+        CacheOp::Put { bytes, .. } => bytes.len() + ROW_OVERHEAD,
+        CacheOp::Delete { .. } => ROW_OVERHEAD,
     }
 }
 
@@ -81,6 +88,8 @@ struct Queue {
 
 struct Shared {
     backend: Arc<dyn CacheBackend>,
+    /// The backend's directory: two backends on one directory are one cache.
+    location: Option<PathBuf>,
     queue: Mutex<Queue>,
     wake: Condvar,
     progress: Condvar,
@@ -105,9 +114,10 @@ struct AtWork {
 static STORES: Mutex<Vec<AtWork>> = Mutex::new(Vec::new());
 
 impl Store {
-    /// The store of this backend: the one at work already, or a new one.
+    /// The store of this backend, or of another one on the same directory: the one at work already, or a new one.
     pub(crate) fn of(backend: Arc<dyn CacheBackend>) -> Result<Arc<Store>> {
-        let label = match backend.location() {
+        let location = backend.location();
+        let label = match &location {
             Some(path) => {
                 path.file_name().map_or_else(|| "cache".to_owned(), |name| name.to_string_lossy().into_owned())
             }
@@ -117,7 +127,8 @@ impl Store {
         stores.retain(|at_work| at_work.shared.strong_count() > 0);
         for at_work in stores.iter_mut() {
             let Some(shared) = at_work.shared.upgrade() else { continue };
-            if !std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend)) {
+            let same_backend = std::ptr::addr_eq(Arc::as_ptr(&shared.backend), Arc::as_ptr(&backend));
+            if !same_backend && (location.is_none() || shared.location != location) {
                 continue;
             }
             if let Some(store) = at_work.store.upgrade() {
@@ -136,6 +147,7 @@ impl Store {
         }
         let shared = Arc::new(Shared {
             backend,
+            location,
             queue: Mutex::default(),
             wake: Condvar::new(),
             progress: Condvar::new(),
@@ -301,101 +313,170 @@ fn user<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 struct Slice {
     table: Arc<dyn CacheTable>,
     batch: CacheBatch,
-    /// For each op the Seq and the versions it belongs to.
+    /// For each op (beyond a first load's) the Seq and the versions it belongs to.
     stamps: Vec<(Seq, Arc<Versions>)>,
     bytes: usize,
 }
 
 impl Shared {
     fn run(&self) {
+        let mut rubbish = Rubbish::default();
         let mut queue = self.queue.lock();
         loop {
             let blocked = queue.failure.is_some() && !queue.retry;
-            if queue.jobs.is_empty() || blocked {
+            let job = if blocked { None } else { queue.jobs.pop_front() };
+            let Some(job) = job else {
                 if queue.closing {
                     queue.ended = true;
                     return;
                 }
-                self.wake.wait(&mut queue);
-                // A new batch is a reason to try a failed front again, too.
-                queue.retry = true;
+                if rubbish.is_empty() {
+                    self.wake.wait(&mut queue);
+                    // A new batch is a reason to try a failed front again, too.
+                    queue.retry = true;
+                } else {
+                    drop(queue);
+                    drop(std::mem::take(&mut rubbish));
+                    queue = self.queue.lock();
+                }
                 continue;
-            }
-            let Some(job) = queue.jobs.pop_front() else { continue };
-            let (result, unfinished) = match job {
-                Job::Sync { durably } => {
-                    drop(queue);
-                    let result = if durably { user(|| self.backend.sync()) } else { Ok(()) };
-                    queue = self.queue.lock();
-                    queue.done += u64::from(result.is_ok());
-                    let again = result.is_err().then_some(Job::Sync { durably });
-                    (result, again.into_iter().collect())
-                }
-                Job::Reset(table, batch) => {
-                    drop(queue);
-                    let result = user(|| table.apply(&batch));
-                    queue = self.queue.lock();
-                    queue.done += u64::from(result.is_ok());
-                    let again = result.is_err().then_some(Job::Reset(table, batch));
-                    (result, again.into_iter().collect())
-                }
-                Job::Batch(first) => {
-                    let mut batches = vec![first];
-                    let (mut rows, mut bytes) = (batches[0].ops.len(), batches[0].bytes());
-                    // Small batches of one table that follow each other share a transaction.
-                    while rows < SLICE_ROWS
-                        && let Some(Job::Batch(next)) = queue.jobs.front()
-                        && Arc::ptr_eq(&next.table, &batches[0].table)
-                        && rows + next.ops.len() <= SLICE_ROWS
-                        && bytes + next.bytes() <= SLICE_BYTES
-                        && let Some(Job::Batch(next)) = queue.jobs.pop_front()
-                    {
-                        rows += next.ops.len();
-                        bytes += next.bytes();
-                        batches.push(next);
-                    }
-                    drop(queue);
-                    let total = batches.len() as u64;
-                    let (result, freed, unfinished) = write(batches);
-                    queue = self.queue.lock();
-                    queue.bytes = queue.bytes.saturating_sub(freed);
-                    queue.done += total - unfinished.len() as u64;
-                    (result, unfinished.into_iter().map(Job::Batch).collect::<Vec<Job>>())
-                }
             };
-            for job in unfinished.into_iter().rev() {
+            let todo = match job {
+                Job::Batch(first) => Todo::Write(queue.take_neighbours(first)),
+                Job::Reset(table, batch) => Todo::Reset(table, batch),
+                Job::Sync { durably } => Todo::Sync { durably },
+            };
+            drop(queue);
+            let outcome = self.work(todo);
+            if let Some(error) = &outcome.failure {
+                tracing::warn!(%error, "the cache could not be written; its rows stay in memory until it can");
+            }
+            rubbish.add(outcome.rubbish);
+            queue = self.queue.lock();
+            queue.bytes = queue.bytes.saturating_sub(outcome.bytes);
+            queue.done += outcome.jobs_done;
+            for job in outcome.unfinished.into_iter().rev() {
                 queue.jobs.push_front(job);
             }
-            match result {
-                Ok(()) => queue.failure = None,
-                Err(error) => {
-                    tracing::warn!(%error, "the cache could not be written; its rows stay in memory until it can");
-                    queue.failure = Some(error);
-                    queue.retry = false;
+            queue.retry = queue.retry && outcome.failure.is_none();
+            queue.failure = outcome.failure;
+            self.progress.notify_all();
+        }
+    }
+
+    fn work(&self, todo: Todo) -> Outcome {
+        let one = |result: Result<()>, job: Job| match result {
+            Ok(()) => Outcome { jobs_done: 1, ..Outcome::default() },
+            Err(error) => Outcome { failure: Some(error), unfinished: vec![job], ..Outcome::default() },
+        };
+        match todo {
+            Todo::Sync { durably } => {
+                let result = if durably { user(|| self.backend.sync()) } else { Ok(()) };
+                one(result, Job::Sync { durably })
+            }
+            Todo::Reset(table, batch) => {
+                let result = user(|| table.apply(&batch));
+                one(result, Job::Reset(table, batch))
+            }
+            Todo::Write(batches) => {
+                let total = batches.len() as u64;
+                let written = write(batches);
+                Outcome {
+                    failure: written.failure,
+                    jobs_done: total - written.unwritten.len() as u64,
+                    unfinished: written.unwritten.into_iter().map(Job::Batch).collect(),
+                    bytes: written.bytes,
+                    rubbish: written.rubbish,
                 }
             }
-            self.progress.notify_all();
         }
     }
 }
 
-/// Writes batches of one table in as few transactions as their size allows. Gives back the bytes that are stored and, after
-/// an error, the batches that are not.
-fn write(batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
-    let table = batches[0].table.clone();
-    if batches.len() == 1 && (batches[0].ops.len() > SLICE_ROWS || batches[0].bytes() > SLICE_BYTES) {
-        let mut batches = batches;
-        return match batches.pop() {
-            Some(batch) => write_long(batch),
-            None => (Ok(()), 0, Vec::new()),
-        };
+impl Queue {
+    /// A batch and the small ones of its table that follow it: they share a transaction.
+    fn take_neighbours(&mut self, first: StoreBatch) -> Vec<StoreBatch> {
+        let (mut rows, mut bytes) = (first.ops.len(), first.bytes());
+        let may_share = |batch: &StoreBatch| batch.fresh.is_none();
+        let mut batches = vec![first];
+        while may_share(&batches[0])
+            && rows < SLICE_ROWS
+            && let Some(Job::Batch(next)) = self.jobs.front()
+            && Arc::ptr_eq(&next.table, &batches[0].table)
+            && may_share(next)
+            && rows + next.ops.len() <= SLICE_ROWS
+            && bytes + next.bytes() <= SLICE_BYTES
+            && let Some(Job::Batch(next)) = self.jobs.pop_front()
+        {
+            rows += next.ops.len();
+            bytes += next.bytes();
+            batches.push(next);
+        }
+        batches
     }
-    let mut slice = Slice { table, batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 };
+}
+
+/// What is to be done outside the lock.
+enum Todo {
+    Write(Vec<StoreBatch>),
+    Reset(Arc<dyn CacheTable>, CacheBatch),
+    Sync { durably: bool },
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Outcome {
+    failure: Option<Error>,
+    jobs_done: u64,
+    unfinished: Vec<Job>,
+    bytes: usize,
+    rubbish: Rubbish,
+}
+
+/// What became of some batches.
+#[derive(Default)]
+struct Written {
+    /// Bytes that are stored.
+    bytes: usize,
+    failure: Option<Error>,
+    /// After a failure: what is to be tried again.
+    unwritten: Vec<StoreBatch>,
+    rubbish: Rubbish,
+}
+
+/// Many small things to be freed when nobody waits: freeing a load's rows takes as long as writing them.
+#[derive(Default)]
+struct Rubbish {
+    fresh: Vec<Arc<FreshRows>>,
+    ops: Vec<Vec<CacheOp>>,
+}
+
+impl Rubbish {
+    fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.ops.is_empty()
+    }
+
+    fn add(&mut self, other: Rubbish) {
+        self.fresh.extend(other.fresh);
+        self.ops.extend(other.ops);
+    }
+}
+
+/// Writes batches of one table in as few transactions as their size allows. After
+/// an error the batches that are not stored come back.
+fn write(mut batches: Vec<StoreBatch>) -> Written {
+    let is_long =
+        |batch: &StoreBatch| batch.fresh.is_some() || batch.ops.len() > SLICE_ROWS || batch.bytes() > SLICE_BYTES;
+    if batches.len() == 1
+        && let Some(batch) = batches.pop_if(|batch| is_long(batch))
+    {
+        return write_long(batch);
+    }
+    let Some(first) = batches.first() else { return Written::default() };
+    let mut slice = Slice::of(&first.table);
     for batch in &batches {
         for op in &batch.ops {
-            slice.bytes += op_bytes(op);
-            slice.batch.ops.push(op.clone());
-            slice.stamps.push((batch.seq, batch.versions.clone()));
+            slice.push(op.clone(), batch);
         }
         for (key, value) in &batch.meta {
             slice.batch.meta.retain(|(other, _)| other != key);
@@ -403,46 +484,58 @@ fn write(batches: Vec<StoreBatch>) -> (Result<()>, usize, Vec<StoreBatch>) {
         }
     }
     match slice.apply() {
-        Ok(()) => (Ok(()), slice.bytes, Vec::new()),
-        Err(error) => (Err(error), 0, batches),
+        Ok(()) => Written { bytes: slice.bytes, ..Written::default() },
+        Err(error) => Written { failure: Some(error), unwritten: batches, ..Written::default() },
     }
 }
 
 /// Writes one batch that is too long for one transaction. After an error its unwritten rest comes back.
-fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
-    let opening = match bracket(&mut batch) {
+///
+/// The first slice brings the numbers that the rows use up, and says that the table is not complete; the last one brings
+/// the rest of the meta.
+fn write_long(mut batch: StoreBatch) -> Written {
+    let mut written = Written::default();
+    let mut opening = match bracket(&mut batch) {
         Ok(opening) => opening,
-        Err(error) => return (Err(error), 0, vec![batch]),
+        Err(error) => return Written { failure: Some(error), unwritten: vec![batch], ..written },
     };
-    let mut freed = 0;
     let mut ops = std::mem::take(&mut batch.ops).into_iter();
-    let mut first = true;
     loop {
-        let mut slice =
-            Slice { table: batch.table.clone(), batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 };
-        while slice.batch.ops.len() < SLICE_ROWS
-            && slice.bytes < SLICE_BYTES
+        let mut slice = Slice::of(&batch.table);
+        let mut taken = 0;
+        if let Some((fresh, done)) = &batch.fresh {
+            for (row, stored) in fresh.iter().skip(*done) {
+                if slice.is_full() {
+                    break;
+                }
+                slice.push_fresh(CacheOp::Put { row, id: Arc::from(stored.id()), bytes: stored.bytes() });
+                taken += 1;
+            }
+        }
+        while !slice.is_full()
             && let Some(op) = ops.next()
         {
-            slice.bytes += op_bytes(&op);
-            slice.batch.ops.push(op);
-            slice.stamps.push((batch.seq, batch.versions.clone()));
+            slice.push(op, &batch);
         }
-        let last = ops.len() == 0;
-        if last {
-            slice.batch.meta = batch.meta.clone();
-        } else if first {
-            slice.batch.meta.clone_from(&opening);
-        }
+        let fresh_left = batch.fresh.as_ref().map_or(0, |(fresh, done)| fresh.rows().len() - done - taken);
+        let last = ops.len() == 0 && fresh_left == 0;
+        slice.batch.meta = if last { batch.meta.clone() } else { std::mem::take(&mut opening) };
         if let Err(error) = slice.apply() {
-            batch.ops = slice.batch.ops;
+            batch.ops = slice.batch.ops.split_off(taken);
             batch.ops.extend(ops);
-            return (Err(error), freed, vec![batch]);
+            return Written { failure: Some(error), unwritten: vec![batch], ..written };
         }
-        freed += slice.bytes;
-        first = false;
+        if let Some((_, done)) = &mut batch.fresh {
+            *done += taken;
+        }
+        written.bytes += slice.bytes;
+        written.rubbish.ops.push(slice.batch.ops);
         if last {
-            return (Ok(()), freed, Vec::new());
+            if let Some((fresh, _)) = batch.fresh {
+                batch.versions.stored_fresh(&fresh);
+                written.rubbish.fresh.push(fresh);
+            }
+            return written;
         }
     }
 }
@@ -461,9 +554,30 @@ fn bracket(batch: &mut StoreBatch) -> Result<Vec<(String, Option<Vec<u8>>)>> {
 }
 
 impl Slice {
+    fn of(table: &Arc<dyn CacheTable>) -> Self {
+        Slice { table: table.clone(), batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.ops.len() >= SLICE_ROWS || self.bytes >= SLICE_BYTES
+    }
+
+    fn push(&mut self, op: CacheOp, batch: &StoreBatch) {
+        self.bytes += op_bytes(&op);
+        self.batch.ops.push(op);
+        self.stamps.push((batch.seq, batch.versions.clone()));
+    }
+
+    /// A row of a first load: it comes before all others, and is let go with its load.
+    fn push_fresh(&mut self, op: CacheOp) {
+        self.bytes += op_bytes(&op);
+        self.batch.ops.push(op);
+    }
+
     fn apply(&self) -> Result<()> {
         user(|| self.table.apply(&self.batch))?;
-        for (op, (seq, versions)) in self.batch.ops.iter().zip(&self.stamps) {
+        let ops = &self.batch.ops;
+        for (op, (seq, versions)) in ops[ops.len() - self.stamps.len()..].iter().zip(&self.stamps) {
             match op {
                 CacheOp::Put { row, id, .. } => versions.stored(*row, *seq, id, false),
                 CacheOp::Delete { row, id } => versions.stored(*row, *seq, id, true),

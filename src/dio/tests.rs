@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use super::*;
 use crate::cache::{CacheBackend, MemoryBackend};
 use crate::record;

@@ -45,9 +45,16 @@ struct Shared {
 }
 
 impl Shared {
-    fn set(&self, state: WriteState) {
-        *self.state.lock() = state;
+    /// Moves the ticket on; says whether it did. One that has ended stays as it is.
+    fn set(&self, state: WriteState) -> bool {
+        let mut current = self.state.lock();
+        if matches!(*current, WriteState::Confirmed(_) | WriteState::Rejected(_)) {
+            return false;
+        }
+        *current = state;
+        drop(current);
         self.changed.notify_all();
+        true
     }
 }
 
@@ -79,6 +86,11 @@ impl WriteTicket {
     /// waiting for.
     pub fn wait(&self, timeout: Duration) -> Result<WriteOutcome> {
         self.wait_until(Some(timeout))
+    }
+
+    /// Ends the ticket as failed if it has not ended; says whether it did.
+    pub(crate) fn abandon(&self, error: Error) -> bool {
+        self.0.set(WriteState::Rejected(error))
     }
 
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
@@ -129,16 +141,19 @@ impl TicketSender {
         }
     }
 
-    pub(crate) fn confirm(mut self, outcome: WriteOutcome) {
-        if let Some(shared) = self.0.take() {
-            shared.set(WriteState::Confirmed(outcome));
-        }
+    /// The ticket, for who must end it while its write is still at the source.
+    pub(crate) fn ticket(&self) -> Option<WriteTicket> {
+        self.0.clone().map(WriteTicket)
     }
 
-    pub(crate) fn reject(mut self, error: Error) {
-        if let Some(shared) = self.0.take() {
-            shared.set(WriteState::Rejected(error));
-        }
+    /// Ends the ticket well; false when the closing has ended it before.
+    pub(crate) fn confirm(mut self, outcome: WriteOutcome) -> bool {
+        self.0.take().is_some_and(|shared| shared.set(WriteState::Confirmed(outcome)))
+    }
+
+    /// Ends the ticket as failed; false when the closing has ended it before.
+    pub(crate) fn reject(mut self, error: Error) -> bool {
+        self.0.take().is_some_and(|shared| shared.set(WriteState::Rejected(error)))
     }
 }
 

@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::dio::fresh::FreshRows;
+
 use crate::cache::CacheTable;
 use crate::sync::{Doorbell, Notifier};
 use crate::value::StoredRow;
@@ -186,6 +188,9 @@ pub(crate) struct Versions {
     ids_hasher: std::hash::RandomState,
     rows_in_memory: AtomicUsize,
     ids_in_memory: AtomicUsize,
+    /// First loads that are not stored yet. What is in `rows` and `ids` is newer.
+    fresh: RwLock<Vec<Arc<FreshRows>>>,
+    fresh_loads: AtomicUsize,
     pins: Mutex<Pins>,
     budget: usize,
     published: Notifier,
@@ -202,6 +207,8 @@ impl Versions {
             ids_hasher: std::hash::RandomState::new(),
             rows_in_memory: AtomicUsize::new(0),
             ids_in_memory: AtomicUsize::new(0),
+            fresh: RwLock::default(),
+            fresh_loads: AtomicUsize::new(0),
             pins: Mutex::default(),
             budget,
             published: Notifier::new(published.0),
@@ -233,7 +240,8 @@ impl Versions {
     pub(crate) fn stats(&self) -> VersionStats {
         let pins = self.pins.lock();
         VersionStats {
-            rows_in_memory: self.rows_in_memory.load(Ordering::Relaxed),
+            rows_in_memory: self.rows_in_memory.load(Ordering::Relaxed)
+                + self.fresh.read().iter().map(|fresh| fresh.rows().len()).sum::<usize>(),
             pinned: pins.live.values().map(|pin| pin.holders).sum::<usize>() + pins.expired.values().sum::<usize>(),
             retained_bytes: pins.bytes,
         }
@@ -300,15 +308,25 @@ impl Versions {
     }
 
     fn in_memory(&self, row: RowNo, wanted: impl Fn(&Version) -> bool) -> Option<RowRead> {
-        if self.rows_in_memory.load(Ordering::Acquire) == 0 {
-            return None;
+        if self.rows_in_memory.load(Ordering::Acquire) > 0 {
+            let shard = self.row_shard(row).lock();
+            let found = shard.get(&row).and_then(|chain| chain.iter().rev().find(|version| wanted(version)));
+            if let Some(version) = found {
+                return Some(match &version.row {
+                    Some(stored) => RowRead::Found(stored.clone()),
+                    None => RowRead::Absent,
+                });
+            }
         }
-        let shard = self.row_shard(row).lock();
-        let version = shard.get(&row)?.iter().rev().find(|version| wanted(version))?;
-        Some(match &version.row {
-            Some(stored) => RowRead::Found(stored.clone()),
-            None => RowRead::Absent,
-        })
+        let stored = self.first_loads().find_map(|fresh| fresh.row(row).cloned())?;
+        let version = Version { from: stored.seq(), until: FOR_EVER, row: Some(stored), on_disk: false };
+        if wanted(&version) { version.row.map(RowRead::Found) } else { None }
+    }
+
+    /// The first loads that are not stored yet.
+    fn first_loads(&self) -> impl Iterator<Item = Arc<FreshRows>> {
+        let loads = if self.fresh_loads.load(Ordering::Acquire) == 0 { Vec::new() } else { self.fresh.read().clone() };
+        loads.into_iter()
     }
 
     /// Which row an id named at `seq`. The row itself may not have existed then: read it as of the same Seq.
@@ -351,11 +369,15 @@ impl Versions {
     }
 
     fn meaning_in_memory(&self, id: &str, seq: Seq) -> Option<Meaning> {
-        if self.ids_in_memory.load(Ordering::Acquire) == 0 {
-            return None;
+        if self.ids_in_memory.load(Ordering::Acquire) > 0 {
+            let shard = self.id_shard(id).lock();
+            let found = shard.get(id).and_then(|chain| chain.iter().find(|meaning| seq < meaning.until));
+            if let Some(meaning) = found {
+                return Some(*meaning);
+            }
         }
-        let shard = self.id_shard(id).lock();
-        shard.get(id)?.iter().find(|meaning| seq < meaning.until).copied()
+        let row = self.first_loads().find_map(|fresh| fresh.find(id))?;
+        Some(Meaning { until: FOR_EVER, row: Some(row) })
     }
 
     /// Calls `each` with every row as it was at `pin`'s Seq: first those on the disk by row number, then those that only
@@ -369,12 +391,15 @@ impl Versions {
         // What memory holds goes first: a version that is stored, and forgotten by memory, after the disk's state below
         // was frozen would otherwise be seen in neither.
         let memory = self.all_in_memory(covers);
+        let fresh: Vec<Arc<FreshRows>> = self.first_loads().filter(|fresh| fresh.seq() <= seq).collect();
         let mut seen = RowSet::default();
         let mut stopped = false;
         let mut failed = None;
         self.table()?.scan(RowNo(0), &mut |row, bytes| {
-            let read = match memory.get(&row) {
-                Some(version) => version.clone(),
+            let known = memory.get(&row).cloned();
+            let known = known.or_else(|| fresh.iter().find_map(|fresh| fresh.row(row)).cloned().map(Some));
+            let read = match known {
+                Some(version) => version,
                 None => match StoredRow::from_bytes(bytes) {
                     Ok(stored) if stored.seq() <= seq => Some(stored),
                     // Overwritten since the pin; what was there before is in memory, unless there was nothing.
@@ -401,6 +426,11 @@ impl Versions {
             // Rows that were not on the disk yet, and rows deleted from it since the pin.
             let mut rest = self.all_in_memory(covers);
             rest.extend(memory);
+            for (row, stored) in fresh.iter().flat_map(|fresh| fresh.iter()) {
+                if !seen.contains(row) && !rest.contains_key(&row) && each(row, stored).is_break() {
+                    return Ok(());
+                }
+            }
             let mut rest: Vec<(RowNo, StoredRow)> =
                 rest.into_iter().filter_map(|(row, version)| Some((row, version?))).collect();
             rest.retain(|(row, _)| !seen.contains(*row));
@@ -433,6 +463,19 @@ impl Versions {
     }
 
     // ---- the core's side ---------------------------------------------------------------------------------------
+
+    /// Whether memory holds nothing that the table doesn't hold, or will once a first load is stored.
+    pub(crate) fn is_all_stored(&self) -> bool {
+        self.rows_in_memory.load(Ordering::Acquire) == 0
+            && self.ids_in_memory.load(Ordering::Acquire) == 0
+            && self.fresh_loads.load(Ordering::Acquire) == 0
+    }
+
+    /// Adds the rows of a first load, which replace nothing. Readers of Seqs published so far don't see them.
+    pub(crate) fn add_fresh(&self, fresh: Arc<FreshRows>) {
+        self.fresh.write().push(fresh);
+        self.fresh_loads.fetch_add(1, Ordering::Release);
+    }
 
     /// Adds the version of `row` that begins at `seq`; `before` is the newest one so far, as the core has just read it.
     /// Readers of published Seqs don't see it.
@@ -581,6 +624,13 @@ impl Versions {
     }
 
     // ---- the store's side --------------------------------------------------------------------------------------
+
+    /// The table holds all rows of a first load now. The store works in order, so nothing newer is stored yet.
+    pub(crate) fn stored_fresh(&self, fresh: &Arc<FreshRows>) {
+        let mut loads = self.fresh.write();
+        loads.retain(|load| !Arc::ptr_eq(load, fresh));
+        self.fresh_loads.store(loads.len(), Ordering::Release);
+    }
 
     /// The table now holds `row` in the version `seq` (or, for a deletion, doesn't hold it any more): memory may forget
     /// that version.

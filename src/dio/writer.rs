@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::dio::callback;
 use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
+use crate::dio::ticket::WriteTicket;
 use crate::dio::versions::RowRead;
 use crate::dio::{Dio, DioInner, WeakDio, at_newest};
 use crate::sync::{Deadline, catch_user, deadline_after, on_own_thread};
@@ -26,6 +27,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Default)]
 struct Queue {
     writes: VecDeque<StagedWrite>,
+    /// The ticket of the write being delivered.
+    current: Option<WriteTicket>,
     /// Places taken: reserved, queued or being delivered.
     used: usize,
     closing: bool,
@@ -88,9 +91,13 @@ impl WriteQueue {
         self.changed.notify_all();
     }
 
-    /// Gives a reserved or delivered write's place back.
+    /// Gives a delivered write's place back: its settlement is on its way to the core.
     pub(crate) fn release(&self) {
-        self.queue.lock().used -= 1;
+        let mut queue = self.queue.lock();
+        queue.used -= 1;
+        let settled = queue.current.take();
+        drop(queue);
+        drop(settled);
         self.changed.notify_all();
     }
 
@@ -101,6 +108,7 @@ impl WriteQueue {
                 return None;
             }
             if let Some(write) = queue.writes.pop_front() {
+                queue.current = write.ticket.ticket();
                 return Some(write);
             }
             self.changed.wait(&mut queue);
@@ -124,14 +132,14 @@ impl WriteQueue {
         true
     }
 
-    /// Ends the writer after the write it is at. Gives back the writes that were not begun.
-    pub(crate) fn abandon(&self) -> Vec<StagedWrite> {
+    /// Ends the writer after the write it is at. Gives back the writes that were not begun, and the ticket of that one.
+    pub(crate) fn abandon(&self) -> (Vec<StagedWrite>, Option<WriteTicket>) {
         let mut queue = self.queue.lock();
         queue.abandoned = true;
         let rest: Vec<StagedWrite> = queue.writes.drain(..).collect();
         queue.used -= rest.len();
         self.changed.notify_all();
-        rest
+        (rest, queue.current.take())
     }
 }
 
@@ -142,9 +150,6 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
         // For the callback. It may become the last handle, whose drop closes the Dio: not before the settlement is sent.
         let strong = dio.lens.callbacks.on_write.as_ref().and_then(|_| handle.upgrade_or_revive());
         let result = deliver(dio, strong.as_ref(), &write.op).map_err(|error| name(dio, &write.op, error));
-        if result.is_ok() {
-            dio.board.delivered();
-        }
         // A closed core drops the settlement, and with it the ticket, which says so.
         let _ = dio.send(Message::Settle(Settlement { write, result }));
         dio.writes.release();

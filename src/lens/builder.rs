@@ -84,7 +84,8 @@ impl LensBuilder {
         self
     }
 
-    /// Refreshes the cache, in the place of copying the source. As [`on_start`](Self::on_start).
+    /// Refreshes the cache, in the place of copying the source. As [`on_start`](Self::on_start), whose part it takes too
+    /// where that is not set.
     pub fn on_refresh(mut self, callback: impl Fn(&Dio) -> Result<()> + Send + Sync + 'static) -> Self {
         self.callbacks.on_refresh = Some(Arc::new(callback));
         self

@@ -61,20 +61,19 @@ impl RecordSlot {
     /// Shows the row as of `seq`; says whether anything shown moved, for [`advance`](Self::advance) to tell.
     pub(crate) fn show(&self, row: Result<Option<(RowNo, StoredRow)>>, seq: Seq) -> bool {
         let mut state = self.state.lock();
-        let before = (state.status, matches!(state.shown, Shown::Nothing));
         state.seq = seq;
+        let status_before = state.status;
+        let mut moved = false;
         match row {
             Ok(Some((row_no, stored))) => {
-                let same =
-                    matches!(&state.shown, Shown::Stored(row, shown) if *row == row_no && shown.seq() == stored.seq());
                 state.status = if stored.status() == crate::dio::hot_tier::STATUS_STALE {
                     RecordStatus::Stale
                 } else {
                     RecordStatus::Fresh
                 };
+                moved = !matches!(&state.shown, Shown::Stored(row, old) if *row == row_no && old.seq() == stored.seq());
                 state.shown = Shown::Stored(row_no, stored);
                 state.error = None;
-                return !same || before.0 != state.status;
             }
             Ok(None) => {
                 state.status = RecordStatus::NotFound;
@@ -86,7 +85,7 @@ impl RecordSlot {
                 state.error = Some(error);
             }
         }
-        before != (state.status, matches!(state.shown, Shown::Nothing))
+        moved || state.status != status_before
     }
 
     /// Rows up to this Seq are stale, or none is any more.

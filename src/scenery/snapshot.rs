@@ -87,8 +87,8 @@ pub(crate) struct RootSlot {
 
 /// Roots kept for `changes_since`, the newest included.
 const RECENT_ROOTS: usize = 256;
-/// Entries that the kept roots may differ by, beyond a quarter of the view: each costs a path of the tree.
-const RECENT_CHANGES: usize = 4_096;
+/// Entries that the kept roots may differ by: each costs a part of the tree, 2 KiB at the most.
+const RECENT_CHANGES: usize = 8_192;
 
 impl RootSlot {
     pub(crate) fn new(first: Root) -> Self {
@@ -109,7 +109,6 @@ impl RootSlot {
 
     /// Publishes a root; those that are kept no longer are given back, to be dropped outside the lock.
     pub(crate) fn publish(&self, root: Root) -> Vec<Arc<Root>> {
-        let allowed = RECENT_CHANGES.max(root.tree.len() / 4);
         let mut roots = self.roots.lock();
         let last = roots.back().map(|root| root.epoch);
         let mut gone = Vec::new();
@@ -118,7 +117,7 @@ impl RootSlot {
         }
         roots.push_back(Arc::new(root));
         let mut changes: usize = roots.iter().skip(1).map(|root| root.changed).sum();
-        while roots.len() > RECENT_ROOTS || (roots.len() > 2 && changes > allowed) {
+        while roots.len() > RECENT_ROOTS || (roots.len() > 2 && changes > RECENT_CHANGES) {
             let Some(oldest) = roots.pop_front() else { break };
             changes -= roots.front().map_or(0, |root| root.changed);
             gone.push(oldest);
@@ -337,20 +336,15 @@ impl TableSnapshot {
     pub fn position_of(&self, id: &str) -> Result<Option<usize>> {
         let Inner { root, pin, reader } = &*self.0;
         let Some(row_no) = reader.versions.lookup_as_of(id, pin.seq())? else { return Ok(None) };
-        match reader.versions.row_as_of(row_no, pin.seq())? {
-            RowRead::Found(stored) => {
-                let entry = root.query.entry(row_no, &stored, &mut Vec::new());
-                match root.tree.find(&entry) {
-                    Ok(position) => Ok(Some(position)),
-                    // Without its pin's versions this may be another one than the entry's.
-                    Err(_) if pin.is_expired() => Ok(root.tree.iter().position(|entry| entry.row == row_no)),
-                    Err(_) => Ok(None),
-                }
-            }
-            RowRead::Absent => Ok(None),
-            // The old content is gone, and with it the old sort key; the order is still there.
-            RowRead::Expired => Ok(root.tree.iter().position(|entry| entry.row == row_no)),
-        }
+        let found = match reader.versions.row_as_of(row_no, pin.seq())? {
+            RowRead::Found(stored) => root.tree.find(&root.query.entry(row_no, &stored, &mut Vec::new())).ok(),
+            RowRead::Absent | RowRead::Expired => None,
+        };
+        Ok(match found {
+            // The content may be gone, and with it the sort key; or the cache told an older one. The order is still there.
+            None if pin.is_expired() => root.tree.iter().position(|entry| entry.row == row_no),
+            found => found,
+        })
     }
 
     /// The Seq at which it is frozen.

@@ -41,18 +41,24 @@ impl StoredRow {
     ///
     /// Values nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH) are stored as null.
     pub fn encode(id: &str, record: &Record, fetched_at: i64) -> Self {
-        let mut out = Vec::with_capacity(ID_AT + id.len() + 9 + record.encoded_size_hint());
+        Self::encode_with(&mut Vec::new(), id, record, fetched_at)
+    }
+
+    /// [`encode`](Self::encode) through a buffer that many rows can share.
+    pub(crate) fn encode_with(out: &mut Vec<u8>, id: &str, record: &Record, fetched_at: i64) -> Self {
+        out.clear();
+        out.reserve(ID_AT + id.len() + 9 + record.encoded_size_hint());
         out.extend_from_slice(&[ROW_FORMAT_VERSION, 0]);
         out.extend_from_slice(&0u64.to_le_bytes());
         out.extend_from_slice(&fetched_at.to_le_bytes());
         out.extend_from_slice(&(id.len() as u32).to_le_bytes());
         out.extend_from_slice(id.as_bytes());
-        cbor::write_head(cbor::MAP, record.len() as u64, &mut out);
+        cbor::write_head(cbor::MAP, record.len() as u64, out);
         for (name, value) in record.iter() {
-            cbor::write_text(name, &mut out);
-            cbor::write_value(value, &mut out);
+            cbor::write_text(name, out);
+            cbor::write_value(value, out);
         }
-        StoredRow(out.into())
+        StoredRow(Arc::from(out.as_slice()))
     }
 
     /// A row from stored bytes, which are copied. Fails with [`ErrorKind::Corrupt`] as [`from_arc`](Self::from_arc).

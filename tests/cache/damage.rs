@@ -116,6 +116,7 @@ fn an_lmdb_file_of_another_program_is_set_aside() {
     let environment = lmdb::Environment::new()
         .set_flags(lmdb::EnvironmentFlags::NO_SUB_DIR)
         .set_max_dbs(8)
+        .set_map_size(1 << 24)
         .open(&directory.path().join(FILE))
         .unwrap();
     let database = environment.create_db(Some("rows"), lmdb::DatabaseFlags::empty()).unwrap();
@@ -134,6 +135,7 @@ fn an_lmdb_file_with_our_databases_but_not_our_format_is_set_aside() {
         let environment = lmdb::Environment::new()
             .set_flags(lmdb::EnvironmentFlags::NO_SUB_DIR)
             .set_max_dbs(8)
+            .set_map_size(1 << 24)
             .open(&directory.path().join(FILE))
             .unwrap();
         let meta = environment.open_db(Some("meta")).unwrap();
@@ -158,6 +160,7 @@ fn damage_that_a_call_meets_is_told_and_the_file_is_set_aside_at_the_next_openin
         let environment = lmdb::Environment::new()
             .set_flags(lmdb::EnvironmentFlags::NO_SUB_DIR)
             .set_max_dbs(8)
+            .set_map_size(1 << 24)
             .open(&directory.path().join(FILE))
             .unwrap();
         let damaged = environment.open_db(Some(database)).unwrap();

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use diorama::cache::{CacheBackend, CacheBatch, LmdbBackend, LmdbTestOptions};
@@ -19,10 +20,10 @@ fn put(row: u64, id: &str, bytes: impl Into<Arc<[u8]>>) -> CacheBatch {
     batch
 }
 
-/// Runs one ignored test of this file in a process of its own, with a directory to work on.
+/// Runs one test of this file in a process of its own, with a directory to work on; without one it returns at once.
 fn run_child(test: &str, directory: &Path) -> std::process::Output {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(CHILD, directory)
         .output()
         .unwrap()
@@ -111,7 +112,6 @@ fn a_second_process_gets_a_clear_error_and_does_no_harm() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by another test"]
 fn child_that_may_not_open() {
     let Some(directory) = child_directory() else { return };
     let Err(error) = LmdbBackend::open(&directory) else { panic!("a second process must not open the cache") };
@@ -121,7 +121,6 @@ fn child_that_may_not_open() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by another test"]
 fn child_that_writes_without_closing() {
     let Some(directory) = child_directory() else { return };
     let backend = LmdbBackend::open(directory).unwrap();
@@ -147,7 +146,7 @@ fn a_process_killed_between_or_within_batches_leaves_a_whole_one_and_no_less_tha
     let mut applied = 0;
     for kill_after in [1, 2, 5, 9, 14, 30] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "disk::child_that_is_killed", "--nocapture"])
+            .args(["--exact", "disk::child_that_is_killed", "--nocapture"])
             .env(CHILD, root.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -178,7 +177,6 @@ fn a_process_killed_between_or_within_batches_leaves_a_whole_one_and_no_less_tha
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by another test"]
 fn child_that_is_killed() {
     let Some(directory) = child_directory() else { return };
     // Small, so that some are killed while the map grows.
@@ -270,6 +268,14 @@ fn forgetting_a_table_leaves_none_of_its_bytes_in_any_file() {
     }
 }
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn readers_go_on_while_a_table_is_forgotten() {
     let root = tempfile::tempdir().unwrap();
@@ -280,24 +286,25 @@ fn readers_go_on_while_a_table_is_forgotten() {
         batch.put(RowNo(row), row.to_string(), vec![row as u8; 500]);
     }
     kept.apply(&batch).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let mut row = 0;
-                while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                while !stop.load(Ordering::Acquire) {
                     row = (row + 1) % 500;
                     assert_eq!(kept.get(RowNo(row)).unwrap().unwrap()[0], row as u8);
                     assert_eq!(kept.lookup(&row.to_string()).unwrap(), Some(RowNo(row)));
                 }
             });
         }
+        // The readers end with this, also when an assertion fails.
+        let _stop = SetOnDrop(&stop);
         for round in 0..10 {
             let table = backend.open_table(&format!("forgotten {round}")).unwrap();
             table.apply(&batch).unwrap();
             backend.forget_table(table.name()).unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Release);
     });
 }
 

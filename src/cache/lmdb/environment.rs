@@ -222,8 +222,10 @@ impl Environment {
         let replacement = {
             let gate = self.gate.read();
             let open = gate.as_ref().ok_or_else(|| self.gone())?;
-            let size = open.map_size.saturating_mul(2).min(self.sizes.most);
-            let sizes = MapSizes { first: size, least: open.map_size.min(size), most: self.sizes.most };
+            let used = open.used_bytes().map_err(|cause| failed(&self.path, "measure the cache", cause))?;
+            // Twice what is in use: the copy never needs more, and there may be no addresses for a second large map.
+            let size = usize::try_from(used).map_or(self.sizes.most, |used| used.saturating_mul(2).max(1 << 20));
+            let sizes = MapSizes { first: size, least: size, most: self.sizes.most };
             let new = Replacement::begin(&self.path, sizes)?;
             open.copy_to(&new.open).map_err(|cause| failed(&self.path, "rewrite the cache's file", cause))?;
             new.finish()?

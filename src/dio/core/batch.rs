@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use crate::cache::CacheOp;
 use crate::dio::cache_handle::check_id;
-use crate::dio::core::{Announce, Apply, Core, FullCopy, RowChange, Settlement, StagedWrite, Touched};
+use crate::dio::core::{
+    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
+};
 use crate::dio::event::{Cause, DioEvent};
+use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::meta;
 use crate::dio::store::StoreBatch;
 use crate::dio::ticket::{TicketSender, WriteOutcome};
@@ -22,6 +25,7 @@ use crate::{Error, ErrorKind, Result, RowNo, Seq};
 pub(crate) struct OpenBatch {
     seq: Seq,
     touched: Vec<Touched>,
+    fresh: Option<Arc<FreshRows>>,
     /// For each touched row the cause of its own event; `None` when an event for all covers it.
     causes: Vec<Option<Cause>>,
     by_row: RowMap<usize>,
@@ -46,6 +50,7 @@ impl OpenBatch {
         OpenBatch {
             seq,
             touched: Vec::new(),
+            fresh: None,
             causes: Vec::new(),
             by_row: RowMap::default(),
             gone: Vec::new(),
@@ -87,7 +92,10 @@ impl Core {
             Some(began) if !self.protection.remembers(began) => {
                 Err(Error::new(ErrorKind::Expired, "too much was written since this read began; read the source again"))
             }
-            _ => self.apply_changes(changes, cause, announce, began),
+            _ => match changes {
+                RowChanges::Each(changes) => self.apply_changes(changes, cause, announce, began),
+                RowChanges::First(rows, by_id) => self.apply_first(rows, by_id, cause, announce, began),
+            },
         };
         let batch = self.batch();
         if result.is_ok() && full_copy.is_some() {
@@ -99,6 +107,34 @@ impl Core {
         } else if let Err(error) = result {
             tracing::warn!(table = %self.to.table_name, %error, "a change of rows could not be applied");
         }
+    }
+
+    /// A first load, as one block if the table is as empty as its sender thought.
+    fn apply_first(
+        &mut self,
+        rows: Vec<StoredRow>,
+        by_id: IdIndex,
+        cause: Cause,
+        announce: Announce,
+        began: Option<Seq>,
+    ) -> Result<()> {
+        let untouched = self.batch.as_ref().is_none_or(|batch| batch.touched.is_empty() && batch.fresh.is_none());
+        let unprotected = began.is_none_or(|began| !self.protection.blocks_any(began));
+        if self.rows > 0 || !untouched || !unprotected || rows.is_empty() || !self.to.versions.is_all_stored() {
+            return self.apply_changes(rows.into_iter().map(RowChange::Put).collect(), cause, announce, began);
+        }
+        let seq = self.batch().seq;
+        let fresh = FreshRows::new(seq, RowNo(self.next_row), rows, by_id);
+        self.next_row += fresh.rows().len() as u64;
+        self.to.versions.add_fresh(fresh.clone());
+        // The rows replace nothing that anyone could want to read, so the disk may have them before the views do.
+        self.store_fresh(&fresh);
+        let batch = self.batch();
+        batch.fresh = Some(fresh);
+        if announce != Announce::Nothing {
+            batch.once = Some(cause);
+        }
+        Ok(())
     }
 
     fn apply_changes(
@@ -284,33 +320,37 @@ impl Core {
         }
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
-        let visible = !touched.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
+        let changed = Arc::new(Changed { touched, fresh: batch.fresh.take() });
+        let visible = !changed.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
 
         if visible {
             self.seq = seq;
-            for touched in &touched {
+            self.rows += changed.fresh.as_ref().map_or(0, |fresh| fresh.rows().len() as u64);
+            for touched in &changed.touched {
                 match (&touched.before, &touched.after) {
                     (None, Some(_)) => self.rows += 1,
                     (Some(_), None) => self.rows = self.rows.saturating_sub(1),
                     _ => {}
                 }
             }
-            let touched = Arc::new(touched);
-            let moved = self.views.publish(&touched, seq, self.complete, self.stale_upto);
-            let records = self.publish_records(&touched, seq, state_changed);
+            let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto);
+            let records = self.publish_records(&changed, seq, state_changed);
+            // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
+            self.to.board.set_rows(self.rows);
             self.to.versions.publish(seq);
-            self.store(&touched, &batch, seq);
+            self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
+            self.store(&changed.touched, &batch, seq);
             moved.advance();
             for slot in records {
                 slot.advance();
             }
-            self.supersede(&touched, batch.renamed, seq);
+            self.supersede(&changed.touched, batch.renamed, seq);
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
-            self.announce(&touched, &causes, batch.once, batch.stale_all, seq);
+            self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
         } else if batch.full_copy.is_some() {
             self.store(&[], &batch, self.seq);
+            self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         }
-        self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         let seq = self.seq;
         if seeded {
             self.to.events.publish(DioEvent::Seeded { seq });
@@ -319,13 +359,16 @@ impl Core {
             match result {
                 Ok(id) => {
                     self.to.events.publish(DioEvent::WriteSettled { id: id.clone(), seq });
-                    ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq });
+                    if ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq }) {
+                        self.to.board.delivered();
+                    }
                 }
                 Err(error) => {
                     let id = ticket.id().map(Arc::from);
                     self.to.events.publish(DioEvent::WriteFailed { id, seq, error: error.clone() });
-                    self.to.board.write_failed(&error);
-                    ticket.reject(error);
+                    if ticket.reject(error.clone()) {
+                        self.to.board.write_failed(&error);
+                    }
                 }
             }
         }
@@ -378,7 +421,26 @@ impl Core {
             table_meta.push((meta::LAST_REFRESH.to_owned(), meta::number(copy.at.max(0) as u64)));
             table_meta.push((meta::TOTAL.to_owned(), copy.total.and_then(meta::number)));
         }
-        self.to.store.put(StoreBatch { table, versions: self.to.versions.clone(), seq, ops, meta: table_meta });
+        let versions = self.to.versions.clone();
+        self.to.store.put(StoreBatch { table, versions, seq, fresh: None, ops, meta: table_meta });
+    }
+
+    /// Leaves a first load to the store: until its batch is committed the table says that it is not complete.
+    fn store_fresh(&self, fresh: &Arc<FreshRows>) {
+        let Ok(table) = self.to.versions.table() else { return };
+        let table_meta = vec![
+            (meta::SEQ.to_owned(), meta::number(fresh.seq().0)),
+            (meta::NEXT_ROW.to_owned(), meta::number(self.next_row)),
+            (meta::COMPLETE.to_owned(), None),
+        ];
+        self.to.store.put(StoreBatch {
+            table,
+            versions: self.to.versions.clone(),
+            seq: fresh.seq(),
+            fresh: Some((fresh.clone(), 0)),
+            ops: Vec::new(),
+            meta: table_meta,
+        });
     }
 
     fn supersede(&self, touched: &[Touched], renamed: Vec<Arc<str>>, seq: Seq) {
@@ -392,7 +454,7 @@ impl Core {
 
     fn publish_records(
         &self,
-        touched: &[Touched],
+        changed: &Changed,
         seq: Seq,
         state_changed: bool,
     ) -> Vec<Arc<crate::scenery::record::RecordSlot>> {
@@ -400,9 +462,10 @@ impl Core {
         if self.records.is_empty() {
             return moved;
         }
-        for touched in touched {
-            for slot in self.records.get(touched.id()).into_iter().flatten() {
-                if slot.show(Ok(touched.after.clone().map(|row| (touched.row, row))), seq) {
+        for (row_no, before, after) in changed.iter() {
+            let Some(id) = after.or(before).map(StoredRow::id) else { continue };
+            for slot in self.records.get(id).into_iter().flatten() {
+                if slot.show(Ok(after.map(|row| (row_no, row.clone()))), seq) {
                     moved.push(slot.clone());
                 }
             }
@@ -415,10 +478,14 @@ impl Core {
                 }
             }
         }
+        // A row that was deleted and came again, or that became stale too, moves its views once all the same.
+        moved.sort_unstable_by_key(|slot| Arc::as_ptr(slot).addr());
+        moved.dedup_by(|a, b| Arc::ptr_eq(a, b));
         moved
     }
 
-    fn announce(&self, touched: &[Touched], causes: &[Option<Cause>], once: Option<Cause>, all: bool, seq: Seq) {
+    fn announce(&self, changed: &Changed, causes: &[Option<Cause>], once: Option<Cause>, all: bool, seq: Seq) {
+        let touched = &changed.touched;
         if let Some(cause) = once
             && (all || causes.iter().any(Option::is_none) || touched.is_empty())
         {

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::dio::core::Touched;
+use crate::dio::core::Changed;
 use crate::dio::versions::{Pin, Versions};
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
@@ -78,17 +78,17 @@ impl Body {
     }
 
     /// Takes in a batch: first what was, then what is. Gives back how many entries changed.
-    pub(crate) fn apply(&mut self, query: &ViewQuery, touched: &[Touched], scratch: &mut Vec<u8>) -> usize {
+    pub(crate) fn apply(&mut self, query: &ViewQuery, batch: &Changed, scratch: &mut Vec<u8>) -> usize {
         match self {
-            Body::Table(tree) => apply_to_tree(tree, query, touched, scratch),
+            Body::Table(tree) => apply_to_tree(tree, query, batch, scratch),
             Body::Value(accumulator) => {
                 let mut changed = 0;
-                for touched in touched {
-                    if let Some(before) = touched.before.as_ref().filter(|row| query.matches(row)) {
+                for (_, before, after) in batch.iter() {
+                    if let Some(before) = before.filter(|row| query.matches(row)) {
                         accumulator.remove(before.fields());
                         changed += 1;
                     }
-                    if let Some(after) = touched.after.as_ref().filter(|row| query.matches(row)) {
+                    if let Some(after) = after.filter(|row| query.matches(row)) {
                         accumulator.add(after.fields());
                         changed += 1;
                     }
@@ -99,15 +99,15 @@ impl Body {
     }
 }
 
-fn apply_to_tree(tree: &mut Tree<Entry>, query: &ViewQuery, touched: &[Touched], scratch: &mut Vec<u8>) -> usize {
+fn apply_to_tree(tree: &mut Tree<Entry>, query: &ViewQuery, batch: &Changed, scratch: &mut Vec<u8>) -> usize {
     let mut removes = Vec::new();
     let mut inserts = Vec::new();
-    for touched in touched {
-        if let Some(before) = touched.before.as_ref().filter(|row| query.matches(row)) {
-            removes.push(query.entry(touched.row, before, scratch));
+    for (row_no, before, after) in batch.iter() {
+        if let Some(before) = before.filter(|row| query.matches(row)) {
+            removes.push(query.entry(row_no, before, scratch));
         }
-        if let Some(after) = touched.after.as_ref().filter(|row| query.matches(row)) {
-            inserts.push(query.entry(touched.row, after, scratch));
+        if let Some(after) = after.filter(|row| query.matches(row)) {
+            inserts.push(query.entry(row_no, after, scratch));
         }
     }
     let changed = removes.len().max(inserts.len());

@@ -78,6 +78,14 @@ impl Protection {
             || (!self.recent.is_empty() && self.recent.get(id).is_some_and(|seq| *seq > began))
     }
 
+    /// Whether a read that began at `began` must leave any id alone.
+    pub(crate) fn blocks_any(&self, began: Seq) -> bool {
+        self.pending_all > 0
+            || self.all_settled > began
+            || !self.pending.is_empty()
+            || self.recent.values().any(|seq| *seq > began)
+    }
+
     /// Whether a read that began at `began` can still be judged.
     pub(crate) fn remembers(&self, began: Seq) -> bool {
         began >= self.floor

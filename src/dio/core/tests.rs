@@ -21,7 +21,7 @@ fn dio(source: &MemoryVista) -> (Lens, Dio) {
 
 fn apply(changes: Vec<RowChange>) -> Message {
     Message::Apply(Apply {
-        changes,
+        changes: changes.into(),
         cause: Cause::Local,
         announce: Announce::EachRow,
         began: None,

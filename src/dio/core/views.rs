@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
-use crate::dio::core::{Core, Message, Opening, Touched, ViewId, ViewSlot};
+use crate::dio::core::{Changed, Core, Message, Opening, ViewId, ViewSlot};
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
@@ -31,7 +31,7 @@ struct Build {
     cancel: CancelToken,
     /// Why there is no thread for it.
     refused: Option<Error>,
-    recorded: Vec<Arc<Vec<Touched>>>,
+    recorded: Vec<Arc<Changed>>,
     recorded_rows: usize,
 }
 
@@ -105,10 +105,10 @@ impl Views {
     }
 
     /// Brings every body up to the batch and publishes those that moved.
-    pub(super) fn publish(&mut self, touched: &Arc<Vec<Touched>>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
+    pub(super) fn publish(&mut self, batch: &Arc<Changed>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
         let mut moved = Moved::default();
-        let all_move = self.stale_upto != stale_upto || self.complete != complete;
-        let stale_moves = self.stale_upto != stale_upto;
+        let all_may_move = self.stale_upto != stale_upto || self.complete != complete;
+        let stale_before = self.stale_upto;
         self.stale_upto = stale_upto;
         self.complete = complete;
         let mut changed = HashMap::new();
@@ -116,7 +116,7 @@ impl Views {
         for index in self.indexes.values_mut() {
             match &mut index.state {
                 State::Ready(body) => {
-                    let entries = body.apply(&index.query, touched, &mut self.scratch);
+                    let entries = body.apply(&index.query, batch, &mut self.scratch);
                     if entries > 0 {
                         changed.insert(index.id, entries);
                     }
@@ -127,10 +127,10 @@ impl Views {
                         moved.values.push((slot.clone(), generation));
                     }
                 }
-                State::Building(_) if touched.is_empty() => {}
+                State::Building(_) if batch.is_empty() => {}
                 State::Building(build) => {
-                    build.recorded_rows += touched.len();
-                    build.recorded.push(touched.clone());
+                    build.recorded_rows += batch.len();
+                    build.recorded.push(batch.clone());
                     if build.recorded_rows > RECORDED {
                         restart.push(index.id);
                     }
@@ -149,17 +149,19 @@ impl Views {
         for view in self.tables.values_mut() {
             let Some(shown) = view.shows else { continue };
             let entries = changed.get(&shown).copied();
-            if entries.is_none() && !all_move {
+            if entries.is_none() && !all_may_move {
                 continue;
             }
             let load = load_state(complete);
+            let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
+                continue;
+            };
+            let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
+            let stale_moves = stale_before != stale_upto && tree.iter().any(becomes_other);
             if entries.is_none() && !stale_moves && view.load.same_as(&load) {
                 continue;
             }
             view.load = load;
-            let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
-                continue;
-            };
             let last = view.slot.roots.newest();
             let root = Root {
                 generation: last.generation.next(),
@@ -348,8 +350,8 @@ impl Core {
         }
         match result {
             Ok(mut body) if !build.cancel.is_cancelled() => {
-                for touched in &build.recorded {
-                    body.apply(&index.query, touched, &mut self.views.scratch);
+                for batch in &build.recorded {
+                    body.apply(&index.query, batch, &mut self.views.scratch);
                 }
                 index.state = State::Ready(body);
                 for (view, request) in self.views.waiting_for(index_id) {

@@ -78,7 +78,7 @@ fn batch(
         })
         .collect();
     versions.publish(Seq(seq));
-    StoreBatch { table: table.clone(), versions: versions.clone(), seq: Seq(seq), ops, meta }
+    StoreBatch { table: table.clone(), versions: versions.clone(), seq: Seq(seq), fresh: None, ops, meta }
 }
 
 fn number(table: &Arc<dyn CacheTable>, key: &str) -> Option<u64> {

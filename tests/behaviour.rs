@@ -1,0 +1,23 @@
+//! What must hold of a Lens, a Dio and their views, through the public interface alone. Each test's name begins with the
+//! number of the behaviour it holds.
+
+// Helpers outside of #[test] functions fail a test in the same way.
+#![allow(clippy::unwrap_used)]
+
+#[cfg(feature = "lmdb")]
+#[path = "behaviour/cache.rs"]
+mod cache;
+#[path = "behaviour/closing.rs"]
+mod closing;
+#[path = "behaviour/events.rs"]
+mod events;
+#[path = "behaviour/freshness.rs"]
+mod freshness;
+#[path = "behaviour/lens.rs"]
+mod lens;
+#[path = "behaviour/support.rs"]
+mod support;
+#[path = "behaviour/waiting.rs"]
+mod waiting;
+#[path = "behaviour/writes.rs"]
+mod writes;

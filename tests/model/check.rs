@@ -1,0 +1,233 @@
+//! What must hold after every operation.
+
+use std::collections::VecDeque;
+
+use diorama::prelude::*;
+use diorama::{Aggregate, RecordStatus, TableSnapshot, ValueStatus};
+
+use crate::ops::{Id, Query};
+use crate::plain::{Plain, Table, sum};
+use crate::run::{NONE, SOON, Stale, World};
+
+/// Earlier states of a view that changes are asked since.
+const REMEMBERED: usize = 10;
+
+/// What a table view shows: rows, and whether each is stale.
+type Shown = Vec<(Plain, bool)>;
+
+pub(crate) struct TableView {
+    pub(crate) view: TableScenery,
+    pub(crate) query: Query,
+    /// Earlier generations and their rows, the newest last.
+    past: VecDeque<(Generation, Shown)>,
+    /// Changes since an older generation may be a reset.
+    floor: Generation,
+}
+
+impl TableView {
+    pub(crate) fn open(dio: &Dio, query: &Query) -> Self {
+        let descriptor = query.descriptor();
+        let view =
+            descriptor.conditions.into_iter().fold(dio.table_scenery(), |view, condition| view.condition(condition));
+        let view = descriptor.sort.into_iter().fold(view, |view, by| view.sort(by.path, by.dir));
+        let view = match query.search {
+            Some(text) => view.search(text),
+            None => view,
+        };
+        let view = view.open().unwrap();
+        TableView { view, query: query.clone(), past: VecDeque::new(), floor: NONE }
+    }
+
+    pub(crate) fn forget_changes(&mut self) {
+        self.floor = self.view.generation();
+    }
+
+    fn check(&mut self, here: &Table, stale: &Stale, one_step: bool, at: &str) {
+        let snapshot = self.view.snapshot();
+        let is_stale = |id: &str| match stale {
+            Stale::None => false,
+            Stale::One(stale) => stale == id,
+            Stale::All => true,
+        };
+        let expected: Shown = self.query.of(here).into_iter().map(|row| (row.clone(), is_stale(&row.0))).collect();
+        let at = format!("{:?} {at}", self.query);
+        assert!(matches!(snapshot.load_state(), LoadState::Ready), "{at}");
+        let found: Shown = (0..snapshot.row_count()).map(|index| shown(&snapshot, index)).collect();
+        assert_eq!(found, expected, "{at}");
+        for number in 0..14 {
+            let id = Id(number).text();
+            let position = expected.iter().position(|((other, _), _)| *other == id);
+            assert_eq!(snapshot.position_of(&id).unwrap(), position, "{id} of {at}");
+        }
+        let generation = snapshot.generation();
+        assert_eq!(generation, self.view.generation(), "{at}");
+        if let Some((last, rows)) = self.past.back() {
+            let moved = generation.0 - last.0;
+            if *rows != expected {
+                assert!(moved > 0, "what it shows moved and the generation didn't: {at}");
+                assert!(!one_step || moved == 1, "{moved} generations for one batch: {at}");
+            } else if one_step {
+                assert_eq!(moved, 0, "the generation moved and nothing else: {at}");
+            }
+        }
+        for (from, rows) in &self.past {
+            let set = self.view.changes_since(*from);
+            assert_eq!((set.from, set.to), (*from, generation), "{at}");
+            match set.changes {
+                Changes::List(changes) => {
+                    let mut mirror = rows.clone();
+                    Change::apply_all(&changes, &mut mirror, |index| shown(&set.snapshot, index)).unwrap();
+                    assert_eq!(mirror, expected, "by {changes:?} from {rows:?}: {at}");
+                    if *from == generation {
+                        assert!(changes.is_empty(), "{at}");
+                    }
+                }
+                _ => assert!(*from < self.floor, "a reset since {from}, with {generation} and {}: {at}", self.floor),
+            }
+        }
+        if self.past.back().is_none_or(|(last, _)| *last != generation) {
+            self.past.push_back((generation, expected));
+        }
+        if self.past.len() > REMEMBERED {
+            // Not the oldest each time, so that some reach far back.
+            self.past.remove(generation.0 as usize % REMEMBERED);
+        }
+    }
+}
+
+fn shown(snapshot: &TableSnapshot, index: usize) -> (Plain, bool) {
+    let row = snapshot.row(index).unwrap();
+    let stale = match row.status() {
+        RowStatus::Fresh => false,
+        RowStatus::Stale => true,
+        other => panic!("a row of the newest state is {other:?}"),
+    };
+    ((row.id().to_owned(), row.record().unwrap().clone()), stale)
+}
+
+pub(crate) struct ValueView {
+    view: ValueScenery,
+    /// The column of a sum; without one it counts.
+    path: Option<&'static str>,
+    query: Query,
+    last: Option<(Generation, String)>,
+}
+
+impl ValueView {
+    pub(crate) fn open(dio: &Dio, path: Option<&'static str>, query: &Query) -> Self {
+        let aggregate = path.map_or(Aggregate::Count, |path| Aggregate::Sum(path.to_owned()));
+        let descriptor = query.descriptor();
+        let view = dio.value_scenery().aggregate(aggregate);
+        let view = descriptor.conditions.into_iter().fold(view, |view, condition| view.condition(condition));
+        let view = match query.search {
+            Some(text) => view.search(text),
+            None => view,
+        };
+        let view = view.open().unwrap();
+        ValueView { view, path, query: query.clone(), last: None }
+    }
+
+    fn check(&mut self, here: &Table, one_step: bool, at: &str) {
+        let rows = self.query.of(here);
+        let (value, skipped) = match self.path {
+            Some(path) => sum(&rows, path),
+            None => (Value::from(rows.len() as u64), 0),
+        };
+        let at = format!("{:?} of {:?} {at}", self.path, self.query);
+        assert_eq!(self.view.status(), ValueStatus::Fresh, "{at}");
+        assert_eq!(exactly(&self.view.value()), exactly(&value), "{at}");
+        assert_eq!(self.view.skipped(), skipped, "{at}");
+        let now = (self.view.generation(), format!("{} {skipped}", exactly(&value)));
+        if let Some(last) = self.last.replace(now.clone()) {
+            check_step((last.0, now.0), last.1 != now.1, one_step, &at);
+        }
+    }
+}
+
+/// The value with every bit of a float; all NaNs are one.
+fn exactly(value: &Value) -> String {
+    match value {
+        Value::Float(value) if !value.is_nan() => format!("{value} {:x}", value.to_bits()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn check_step((before, after): (Generation, Generation), moved: bool, one_step: bool, at: &str) {
+    let steps = after.0 - before.0;
+    assert!(!moved || steps > 0, "what it shows moved and the generation didn't: {at}");
+    if one_step {
+        assert_eq!(steps, u64::from(moved), "generations for one batch: {at}");
+    }
+}
+
+pub(crate) struct RecordView {
+    view: RecordScenery,
+    last: Option<(Generation, RecordStatus, Option<Record>)>,
+}
+
+impl RecordView {
+    pub(crate) fn open(dio: &Dio, id: &str) -> Self {
+        RecordView { view: dio.record_scenery(id).unwrap(), last: None }
+    }
+
+    fn check(&mut self, here: &Table, stale: &Stale, one_step: bool, at: &str) {
+        let id = self.view.id();
+        let record = here.get(id).cloned();
+        let stale = *stale == Stale::All || *stale == Stale::One(id.to_owned());
+        let status = match &record {
+            None => RecordStatus::NotFound,
+            Some(_) if stale => RecordStatus::Stale,
+            Some(_) => RecordStatus::Fresh,
+        };
+        assert_eq!((self.view.status(), self.view.record()), (status, record.clone()), "{id} {at}");
+        let now = (self.view.generation(), status, record);
+        if let Some(last) = self.last.replace(now.clone()) {
+            check_step((last.0, now.0), (last.1, &last.2) != (now.1, &now.2), one_step, &format!("{id} {at}"));
+        }
+    }
+}
+
+impl World {
+    /// Compares everything that is open with the model. `one_step`: since the last time there was one batch at the most.
+    pub(crate) fn check(&mut self, one_step: bool) {
+        let at = self.at.clone();
+        for view in &mut self.tables {
+            view.check(&self.here, &self.stale, one_step, &at);
+        }
+        for view in &mut self.values {
+            view.check(&self.here, one_step, &at);
+        }
+        for view in &mut self.records {
+            view.check(&self.here, &self.stale, one_step, &at);
+        }
+        for (number, (snapshot, rows)) in self.snapshots.iter().enumerate() {
+            check_snapshot(snapshot, rows, self.may_expire, &format!("snapshot {number} {at}"));
+        }
+        let rows = self.here.list();
+        assert_eq!(self.dio.cache().list().unwrap(), rows, "{at}");
+        assert_eq!(self.dio.cache().count().unwrap(), rows.len() as u64, "{at}");
+        assert!(self.dio.wait_for_seq(self.dio.seq(), Some(SOON)).is_ok(), "{at}");
+    }
+}
+
+/// A snapshot taken when the view had these rows.
+fn check_snapshot(snapshot: &TableSnapshot, rows: &[Plain], may_expire: bool, at: &str) {
+    assert_eq!(snapshot.row_count(), rows.len(), "{at}");
+    assert!(may_expire || !snapshot.is_expired(), "{at}");
+    for (index, (row, (id, record))) in snapshot.iter().zip(rows).enumerate() {
+        if row.status() == RowStatus::Expired {
+            assert!(snapshot.is_expired(), "{at}");
+        } else {
+            assert_eq!((row.id(), row.record().unwrap()), (id.as_str(), record), "{at}");
+        }
+        let position = snapshot.position_of(id).unwrap();
+        // Beyond the budget nobody knows any more which row a deleted id named.
+        assert!(position == Some(index) || (position.is_none() && snapshot.is_expired()), "{id} at {position:?} {at}");
+    }
+    if !snapshot.is_expired() {
+        let absent = (0..14).map(|number| Id(number).text()).filter(|id| !rows.iter().any(|(other, _)| other == id));
+        for id in absent {
+            assert_eq!(snapshot.position_of(&id).unwrap(), None, "{id} {at}");
+        }
+    }
+}
