@@ -11,6 +11,7 @@ pub(crate) mod callback;
 mod check;
 mod close;
 pub(crate) mod core;
+mod encode;
 mod event;
 pub(crate) mod fresh;
 pub(crate) mod hot_tier;
