@@ -396,6 +396,29 @@ fn q2_a_callback_that_stands_still_is_named() {
 }
 
 #[test]
+fn q2_a_hook_that_stands_still_is_named() {
+    in_time(|| {
+        let lens = Lens::new().in_memory().name("q2-hook").build().unwrap();
+        let dio = lens.make_dio(products("q2-hook-table")).unwrap();
+        let view = dio.table_scenery().open().unwrap();
+        let (inside, is_inside) = bounded::<()>(1);
+        let (go, may_go) = bounded::<()>(0);
+        let _hook = view
+            .on_generation(move |_| {
+                let _ = inside.try_send(());
+                let _ = may_go.recv();
+            })
+            .unwrap();
+        dio.patched("b", product("Bell", 1)).unwrap();
+        is_inside.recv_timeout(SOON).unwrap();
+        assert_eq!(lens.close(Duration::from_millis(200)).unwrap().still_running, ["q2-hook:notify"]);
+        assert_eq!(threads_of("q2-hook-table:"), Vec::<String>::new());
+        drop(go);
+        until("the hook's thread has ended", || threads_of("q2-hook:").is_empty());
+    });
+}
+
+#[test]
 fn q2_closing_twice_at_once_is_fine() {
     on_both(|cache| {
         for _ in 0..10 {
