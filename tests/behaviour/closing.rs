@@ -131,7 +131,7 @@ fn q1_a_lens_on_the_same_path_goes_on_when_another_is_closed() {
 #[test]
 fn q1_a_dio_that_is_being_made_while_its_lens_is_closed_is_closed_too() {
     in_time(|| {
-        let (backend, gate) = Gated::new();
+        let (backend, gate) = Gated::with_gate();
         let lens = Lens::new().cache_source(backend).name("q1-making").build().unwrap();
         let (maker, source) = (lens.clone(), products("q1-making"));
         let making = start("make_dio", move || maker.make_dio(source));
@@ -518,7 +518,7 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
     on_both(|cache| {
         for which in ["on_refresh", "on_write", "on_start", "on_event", "hook"] {
             let table = format!("q3-inside-{which}");
-            let last: Arc<Mutex<Vec<(Dio, Option<Lens>)>>> = Arc::default();
+            let last: Arc<Mutex<Vec<(Dio, Lens)>>> = Arc::default();
             let (dropped, drops) = unbounded();
             let drop_last = |name: &'static str| {
                 let (last, dropped) = (last.clone(), dropped.clone());
@@ -565,7 +565,7 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
             let _hook = view.on_generation(move |_| in_hook()).unwrap();
             let mut events = dio.subscribe_events();
             let cause = dio.clone();
-            last.lock().push((dio, Some(lens)));
+            last.lock().push((dio, lens));
             let ticket = match which {
                 "on_refresh" => {
                     view.request_refresh().unwrap();
@@ -606,7 +606,7 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
 #[test]
 fn q3_what_a_dropped_lens_left_on_its_way_to_the_cache_is_there_before_the_next_lens_reads_it() {
     in_time(|| {
-        let (backend, gate) = Gated::new();
+        let (backend, gate) = Gated::with_gate();
         gate.open();
         let source = products("q3-behind");
         let lens = Lens::new().cache_source(backend.clone()).drop_timeout(Duration::ZERO).build().unwrap();
@@ -689,7 +689,7 @@ impl Gate {
 }
 
 impl Gated {
-    fn new() -> (Arc<dyn CacheBackend>, Arc<Gate>) {
+    fn with_gate() -> (Arc<dyn CacheBackend>, Arc<Gate>) {
         let gate = Arc::new(Gate {
             is_open: AtomicBool::new(false),
             state: Mutex::default(),
