@@ -429,8 +429,13 @@ fn write_long(mut batch: StoreBatch) -> (Result<()>, usize, Vec<StoreBatch>) {
         let last = ops.len() == 0;
         if last {
             slice.batch.meta = batch.meta.clone();
-        } else if first && completes {
-            slice.batch.meta = vec![(meta::COMPLETE.to_owned(), None)];
+        } else if first {
+            // After a crash between two slices no number that a stored row has may be given again.
+            let marks = batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW);
+            slice.batch.meta = marks.cloned().collect();
+            if completes {
+                slice.batch.meta.push((meta::COMPLETE.to_owned(), None));
+            }
         }
         if let Err(error) = slice.apply() {
             batch.ops = slice.batch.ops;
