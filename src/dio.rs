@@ -54,6 +54,7 @@ pub(crate) use board::StateBoard;
 pub(crate) use bus::EventHub;
 pub use cache_handle::CacheHandle;
 pub use close::CloseReport;
+pub(crate) use close::with_time_to_end;
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub use shell::DioShell;

@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
-use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
+use crate::dio::{CloseReport, Dio, DioInner, WeakDio, with_time_to_end};
 use crate::sync::{Deadline, HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
@@ -342,7 +342,7 @@ impl Lens {
         report.still_at_work(starting);
         for dio in dios {
             if let Some(inner) = dio.inner() {
-                report.add(inner.close_until(deadline));
+                report.add(inner.close_until(deadline.map(with_time_to_end)));
             }
         }
         inner.hang_up();
@@ -355,9 +355,6 @@ impl Lens {
         }
         report.still_at_work(inner.build_pool.close(deadline));
         report.still_at_work(inner.load_pool.close(deadline));
-        if !inner.hooks.close(deadline) {
-            report.still_at_work(vec![format!("{}:notify", inner.name)]);
-        }
         let store = inner.store.lock().take();
         // The last Lens on this cache ends the cache's thread, too.
         if let Some(store) = store.and_then(Arc::into_inner) {
@@ -365,6 +362,10 @@ impl Lens {
             if !store.worker().join_until(deadline) {
                 report.still_at_work(vec![store.worker().name().to_owned()]);
             }
+        }
+        // Last, for a hook may stand still until the time is over.
+        if !inner.hooks.close(deadline) {
+            report.still_at_work(vec![format!("{}:notify", inner.name)]);
         }
         Ok(report)
     }

@@ -54,6 +54,13 @@ fn may_wait() -> bool {
     may_wait_for(Rank::new(u32::MAX / 32, Role::Writer), "the closing of a Dio").is_ok()
 }
 
+/// A deadline before this one, which leaves time for ending threads: so that only those stuck in a call are told as
+/// running.
+pub(crate) fn with_time_to_end(deadline: Deadline) -> Deadline {
+    let left = deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
+    deadline - (left / 4).min(TO_END)
+}
+
 impl DioInner {
     /// Closes, or waits for whoever closes already. `None` is no limit.
     pub(crate) fn close_until(self: &Arc<Self>, deadline: Option<Deadline>) -> CloseReport {
@@ -113,18 +120,13 @@ impl DioInner {
         self.writes.close();
         self.refresher.hang_up();
         if let Some(deadline) = deadline {
-            // The rest of the time is for the ending itself, so that only threads stuck in a call are told as running.
-            let left =
-                deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
-            self.writes.wait_idle(deadline - (left / 4).min(TO_END));
+            self.writes.wait_idle(with_time_to_end(deadline));
         }
         let (undelivered, at_the_source) = self.writes.abandon();
         if let Some(ticket) = at_the_source {
             let message = "the Dio was closed while the source had the write; whether it was done is not known here";
             let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
-            if ticket.abandon(error.clone()) {
-                self.board.write_failed(&error);
-            }
+            ticket.abandon(error.clone(), || self.board.write_failed(&error));
         }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
@@ -132,8 +134,7 @@ impl DioInner {
         for write in undelivered {
             let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
                 .with("table", self.name.to_string());
-            self.board.write_failed(&error);
-            write.ticket.reject(error);
+            write.ticket.reject(error.clone(), || self.board.write_failed(&error));
         }
         let wait = may_wait();
         let (sender, receiver) = reply();

@@ -20,7 +20,7 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::reconcile::reconcile;
 use crate::dio::schedule::Schedule;
 use crate::dio::{DioInner, WeakDio};
-use crate::sync::{Rank, Role, catch_user, may_wait_for};
+use crate::sync::catch_user;
 use crate::{Error, ErrorKind, Result};
 
 /// One refresh, and everyone who waits for it.
@@ -201,6 +201,8 @@ fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
 }
 
 fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
+    // What was marked as stale before is marked by now: the read begins after it, and so makes it fresh.
+    dio.change(Vec::new(), Cause::Refresh, Announce::Nothing, None)?;
     let callbacks = &dio.lens.callbacks;
     let (what, callback) = match (kind, &callbacks.on_start, &callbacks.on_refresh) {
         (Kind::Start, Some(on_start), _) => ("on_start", on_start),
@@ -220,7 +222,6 @@ fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()>
 
 /// What happens without callbacks: the source's rows become the cache's.
 fn copy_source(dio: &Arc<DioInner>) -> Result<()> {
-    may_wait_for(Rank::new(dio.level, Role::Core), "the core of a Dio")?;
     let read = dio.begin_read();
     let rows = catch_user("the source", || dio.master.list(&dio.call_cx())).and_then(|rows| rows)?;
     reconcile(dio, read.began(), rows, Cause::Refresh, Announce::Nothing, true).map(drop)

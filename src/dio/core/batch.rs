@@ -359,16 +359,13 @@ impl Core {
             match result {
                 Ok(id) => {
                     self.to.events.publish(DioEvent::WriteSettled { id: id.clone(), seq });
-                    if ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq }) {
-                        self.to.board.delivered();
-                    }
+                    let outcome = WriteOutcome { id: id.map(|id| id.to_string()), seq };
+                    ticket.confirm(outcome, || self.to.board.delivered());
                 }
                 Err(error) => {
                     let id = ticket.id().map(Arc::from);
                     self.to.events.publish(DioEvent::WriteFailed { id, seq, error: error.clone() });
-                    if ticket.reject(error.clone()) {
-                        self.to.board.write_failed(&error);
-                    }
+                    ticket.reject(error.clone(), || self.to.board.write_failed(&error));
                 }
             }
         }
