@@ -540,9 +540,10 @@ impl DioInner {
         self.board.begin_read(self.published())
     }
 
-    /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it.
+    /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it, also when its rows are
+    /// there already: a refresh that they ask for next must not be this one.
     pub(crate) fn take_first_copy_to_wait_for(&self) -> Option<Arc<Flight>> {
-        self.first_copy.lock().clone().filter(|_| !self.board.is_complete())
+        self.first_copy.lock().clone().filter(|first| !first.has_ended() || !self.board.is_complete())
     }
 
     /// Sends changes to the core and returns when they are visible.

@@ -38,6 +38,10 @@ impl Flight {
         self.ended.notify_all();
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.result.lock().is_some()
+    }
+
     /// Blocks until the flight has ended.
     pub(crate) fn wait(&self) -> Result<()> {
         let mut result = self.result.lock();
