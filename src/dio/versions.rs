@@ -8,7 +8,8 @@
 //! 1. A row as of Seq S is the version in memory with `from ≤ S < until`, else the disk's if its Seq is ≤ S. The
 //!    before-image enters memory before the disk changes (`a_pinned_version_survives_its_overwriting_on_the_disk`).
 //! 2. A retained version is covered by a pin; each is kept once, in the bucket of the newest pin that covers it, and
-//!    together they stay within the budget (`the_oldest_pin_expires_when_the_budget_is_full`).
+//!    together they stay within the budget, or the oldest snapshot expires. What the library itself is reading (a view that
+//!    is being built, a list) never expires: it stays beyond the budget until it has been read.
 //! 3. A pin takes a Seq that is published when it is registered, never one already released.
 //! 4. No lock is held while the cache table is read.
 //!
@@ -98,6 +99,8 @@ impl Retained {
 #[derive(Default)]
 struct PinnedSeq {
     holders: usize,
+    /// Those of the holders that must not expire.
+    scans: usize,
     bucket: Vec<Retained>,
 }
 
@@ -109,6 +112,22 @@ struct Pins {
     /// Holders of Seqs that have lost their versions to the budget.
     expired: BTreeMap<Seq, usize>,
     bytes: usize,
+}
+
+impl Pins {
+    /// The pin at `seq` is gone: what an older one needs of its bucket goes there, the rest to `drop_now`.
+    fn hand_down(&mut self, seq: Seq, bucket: Vec<Retained>, drop_now: &mut Vec<Retained>) {
+        let mut below = self.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
+        for retained in bucket {
+            match &mut below {
+                Some((pinned, lower)) if retained.needed_since() <= **pinned => lower.bucket.push(retained),
+                _ => {
+                    self.bytes -= retained.size();
+                    drop_now.push(retained);
+                }
+            }
+        }
+    }
 }
 
 /// A version that a batch has replaced: a row's, or an id's meaning.
@@ -488,14 +507,14 @@ impl Versions {
                 }
             }
             while pins.bytes > self.budget
-                && let Some((pinned, pin)) = pins.live.pop_first()
+                && let Some(pinned) = pins.live.iter().find(|(_, pin)| pin.scans == 0).map(|(seq, _)| *seq)
+                && let Some(pin) = pins.live.remove(&pinned)
             {
-                pins.bytes -= pin.bucket.iter().map(Retained::size).sum::<usize>();
                 pins.released.retain(|released| *released != pinned);
                 if pin.holders > 0 {
                     pins.expired.insert(pinned, pin.holders);
                 }
-                drop_now.extend(pin.bucket);
+                pins.hand_down(pinned, pin.bucket, &mut drop_now);
             }
         }
         self.drop_versions(drop_now);
@@ -512,16 +531,7 @@ impl Versions {
                     continue;
                 }
                 let Some(pin) = pins.live.remove(&seq) else { continue };
-                let mut below = pins.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
-                for retained in pin.bucket {
-                    match &mut below {
-                        Some((pinned, lower)) if retained.needed_since() <= **pinned => lower.bucket.push(retained),
-                        _ => {
-                            pins.bytes -= retained.size();
-                            drop_now.push(retained);
-                        }
-                    }
-                }
+                pins.hand_down(seq, pin.bucket, &mut drop_now);
             }
         }
         self.drop_versions(drop_now);
@@ -586,32 +596,40 @@ impl Versions {
 
     // ---- pins --------------------------------------------------------------------------------------------------
 
-    /// Pins the newest published Seq. `read` takes what is to be seen at it (a view's root) and the Seq of that.
+    /// Pins the newest published Seq for a snapshot, which may expire. `read` takes what is to be seen at it (a view's root)
+    /// and the Seq of that.
     pub(crate) fn pin_with<T>(self: &Arc<Self>, read: impl FnOnce() -> (T, Seq)) -> (Pin, T) {
+        self.pin_for(false, read)
+    }
+
+    /// Pins the newest published Seq for a scan: it doesn't expire, so it must not be held for long.
+    pub(crate) fn pin(self: &Arc<Self>) -> Pin {
+        self.pin_for(true, || ((), Seq(0))).0
+    }
+
+    fn pin_for<T>(self: &Arc<Self>, scan: bool, read: impl FnOnce() -> (T, Seq)) -> (Pin, T) {
         let mut pins = self.pins.lock();
         let published = self.published();
         let (taken, taken_seq) = read();
         let seq = published.max(taken_seq);
-        pins.live.entry(seq).or_default().holders += 1;
+        let pinned = pins.live.entry(seq).or_default();
+        pinned.holders += 1;
+        pinned.scans += usize::from(scan);
         drop(pins);
-        (Pin { versions: self.clone(), seq }, taken)
-    }
-
-    /// Pins the newest published Seq.
-    pub(crate) fn pin(self: &Arc<Self>) -> Pin {
-        self.pin_with(|| ((), Seq(0))).0
+        (Pin { versions: self.clone(), seq, scan }, taken)
     }
 
     fn is_expired(&self, seq: Seq) -> bool {
         self.pins.lock().expired.contains_key(&seq)
     }
 
-    fn unpin(&self, seq: Seq) {
+    fn unpin(&self, seq: Seq, scan: bool) {
         let mut pins = self.pins.lock();
         if let Some(pin) = pins.live.get_mut(&seq)
             && pin.holders > 0
         {
             pin.holders -= 1;
+            pin.scans -= usize::from(scan);
             if pin.holders == 0 {
                 if pin.bucket.is_empty() {
                     pins.live.remove(&seq);
@@ -636,6 +654,7 @@ impl Versions {
 pub(crate) struct Pin {
     versions: Arc<Versions>,
     seq: Seq,
+    scan: bool,
 }
 
 impl Pin {
@@ -655,7 +674,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.versions.unpin(self.seq);
+        self.versions.unpin(self.seq, self.scan);
     }
 }
 
