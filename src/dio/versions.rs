@@ -8,8 +8,9 @@
 //! 1. A row as of Seq S is the version in memory with `from ≤ S < until`, else the disk's if its Seq is ≤ S. The
 //!    before-image enters memory before the disk changes (`a_pinned_version_survives_its_overwriting_on_the_disk`).
 //! 2. A retained version is covered by a pin; each is kept once, in the bucket of the newest pin that covers it, and
-//!    together they stay within the budget, or the oldest snapshot expires. What the library itself is reading (a view that
-//!    is being built, a list) never expires: it stays beyond the budget until it has been read.
+//!    together they stay within the budget, or the oldest snapshot expires
+//!    (`t4_beyond_the_budget_overwritten_rows_say_expired_and_order_and_count_stay`). What the library itself is
+//!    reading (a view that is being built, a list) never expires: it stays beyond the budget until it has been read.
 //! 3. A pin takes a Seq that is published when it is registered, never one already released.
 //! 4. No lock is held while the cache table is read.
 //!

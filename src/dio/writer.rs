@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::dio::callback;
 use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
 use crate::dio::versions::RowRead;
-use crate::dio::{DioInner, WeakDio};
+use crate::dio::{DioInner, WeakDio, at_newest};
 use crate::sync::{Deadline, catch_user, deadline_after, on_own_thread};
 use crate::value::{Record, StoredRow};
 use crate::vista::{WriteOp, Written};
@@ -220,5 +220,5 @@ fn effect(dio: &DioInner, op: &WriteOp, written: Written, changes: &mut Vec<RowC
 
 fn held(dio: &DioInner, id: &str) -> bool {
     let versions = &dio.reader.versions;
-    matches!(versions.find_as_of(id, versions.published()), Ok(RowRead::Found(_)))
+    matches!(at_newest(versions, |seq| versions.find_as_of(id, seq)), Ok(RowRead::Found(_)))
 }
