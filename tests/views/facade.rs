@@ -219,16 +219,13 @@ fn x4_reads_never_go_back_while_a_row_is_overwritten() {
         thread::scope(|scope| {
             let reader = || {
                 let vista = dio.vista();
-                let mut last = [0; 3];
+                let mut last = [0; 2];
                 while !done.load(Ordering::Acquire) {
                     let record = dio.cache().get(&id(3)).unwrap().unwrap();
                     let through = vista.get_value(&id(3)).unwrap().unwrap();
-                    let view = dio.record_scenery(id(3)).unwrap();
-                    let reads = [record, through, view.record().unwrap()].map(|record| record.int("n").unwrap());
-                    for (read, last) in reads.iter().zip(last) {
-                        assert!(*read >= last, "{read} after {last}");
-                    }
-                    last = [reads[2]; 3];
+                    let reads = [record, through].map(|record| record.int("n").unwrap());
+                    assert!(reads[0] >= last[1] && reads[1] >= reads[0], "{reads:?} after {last:?}");
+                    last = reads;
                 }
             };
             let readers = [scope.spawn(reader), scope.spawn(reader)];
