@@ -56,9 +56,15 @@ pub(crate) struct LensInner {
     /// The threads of its Dios, those of Dios that are gone but for their last thread among them.
     workers: Mutex<Vec<Arc<Worker>>>,
     closed: AtomicBool,
+    /// Tables that were rebuilt, at most so many as there are tables.
+    warnings: Mutex<Vec<Error>>,
 }
 
 impl LensInner {
+    pub(crate) fn warn(&self, warning: Error) {
+        self.warnings.lock().push(warning);
+    }
+
     pub(crate) fn store(&self) -> Result<Arc<Store>> {
         self.store.lock().clone().ok_or_else(closed)
     }
@@ -198,6 +204,7 @@ impl Lens {
             seat_freed: Condvar::new(),
             workers: Mutex::default(),
             closed: AtomicBool::new(false),
+            warnings: Mutex::default(),
             name,
         };
         Ok(Lens { handle: Arc::new(Handle { inner: Arc::new(inner) }) })
@@ -226,9 +233,12 @@ impl Lens {
         &self.handle.inner.callbacks
     }
 
-    /// What went wrong with the cache and was survived, for example a damaged file that was set aside, naming it.
+    /// What went wrong with the cache and was survived: a damaged file that was set aside, naming it; a table of another
+    /// source or schema that was filled anew.
     pub fn warnings(&self) -> Vec<Error> {
-        self.handle.inner.store().map(|store| store.backend().warnings()).unwrap_or_default()
+        let mut warnings = self.handle.inner.store().map(|store| store.backend().warnings()).unwrap_or_default();
+        warnings.extend(self.handle.inner.warnings.lock().iter().cloned());
+        warnings
     }
 
     /// Runs a source through this Lens: its cache table, threads and views. While the Dio of a source and query is alive,
@@ -313,7 +323,7 @@ impl Lens {
         if seats.contains_key(table) {
             return Err(name(Error::new(ErrorKind::Conflict, "a Dio of this table is open; close it first")));
         }
-        store.claim(table, inner.id, "forget")?;
+        store.claim(table, inner.id, "forget", Rank::new(0, Role::Writer))?;
         // Nobody makes a Dio of it meanwhile.
         seats.insert(table.to_owned(), Seat::Starting);
         drop(seats);

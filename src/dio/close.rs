@@ -119,6 +119,9 @@ impl DioInner {
         drop(self.writer_started.lock());
         self.writes.close();
         self.refresher.hang_up();
+        if let Ok(store) = self.store() {
+            store.leave(&self.name);
+        }
         if let Some(deadline) = deadline {
             self.writes.wait_idle(with_time_to_end(deadline));
         }

@@ -160,6 +160,14 @@ fn c6_rows_of_another_schema_are_dropped_and_fetched_again() {
         let dio = lens.make_dio(changed).unwrap();
         let status = dio.status();
         assert_eq!((status.rows, status.complete, status.last_refresh), (0, false, None));
+        let warnings = lens.warnings();
+        assert!(
+            warnings
+                .iter()
+                .any(|warning| warning.context("table") == Some("c6-schema")
+                    && warning.message().contains("another schema")),
+            "{warnings:?}"
+        );
         let view = dio.table_scenery().open().unwrap();
         assert_eq!(view.row_count(), 0);
         held.release();

@@ -214,9 +214,17 @@ impl Core {
         // An empty table needs no look at the disk for its first rows.
         let found = if self.rows == 0 { self.newest_in_memory(row.id()) } else { self.newest(row.id())? };
         let before = found.as_ref().map(|(_, before)| before);
-        if self.skips(row.id(), before, began)
-            || before.is_some_and(|before| before.status() == row.status() && before.same_content(&row))
-        {
+        if self.skips(row.id(), before, began) {
+            return Ok(());
+        }
+        if before.is_some_and(|before| before.status() == row.status() && before.same_content(&row)) {
+            if began.is_none() && self.to.board.oldest_read().is_some() {
+                // Nothing moves, but a read under way may have seen an older row: it must not bring that back.
+                let batch = self.batch();
+                batch.force = true;
+                let seq = batch.seq;
+                self.protection.note(Arc::from(row.id()), seq);
+            }
             return Ok(());
         }
         let seq = self.batch().seq;
@@ -484,7 +492,7 @@ impl Core {
     fn announce(&self, changed: &Changed, causes: &[Option<Cause>], once: Option<Cause>, all: bool, seq: Seq) {
         let touched = &changed.touched;
         if let Some(cause) = once
-            && (all || causes.iter().any(Option::is_none) || touched.is_empty())
+            && (all || changed.fresh.is_some() || causes.iter().any(Option::is_none))
         {
             self.to.events.publish(DioEvent::Invalidated { seq, cause });
         }
