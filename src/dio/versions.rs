@@ -276,7 +276,7 @@ impl Versions {
     }
 
     /// Calls `each` with every row as it was at `pin`'s Seq: first those on the disk by row number, then those that only
-    /// memory holds. `each` must not block nor call back into the cache.
+    /// memory holds, in no order. `each` must not block nor call back into the cache.
     ///
     /// # Errors
     /// `Expired` when the pin lost its versions to the budget meanwhile.
@@ -326,12 +326,11 @@ impl Versions {
                     return Ok(());
                 }
             }
-            let mut rest: Vec<(RowNo, StoredRow)> =
-                rest.into_iter().filter_map(|(row, version)| Some((row, version?))).collect();
-            rest.retain(|(row, _)| !seen.contains(*row));
-            rest.sort_unstable_by_key(|(row, _)| *row);
-            for (row, stored) in &rest {
-                if each(*row, stored).is_break() {
+            for (row, version) in &rest {
+                if let Some(stored) = version
+                    && !seen.contains(*row)
+                    && each(*row, stored).is_break()
+                {
                     break;
                 }
             }
