@@ -86,7 +86,15 @@ impl Core {
         self.batch.get_or_insert_with(|| OpenBatch::new(seq))
     }
 
+    /// A first load is published before anything else is judged by the number of rows: its store may have let it go by then.
+    fn publish_first_load(&mut self) {
+        if self.batch.as_ref().is_some_and(|batch| batch.fresh.is_some()) {
+            self.commit();
+        }
+    }
+
     pub(super) fn apply(&mut self, apply: Apply) {
+        self.publish_first_load();
         let Apply { changes, cause, announce, began, full_copy, reply } = apply;
         let result = match began {
             Some(began) if !self.protection.remembers(began) => {
@@ -118,7 +126,7 @@ impl Core {
         announce: Announce,
         began: Option<Seq>,
     ) -> Result<()> {
-        let untouched = self.batch.as_ref().is_none_or(|batch| batch.touched.is_empty() && batch.fresh.is_none());
+        let untouched = self.batch.as_ref().is_none_or(|batch| batch.touched.is_empty());
         let unprotected = began.is_none_or(|began| !self.protection.blocks_any(began));
         if self.rows > 0 || !untouched || !unprotected || rows.is_empty() || !self.to.versions.is_all_stored() {
             return self.apply_changes(rows.into_iter().map(RowChange::Put).collect(), cause, announce, began);
@@ -290,6 +298,7 @@ impl Core {
     }
 
     pub(super) fn settle(&mut self, settlement: Settlement) {
+        self.publish_first_load();
         let Settlement { write, result } = settlement;
         let all = matches!(write.op, WriteOp::DeleteAll);
         // From here on `clear` may have begun another batch, so the Seq is asked for only now.
