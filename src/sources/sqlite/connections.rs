@@ -7,6 +7,7 @@
 //! (`a_batch_is_done_whole_or_not_at_all`); 3. the file's journal mode and settings stay as they are
 //! (`the_journal_mode_stays_as_it_is`).
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::fault::Fault;
 use super::functions;
+use super::pages::Places;
 use super::relation::{Relation, Subject};
 use crate::vista::CallCx;
 use crate::{Error, ErrorKind, Result};
@@ -38,16 +40,19 @@ pub(super) struct Connections {
     read_only: bool,
     busy_timeout: Duration,
     /// Held only to take or put a connection.
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Vec<Session>>,
     /// Held by the one write that is at work.
     turn: Mutex<()>,
     /// The version of the database's schema at which the relation was last found to be as it was.
     known_version: AtomicI64,
 }
 
+/// A connection and what was learnt over it.
 #[derive(Debug)]
-struct Idle {
-    connection: Connection,
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    /// Where pages read over it ended.
+    pub(super) places: RefCell<Places>,
     file: FileIdentity,
 }
 
@@ -87,7 +92,8 @@ impl Connections {
             turn: Mutex::new(()),
             known_version: AtomicI64::new(0),
         };
-        let (relation, opened) = connections.attempts(&CallCx::new(), |connection| {
+        let (relation, opened) = connections.attempts(&CallCx::new(), |session| {
+            let connection = &session.connection;
             let transaction = connection.unchecked_transaction()?;
             let version = schema_version(connection)?;
             let relation = describe(connection)?;
@@ -110,13 +116,14 @@ impl Connections {
         cx: &CallCx,
         subject: &Subject,
         relation: &Relation,
-        work: impl Fn(&Connection) -> Result<T, Fault>,
+        work: impl Fn(&Session) -> Result<T, Fault>,
     ) -> Result<T> {
-        self.attempts(cx, |connection| {
-            let transaction = connection.unchecked_transaction()?;
+        self.attempts(cx, |session| {
+            let connection = &session.connection;
+            connection.prepare_cached("BEGIN")?.execute([])?;
             self.check_relation(connection, subject, relation)?;
-            let answer = work(connection)?;
-            transaction.finish()?;
+            let answer = work(session)?;
+            connection.prepare_cached("ROLLBACK")?.execute([])?;
             Ok(answer)
         })
     }
@@ -128,7 +135,7 @@ impl Connections {
         cx: &CallCx,
         subject: &Subject,
         relation: &Relation,
-        work: impl Fn(&Connection) -> Result<T, Fault>,
+        work: impl Fn(&Session) -> Result<T, Fault>,
     ) -> Result<T> {
         let _turn = loop {
             cx.check()?;
@@ -136,10 +143,11 @@ impl Connections {
                 break turn;
             }
         };
-        self.attempts(cx, |connection| {
+        self.attempts(cx, |session| {
+            let connection = &session.connection;
             connection.execute_batch("BEGIN IMMEDIATE")?;
             self.check_relation(connection, subject, relation)?;
-            let answer = work(connection)?;
+            let answer = work(session)?;
             cx.check()?;
             // Readers can hold a commit up: the work is done, so only the commit is repeated, and not all of it again.
             self.while_busy(cx, || Ok(connection.execute_batch("COMMIT")?)).map_err(|fault| fault.into_error(cx))?;
@@ -148,12 +156,12 @@ impl Connections {
     }
 
     /// Runs `attempt` on a connection, again while other connections are in the way.
-    fn attempts<T>(&self, cx: &CallCx, attempt: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T> {
+    fn attempts<T>(&self, cx: &CallCx, attempt: impl Fn(&Session) -> Result<T, Fault>) -> Result<T> {
         cx.check()?;
-        let idle = self.take(cx)?;
-        let connection = &idle.connection;
+        let session = self.take(cx)?;
+        let connection = &session.connection;
         let answer = self.while_busy(cx, || {
-            let answer = attempt(connection);
+            let answer = attempt(&session);
             if !connection.is_autocommit() {
                 // What a failed attempt did goes; a connection whose transaction can't be ended goes, too.
                 let _ = connection.execute_batch("ROLLBACK");
@@ -162,7 +170,7 @@ impl Connections {
         });
         connection.progress_handler(0, None::<fn() -> bool>);
         if connection.is_autocommit() && !answer.as_ref().is_err_and(Fault::spoils_the_connection) {
-            self.give_back(idle);
+            self.give_back(session);
         }
         answer.map_err(|fault| self.located(fault.into_error(cx)))
     }
@@ -173,11 +181,11 @@ impl Connections {
             match attempt() {
                 Err(fault) if fault.is_busy() => {
                     patience = patience.saturating_sub(SLICE);
-                    let is_over = cx.remaining().is_some_and(|left| left.is_zero());
-                    if patience.is_zero() || is_over {
+                    // Why the call ends comes before what it was waiting for.
+                    cx.check()?;
+                    if patience.is_zero() {
                         return Err(fault);
                     }
-                    cx.check()?;
                 }
                 answer => return answer,
             }
@@ -185,7 +193,7 @@ impl Connections {
     }
 
     /// An idle connection or a new one, which ends its work when `cx` says so.
-    fn take(&self, cx: &CallCx) -> Result<Idle> {
+    fn take(&self, cx: &CallCx) -> Result<Session> {
         let file = identity_of(&self.path).map_err(|error| {
             self.located(Error::new(ErrorKind::Unavailable, "the database file can't be found").with_source(error))
         })?;
@@ -196,23 +204,23 @@ impl Connections {
             drop((outdated, idle.take()));
             self.known_version.store(-1, Ordering::Release);
         }
-        let idle = match idle {
-            Some(idle) => idle,
+        let session = match idle {
+            Some(session) => session,
             None => {
                 let connection =
                     self.connect().map_err(|error| self.located(Fault::Sqlite(error).into_error(cx)))?;
-                Idle { connection, file }
+                Session { connection, places: RefCell::default(), file }
             }
         };
         let cx = cx.clone();
-        idle.connection.progress_handler(STEPS_PER_LOOK, Some(move || cx.check().is_err()));
-        Ok(idle)
+        session.connection.progress_handler(STEPS_PER_LOOK, Some(move || cx.check().is_err()));
+        Ok(session)
     }
 
-    fn give_back(&self, idle: Idle) {
+    fn give_back(&self, session: Session) {
         let mut kept = self.idle.lock();
         if kept.len() < MAX_IDLE {
-            kept.push(idle);
+            kept.push(session);
         }
     }
 
@@ -223,6 +231,7 @@ impl Connections {
         connection.busy_timeout(SLICE.min(self.busy_timeout))?;
         // A quoted name that no column has must be an error, not a text.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
         connection.set_prepared_statement_cache_capacity(32);
         functions::register(&connection)?;
         Ok(connection)

@@ -107,6 +107,8 @@ pub(super) struct Relation {
     pub(super) ids_are_unique: bool,
     /// The order of arrival, as what stands behind `ORDER BY`.
     pub(super) arrival: String,
+    /// What the database numbers the rows by, as it is written in expressions.
+    pub(super) rowid: Option<String>,
 }
 
 /// A name as SQL takes it, whatever its characters.
@@ -128,6 +130,11 @@ impl Relation {
 
     pub(super) fn id_column(&self) -> &RelationColumn {
         &self.columns[self.id]
+    }
+
+    /// No two rows have the same place in the order of arrival.
+    pub(super) fn arrival_is_unique(&self) -> bool {
+        self.is_table && (self.rowid.is_some() || self.ids_are_unique)
     }
 
     pub(super) fn position(&self, name: &str) -> Option<usize> {
@@ -203,11 +210,14 @@ impl Relation {
 
         let shadowed = |word: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(word));
         let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(|word| !shadowed(word));
-        let arrival = match rowid {
-            _ if is_rowid => columns[id].qualified(),
-            Some(rowid) if is_table && !without_rowid => format!("r.{rowid}"),
-            _ => format!("{} COLLATE BINARY", columns[id].qualified()),
+        let rowid = match rowid {
+            _ if is_rowid => Some(columns[id].qualified()),
+            Some(rowid) if is_table && !without_rowid => Some(format!("r.{rowid}")),
+            _ => None,
         };
+        let arrival = rowid.clone().unwrap_or_else(|| format!("{} COLLATE BINARY", columns[id].qualified()));
+        // The database fills in a null there, though the table's description doesn't say so.
+        columns[id].not_null |= is_rowid;
         let target = format!("main.{}", quoted(&name));
         Ok(Relation {
             from: format!("{target} AS r"),
@@ -219,6 +229,7 @@ impl Relation {
             id,
             id_kind,
             arrival,
+            rowid,
         })
     }
 
@@ -265,6 +276,7 @@ impl Relation {
             id_kind: id_kind_of(&columns[id], &declared[id].1, false)?,
             ids_are_unique: false,
             arrival: format!("{} COLLATE BINARY", columns[id].qualified()),
+            rowid: None,
             from,
             columns,
             id,
@@ -371,7 +383,7 @@ fn unique_indexes(connection: &Connection, table: &str) -> Result<Vec<UniqueInde
 fn table_names(connection: &Connection) -> Result<Vec<String>, Fault> {
     let mut statement = connection.prepare(
         "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') \
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'diorama_writes' ORDER BY name",
     )?;
     let names = statement.query_map([], |row| row.get(0))?;
     Ok(names.collect::<rusqlite::Result<_>>()?)

@@ -27,6 +27,9 @@ use crate::vista::{ColumnType, Condition, PushDown, QueryDescriptor, Schema, Sor
 /// SQLite refuses expressions nested deeper than 1,000; a chain of `AND` is as deep as it is long.
 const MAX_NODES: usize = 250;
 
+/// SQLite orders by 2,000 terms at the most, and a page that goes on behind a row nests one level for each.
+const MAX_SORT_COLUMNS: usize = 32;
+
 /// SQLite binds 32,766 values at the most.
 const MAX_VALUES: usize = 30_000;
 
@@ -40,7 +43,7 @@ pub(super) struct Target<'a> {
 }
 
 /// SQL and the values of its `?`, in order.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sql {
     pub(super) text: String,
     pub(super) values: Vec<SqlValue>,
@@ -71,11 +74,20 @@ impl Operand {
     }
 }
 
+/// One thing that rows are ordered by. Null is last in both directions.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Term {
+    pub(super) expression: String,
+    pub(super) descending: bool,
+    pub(super) nullable: bool,
+}
+
 impl Target<'_> {
     /// What SQL answers of `query`.
     pub(super) fn split(&self, query: &QueryDescriptor) -> PushDown {
         if !self.relation.takes_queries {
-            return PushDown::nothing(query);
+            let only_a_window = query.without_window().is_empty();
+            return if only_a_window { PushDown::everything(query) } else { PushDown::nothing(query) };
         }
         let mut split = PushDown::default();
         let mut taken = Sql::default();
@@ -97,8 +109,7 @@ impl Target<'_> {
             let side = if fits { &mut split.accepted } else { &mut split.residual };
             side.search = Some(text.to_owned());
         }
-        let mut order = Sql::default();
-        let sorts = query.sort.len() <= MAX_NODES && query.sort.iter().all(|by| self.sort(by, &mut order).is_some());
+        let sorts = query.sort.len() <= MAX_SORT_COLUMNS && self.terms(query).is_some();
         let side = if sorts { &mut split.accepted } else { &mut split.residual };
         side.sort.clone_from(&query.sort);
         // A window is of the rows that are left in the end.
@@ -110,6 +121,9 @@ impl Target<'_> {
 
     /// `WHERE …` for an accepted query, or nothing; `None` when it asks for more than SQL answers.
     pub(super) fn filter(&self, query: &QueryDescriptor, sql: &mut Sql) -> Option<()> {
+        if query.is_filtered() && !self.relation.takes_queries {
+            return None;
+        }
         let mut lead = " WHERE ";
         for condition in &query.conditions {
             sql.text.push_str(lead);
@@ -130,22 +144,15 @@ impl Target<'_> {
         Some(())
     }
 
-    /// `ORDER BY … LIMIT … OFFSET …` for an accepted query; ties, and all without a sort, in the order of arrival.
-    pub(super) fn order(&self, query: &QueryDescriptor, sql: &mut Sql) -> Option<()> {
-        sql.text.push_str(" ORDER BY ");
+    /// What rows are ordered by for an accepted query, the order of arrival last: it decides between ties, and all
+    /// without a sort.
+    pub(super) fn terms(&self, query: &QueryDescriptor) -> Option<Vec<Term>> {
+        let mut terms = Vec::with_capacity(query.sort.len() + 1);
         for by in &query.sort {
-            self.sort(by, sql)?;
-            sql.text.push_str(", ");
+            self.sort(by, &mut terms)?;
         }
-        sql.text.push_str(&self.relation.arrival);
-        if let Some(window) = query.window {
-            let whole = |number: usize| SqlValue::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-            sql.text.push_str(" LIMIT ");
-            sql.bind(whole(window.limit));
-            sql.text.push_str(" OFFSET ");
-            sql.bind(whole(window.offset));
-        }
-        Some(())
+        terms.push(Term { expression: self.relation.arrival.clone(), descending: false, nullable: false });
+        Some(terms)
     }
 
     /// The columns that a search looks into: the searchable ones, or all when there are none.
@@ -161,21 +168,19 @@ impl Target<'_> {
         self.relation.columns.iter().find(|column| column.name == path)
     }
 
-    fn sort(&self, by: &SortBy, sql: &mut Sql) -> Option<()> {
+    fn sort(&self, by: &SortBy, terms: &mut Vec<Term>) -> Option<()> {
         let column = self.column(&by.path)?;
-        if !self.utf8 {
+        if !self.utf8 || !self.relation.takes_queries {
             return None;
         }
         let name = column.qualified();
-        let direction = if by.dir == SortDir::Asc { "" } else { " DESC" };
+        let descending = by.dir == SortDir::Desc;
         if column.kind == ColumnType::Bool {
-            sql.push(&format!("{name} IS NULL, {} IS NOT TRUE{direction}, ", is_bool(column)));
+            terms.push(Term { expression: format!("({name} IS NULL)"), descending: false, nullable: false });
+            terms.push(Term { expression: format!("({} IS NOT TRUE)", is_bool(column)), descending, nullable: false });
         }
-        sql.push(&format!("{name} COLLATE BINARY{direction}"));
-        // Null is the least, so that it comes last by itself when the order is turned round.
-        if by.dir == SortDir::Asc && !(column.not_null && self.relation.is_table) {
-            sql.text.push_str(" NULLS LAST");
-        }
+        let nullable = !(column.not_null && self.relation.is_table);
+        terms.push(Term { expression: format!("{name} COLLATE BINARY"), descending, nullable });
         Some(())
     }
 
@@ -344,6 +349,34 @@ fn unless_bool(column: &RelationColumn) -> String {
 }
 
 impl Sql {
+    pub(super) fn append(&mut self, other: Sql) {
+        self.text.push_str(&other.text);
+        self.values.extend(other.values);
+    }
+
+    /// Appends `ORDER BY …`.
+    pub(super) fn order(&mut self, terms: &[Term]) {
+        for (position, term) in terms.iter().enumerate() {
+            self.push(if position == 0 { " ORDER BY " } else { ", " });
+            self.push(&term.expression);
+            // Null is the least there, so that it comes last by itself when the order is turned round.
+            self.push(match term {
+                Term { descending: true, .. } => " DESC",
+                Term { nullable: true, .. } => " NULLS LAST",
+                Term { .. } => "",
+            });
+        }
+    }
+
+    /// Appends `LIMIT … OFFSET …`.
+    pub(super) fn window(&mut self, offset: usize, limit: usize) {
+        let whole = |number: usize| SqlValue::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+        self.push(" LIMIT ");
+        self.bind(whole(limit));
+        self.push(" OFFSET ");
+        self.bind(whole(offset));
+    }
+
     pub(super) fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
