@@ -16,9 +16,9 @@ pub use call::{CallCx, CancelToken, CancelWatch};
 pub use capability::Capabilities;
 pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
+pub use query::{Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window};
 #[cfg(feature = "sqlite")]
 pub(crate) use query::{LikePattern, Needle};
-pub use query::{Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window};
 pub use schema::{Column, ColumnType, Schema};
 pub use shell::{PushDown, TableShell};
 pub use write::{WriteOp, Written};

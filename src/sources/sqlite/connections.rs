@@ -207,8 +207,7 @@ impl Connections {
         let session = match idle {
             Some(session) => session,
             None => {
-                let connection =
-                    self.connect().map_err(|error| self.located(Fault::Sqlite(error).into_error(cx)))?;
+                let connection = self.connect().map_err(|error| self.located(Fault::Sqlite(error).into_error(cx)))?;
                 Session { connection, places: RefCell::default(), file }
             }
         };
@@ -225,8 +224,7 @@ impl Connections {
     }
 
     fn connect(&self) -> rusqlite::Result<Connection> {
-        let access =
-            if self.read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+        let access = if self.read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
         let connection = Connection::open_with_flags(&self.path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(SLICE.min(self.busy_timeout))?;
         // A quoted name that no column has must be an error, not a text.

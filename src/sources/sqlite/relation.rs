@@ -244,7 +244,8 @@ impl Relation {
             return Err(refuse("the query has parameters, and there is nothing to give for them"));
         }
         let from = format!("({query}\n) AS r");
-        let whole = connection.prepare(&format!("SELECT r.* FROM {from}")).map_err(|error| refused_query(error, query))?;
+        let whole =
+            connection.prepare(&format!("SELECT r.* FROM {from}")).map_err(|error| refused_query(error, query))?;
         let declared: Vec<(String, String)> = whole
             .columns()
             .iter()
@@ -376,7 +377,8 @@ fn unique_indexes(connection: &Connection, table: &str) -> Result<Vec<UniqueInde
          pragma_index_info(list.name, 'main') AS column WHERE list.\"unique\" AND NOT list.partial \
          GROUP BY list.name HAVING count(*) = 1 AND max(column.name) IS NOT NULL",
     )?;
-    let indexes = statement.query_map([table], |row| Ok(UniqueIndex { column: row.get(0)?, is_primary_key: row.get(1)? }))?;
+    let indexes =
+        statement.query_map([table], |row| Ok(UniqueIndex { column: row.get(0)?, is_primary_key: row.get(1)? }))?;
     Ok(indexes.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -158,8 +158,7 @@ impl Target<'_> {
     /// The columns that a search looks into: the searchable ones, or all when there are none.
     fn searched(&self) -> impl Iterator<Item = &RelationColumn> {
         let some = self.schema.columns().iter().any(|column| column.is_searchable());
-        let is_searched =
-            move |(column, _): &(&crate::vista::Column, &RelationColumn)| column.is_searchable() || !some;
+        let is_searched = move |(column, _): &(&crate::vista::Column, &RelationColumn)| column.is_searchable() || !some;
         self.schema.columns().iter().zip(&self.relation.columns).filter(is_searched).map(|(_, column)| column)
     }
 
@@ -257,7 +256,8 @@ impl Target<'_> {
             }
             Operand::Number(number) => {
                 let left = self.beside_number(column, &number);
-                let lead = format!("({}typeof({name}) IN ('integer', 'real') AND {left} {operator} ", unless_bool(column));
+                let lead =
+                    format!("({}typeof({name}) IN ('integer', 'real') AND {left} {operator} ", unless_bool(column));
                 sql.compare(&lead, number, ")");
             }
             Operand::Text(_) if !self.utf8 => return None,
