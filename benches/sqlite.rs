@@ -103,7 +103,7 @@ fn sqlite(criterion: &mut Criterion) {
         }
 
         let mut group = criterion.benchmark_group(format!("sqlite/1M flights/window of 50, {direction:?}"));
-        group.measurement_time(Duration::from_secs(3)).sample_size(40);
+        group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2)).sample_size(20);
         group.bench_function("first, vista", |bencher| bencher.iter(|| vista.list(&cx, &window).unwrap()));
         group.bench_function("first, by hand", |bencher| bencher.iter(|| by_hand(&connection, exact, 50, 0)));
         group.bench_function("first, by hand, ties as they come", |bencher| {
@@ -128,7 +128,7 @@ fn sqlite(criterion: &mut Criterion) {
     }
 
     let mut group = criterion.benchmark_group("sqlite/1M flights");
-    group.sample_size(10).measurement_time(Duration::from_secs(5));
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     group.bench_function("get", |bencher| bencher.iter(|| black_box(vista.get(&cx, "f0100000-3").unwrap().unwrap())));
     let mut delay = 0_i64;
     group.bench_function("patch of one cell, committed", |bencher| {

@@ -50,23 +50,26 @@ impl Reader {
         target: Target<'_>,
         query: &QueryDescriptor,
     ) -> Result<Option<Vec<(String, Record)>>, Fault> {
-        let mut filter = Sql::default();
-        let (Some(()), Some(terms)) = (target.filter(query, &mut filter), target.terms(query)) else {
+        let (mut filter, mut more_filter) = (Sql::default(), Sql::default());
+        let (Some(()), Some(()), Some(terms)) = (
+            target.filter(query, " WHERE ", &mut filter),
+            target.filter(query, " AND ", &mut more_filter),
+            target.terms(query),
+        ) else {
             return Ok(None);
         };
-        let Some(window) = query.window else {
-            let mut sql = self.select("");
+        let from_the_first_row = |keyed: &str, terms_read: usize| {
+            let mut sql = self.select(keyed);
             sql.append(filter);
             sql.order(&terms);
-            return Ok(Some(self.rows(session, cx, &sql, 0)?.0));
+            if let Some(window) = query.window {
+                sql.window(window.offset, window.limit);
+            }
+            self.rows(session, cx, &sql, terms_read)
         };
-        if !self.relation.arrival_is_unique() {
-            let mut sql = self.select("");
-            sql.append(filter);
-            sql.order(&terms);
-            sql.window(window.offset, window.limit);
-            return Ok(Some(self.rows(session, cx, &sql, 0)?.0));
-        }
+        let Some(window) = query.window.filter(|_| self.relation.arrival_is_unique()) else {
+            return Ok(Some(from_the_first_row("", 0)?.0));
+        };
         let keyed: String = terms.iter().map(|term| format!(", {}", term.expression)).collect();
         let version = DataVersion::of(&session.connection)?;
         let all = query.without_window();
@@ -74,9 +77,10 @@ impl Reader {
         let mut found = None;
         if let Some((passed, key)) = place {
             let mut sql = self.select(&keyed);
-            sql.append(filter.clone());
-            sql.push(if query.is_filtered() { " AND " } else { " WHERE " });
+            sql.push(" WHERE ");
+            // Before the conditions: of two bounds of one column, SQLite takes the first to its index.
             let are_all = pages::behind(&terms, &key, &mut sql);
+            sql.append(more_filter);
             sql.order(&terms);
             sql.window(window.offset - passed, window.limit);
             let (rows, key) = self.rows(session, cx, &sql, terms.len())?;
@@ -86,13 +90,7 @@ impl Reader {
         }
         let (rows, key) = match found {
             Some(found) => found,
-            None => {
-                let mut sql = self.select(&keyed);
-                sql.append(filter);
-                sql.order(&terms);
-                sql.window(window.offset, window.limit);
-                self.rows(session, cx, &sql, terms.len())?
-            }
+            None => from_the_first_row(&keyed, terms.len())?,
         };
         if !rows.is_empty() {
             session.places.borrow_mut().note(all, version, window.offset + rows.len(), key);
@@ -109,7 +107,7 @@ impl Reader {
     ) -> Result<Option<u64>, Fault> {
         let mut sql = Sql::default();
         sql.push(&format!("SELECT count(*) FROM {}", self.relation.from));
-        let Some(()) = target.filter(query, &mut sql) else { return Ok(None) };
+        let Some(()) = target.filter(query, " WHERE ", &mut sql) else { return Ok(None) };
         let mut statement = session.connection.prepare_cached(&sql.text)?;
         let count: i64 = statement.query_row(rusqlite::params_from_iter(&sql.values), |row| row.get(0))?;
         Ok(Some(u64::try_from(count).unwrap_or(0)))

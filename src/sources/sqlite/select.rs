@@ -119,12 +119,13 @@ impl Target<'_> {
         split
     }
 
-    /// `WHERE …` for an accepted query, or nothing; `None` when it asks for more than SQL answers.
-    pub(super) fn filter(&self, query: &QueryDescriptor, sql: &mut Sql) -> Option<()> {
+    /// What holds for the rows of an accepted query, behind `lead`, or nothing; `None` when it asks for more than SQL
+    /// answers.
+    pub(super) fn filter(&self, query: &QueryDescriptor, lead: &str, sql: &mut Sql) -> Option<()> {
         if query.is_filtered() && !self.relation.takes_queries {
             return None;
         }
-        let mut lead = " WHERE ";
+        let mut lead = lead;
         for condition in &query.conditions {
             sql.text.push_str(lead);
             self.condition(condition, sql)?;
