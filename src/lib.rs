@@ -147,7 +147,7 @@ pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
-pub use scenery::value::{Aggregate, ValueScenery, ValueStatus};
+pub use scenery::value::{Aggregate, ValueCounts, ValueScenery, ValueStatus};
 pub use scenery::value_builder::ValueSceneryBuilder;
 #[cfg(feature = "csv")]
 pub use sources::CsvVista;

@@ -34,9 +34,10 @@ use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
 use crate::dio::{EventHub, StateBoard, WriteQueue};
 use crate::lens::Pool;
+use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
-use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, Rank, ReplySender};
 use crate::value::{Record, StoredRow};
@@ -163,7 +164,7 @@ pub(crate) enum Message {
     OpenValue {
         slot: Opening<ValueSlot>,
         query: Arc<ViewQuery>,
-        aggregate: Aggregate,
+        aggregate: BuiltIn,
     },
     OpenRecord {
         slot: Opening<RecordSlot>,

@@ -30,9 +30,56 @@ impl ValueSceneryBuilder {
         self.aggregate(Aggregate::Count)
     }
 
-    /// The exact sum of a column.
+    /// The exact sum of a column: see [`Aggregate::Sum`].
     pub fn sum(self, column: impl Into<String>) -> Self {
         self.aggregate(Aggregate::Sum(column.into()))
+    }
+
+    /// The mean of a column's numbers, rounded once: see [`Aggregate::Avg`].
+    ///
+    /// ```
+    /// # fn main() -> diorama::Result<()> {
+    /// use diorama::prelude::*;
+    ///
+    /// let rows = [("a", record! { "price" => 1 }), ("b", record! { "price" => 2 }), ("c", record! { "price" => "?" })];
+    /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("products", "id").with_rows(rows))?;
+    /// let mean = dio.value_scenery().avg("price").open()?;
+    /// assert_eq!((mean.float(), mean.skipped()), (Some(1.5), 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn avg(self, column: impl Into<String>) -> Self {
+        self.aggregate(Aggregate::Avg(column.into()))
+    }
+
+    /// The least value of a column that is not null: see [`Aggregate::Min`].
+    pub fn min(self, column: impl Into<String>) -> Self {
+        self.aggregate(Aggregate::Min(column.into()))
+    }
+
+    /// The greatest value of a column that is not null: see [`Aggregate::Max`].
+    ///
+    /// ```
+    /// # fn main() -> diorama::Result<()> {
+    /// use diorama::prelude::*;
+    ///
+    /// let rows = [("a", record! { "delay" => 5 }), ("b", record! { "delay" => 90 })];
+    /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("flights", "id").with_rows(rows))?;
+    /// let worst = dio.value_scenery().max("delay").open()?;
+    /// let kinds = dio.value_scenery().distinct("delay").condition(Condition::gt("delay", 0)).open()?;
+    /// assert_eq!((worst.int(), kinds.int()), (Some(90), Some(2)));
+    /// dio.patched("b", record! { "id" => "b", "delay" => 5 })?;
+    /// assert_eq!((worst.int(), kinds.int()), (Some(5), Some(1)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max(self, column: impl Into<String>) -> Self {
+        self.aggregate(Aggregate::Max(column.into()))
+    }
+
+    /// How many different values a column has, null not counted: see [`Aggregate::Distinct`].
+    pub fn distinct(self, column: impl Into<String>) -> Self {
+        self.aggregate(Aggregate::Distinct(column.into()))
     }
 
     /// This aggregate.
@@ -76,11 +123,15 @@ impl ValueSceneryBuilder {
     /// As [`open`](Self::open), but for the waiting.
     pub fn open_now(self) -> Result<ValueScenery> {
         let Some(aggregate) = self.aggregate else {
-            return Err(Error::new(ErrorKind::Invalid, "a value view needs an aggregate: call `count` or `sum`")
+            return Err(Error::new(ErrorKind::Invalid, "a value view needs an aggregate: call `count`, `sum`, …")
                 .with("table", self.dio.name.to_string()));
         };
-        if let Aggregate::Sum(column) = &aggregate {
-            self.dio.schema.check_path(column).map_err(|error| error.with("table", self.dio.name.to_string()))?;
+        let aggregate = aggregate.built_in();
+        if let Some(column) = aggregate.column() {
+            self.dio
+                .schema
+                .check_path(column.as_str())
+                .map_err(|error| error.with("table", self.dio.name.to_string()))?;
         }
         let query = Arc::new(self.dio.view_query(&self.query)?);
         let slot = Arc::new(ValueSlot::new(self.dio.signal(), Dropped::new(self.dio.core.bell().clone())));

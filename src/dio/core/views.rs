@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
 use crate::dio::core::{Changed, Core, Message, Opening, ViewId, ViewSlot};
+use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
-use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
@@ -296,7 +297,7 @@ impl Core {
         self.views.sweep();
     }
 
-    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: Aggregate) {
+    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: BuiltIn) {
         let Some(slot) = slot.arrived() else { return };
         let index = self.start_index(BodyKind::Value(aggregate), query, Some(slot));
         self.show_value(index);
