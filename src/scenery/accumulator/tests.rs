@@ -111,7 +111,7 @@ proptest! {
         prop_assert!(is(&result(&max).0.unwrap(), sorted.last()));
         prop_assert_eq!(result(&max).1.skipped, (values.len() - sorted.len()) as u64);
         sorted.dedup_by(|a, b| compare(a, b).is_eq());
-        prop_assert_eq!(result(&distinct).0.unwrap(), Value::from(sorted.len()));
+        prop_assert_eq!(result(&distinct).0.unwrap(), Value::from(sorted.len() as u64));
     }
 }
 
