@@ -143,6 +143,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
 pub use scenery::changes::Change;
+pub use scenery::custom::CustomAggregate;
 pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};

@@ -2,6 +2,7 @@
 
 pub(crate) mod accumulator;
 pub(crate) mod changes;
+pub(crate) mod custom;
 pub(crate) mod exact_sum;
 pub(crate) mod index;
 pub(crate) mod multiset;

@@ -17,6 +17,7 @@
 
 mod batch;
 mod body;
+mod customs;
 mod protect;
 mod views;
 
@@ -35,12 +36,13 @@ use crate::dio::versions::Versions;
 use crate::dio::{EventHub, StateBoard, WriteQueue};
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
+use crate::scenery::custom::OffCore;
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
 use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, Rank, ReplySender};
-use crate::value::{Record, StoredRow};
+use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
@@ -166,6 +168,11 @@ pub(crate) enum Message {
         query: Arc<ViewQuery>,
         aggregate: BuiltIn,
     },
+    OpenCustom {
+        slot: Opening<ValueSlot>,
+        query: Arc<ViewQuery>,
+        user: OffCore,
+    },
     OpenRecord {
         slot: Opening<RecordSlot>,
         given: bool,
@@ -174,6 +181,12 @@ pub(crate) enum Message {
         index: u64,
         build: u64,
         result: Result<Body>,
+    },
+    /// What user code made of the rows up to `seq`.
+    Computed {
+        custom: u64,
+        seq: Seq,
+        result: Result<Value>,
     },
     Close {
         reply: Option<ReplySender<()>>,
@@ -387,8 +400,10 @@ impl Core {
                 match other {
                     Message::SetQuery { view, slot, query, request } => self.set_query(view, slot, query, request),
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
+                    Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),
                     Message::Built { index, build, result } => self.built(index, build, result),
+                    Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
                 }

@@ -83,8 +83,9 @@ impl Pool {
             queue.closed = true;
             std::mem::take(&mut queue.jobs)
         };
-        drop(jobs);
         self.shared.wake.notify_all();
+        // A job may hold what a user gave.
+        let _ = catch_user("a job that was given up", || drop(jobs));
     }
 
     /// Hangs up and waits for the threads; gives back the names of those still at work at the deadline.

@@ -291,6 +291,12 @@ impl TableSnapshot {
         TableSnapshot(Arc::new(Inner { root, pin, reader: reader.clone() }))
     }
 
+    /// A snapshot of a root that no view publishes. The root's rows must be the newest published ones.
+    pub(crate) fn of_root(root: Root, reader: &Arc<RowReader>) -> Self {
+        let (pin, ()) = reader.versions.pin_with(|| ((), root.seq));
+        TableSnapshot(Arc::new(Inner { root: Arc::new(root), pin, reader: reader.clone() }))
+    }
+
     pub(crate) fn root(&self) -> &Arc<Root> {
         &self.0.root
     }

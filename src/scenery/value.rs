@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use crate::dio::core::ViewSlot;
 use crate::scenery::accumulator::BuiltIn;
-use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
-use crate::sync::Notifier;
+use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal, closed};
+use crate::sync::{Notifier, Waited};
 use crate::value::{Path, Value, ValueRef, same_value};
 use crate::{Error, ErrorKind, Generation, Result, Seq};
 
@@ -64,9 +64,10 @@ impl Aggregate {
 pub enum ValueStatus {
     /// The rows are being read for the first time.
     Loading,
-    /// The value is that of the newest rows.
+    /// The value is that of the newest rows. One of code of your own follows them soon after:
+    /// [`ValueScenery::wait_for_seq`].
     Fresh,
-    /// The newest rows have no value; the last one stays.
+    /// The newest rows have no value, or computing it failed; the last one stays.
     Error,
 }
 
@@ -111,6 +112,8 @@ pub(crate) struct ValueSlot {
     pub(crate) signal: Signal,
     pub(crate) dropped: Arc<Dropped>,
     opened: Notifier,
+    /// The Seq up to which everything is in the value; closed when it will never be.
+    taken_in: Notifier,
 }
 
 impl ValueSlot {
@@ -122,7 +125,7 @@ impl ValueSlot {
             counts: ValueCounts::default(),
             seq: Seq(0),
         };
-        ValueSlot { state: Mutex::new(state), signal, dropped, opened: Notifier::new(0) }
+        ValueSlot { state: Mutex::new(state), signal, dropped, opened: Notifier::new(0), taken_in: Notifier::new(0) }
     }
 
     /// Shows a result; gives back the generation to move to, if anything shown moved.
@@ -152,13 +155,28 @@ impl ValueSlot {
         moved.then(|| self.signal.generation().next())
     }
 
-    pub(crate) fn fail(&self, error: Error, seq: Seq) -> Option<Generation> {
-        self.show((Err(error), ValueCounts::default()), seq)
+    /// Says why there is no value, and that there will be none.
+    pub(crate) fn give_up(&self, error: Error, seq: Seq) {
+        if let Some(generation) = self.show((Err(error), ValueCounts::default()), seq) {
+            self.signal.advance_to(generation);
+        }
+        self.opened();
+        self.taken_in.close();
     }
 
     /// The first result is there.
     pub(crate) fn opened(&self) {
         self.opened.advance_to(1);
+    }
+
+    /// Everything up to `seq` is in the value.
+    pub(crate) fn take_in(&self, seq: Seq) {
+        self.taken_in.advance_to(seq.0);
+    }
+
+    /// Whether every handle is gone.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 
@@ -166,6 +184,7 @@ impl ViewSlot for ValueSlot {
     fn close(&self) {
         self.signal.close();
         self.opened.close();
+        self.taken_in.close();
     }
 }
 
@@ -234,17 +253,36 @@ impl ValueScenery {
         self.0.slot.state.lock().seq
     }
 
+    /// Blocks until the value takes in everything up to `seq`, whether or not that changes it. A built-in aggregate does as
+    /// soon as the Dio has published `seq`; one of code of your own some time later.
+    ///
+    /// # Errors
+    /// `Timeout`; `Closed`; why the view could not be filled; `WouldDeadlock` on a thread of the library that views are
+    /// built on.
+    pub fn wait_for_seq(&self, seq: Seq, timeout: Option<Duration>) -> Result<Seq> {
+        let slot = &self.0.slot;
+        if slot.taken_in.get() < seq.0 && !slot.taken_in.is_closed() {
+            slot.signal.may_wait("a value view")?;
+        }
+        match slot.taken_in.wait_until(seq.0, timeout) {
+            Waited::Reached(seq) => Ok(Seq(seq)),
+            Waited::Closed(_) if !slot.opened.is_closed() => Err(self.error().unwrap_or_else(closed)),
+            Waited::Closed(_) => Err(closed()),
+            Waited::TimedOut(_) => {
+                Err(Error::new(ErrorKind::Timeout, "the value didn't come to that Seq within the time given"))
+            }
+        }
+    }
+
     /// Blocks until the first value is there or the time is over.
     ///
     /// # Errors
     /// `Timeout`; `Closed`.
     pub fn wait_until_ready(&self, timeout: Option<Duration>) -> Result<()> {
         match self.0.slot.opened.wait_until(1, timeout) {
-            crate::sync::Waited::Reached(_) => Ok(()),
-            crate::sync::Waited::Closed(_) => Err(crate::scenery::signal::closed()),
-            crate::sync::Waited::TimedOut(_) => {
-                Err(Error::new(ErrorKind::Timeout, "the value was not ready within the time given"))
-            }
+            Waited::Reached(_) => Ok(()),
+            Waited::Closed(_) => Err(closed()),
+            Waited::TimedOut(_) => Err(Error::new(ErrorKind::Timeout, "the value was not ready within the time given")),
         }
     }
 }

@@ -358,6 +358,8 @@ impl Core {
             self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(&changed.touched, &batch, seq);
             moved.advance();
+            self.views.values_take_in(seq);
+            self.run_customs();
             for slot in records {
                 slot.advance();
             }
