@@ -20,7 +20,7 @@ use crate::scenery::view_query::ViewQuery;
 use crate::{Error, Result, Seq, Value};
 
 /// Changed rows that a view keeps for its next job; with more, the job reads all rows.
-const RECORDED: usize = 1 << 18;
+const RECORDED: usize = if cfg!(test) { 16 } else { 1 << 18 };
 
 /// Where a view's rows come from.
 enum Source {
@@ -205,3 +205,6 @@ impl Core {
         self.run_customs();
     }
 }
+
+#[cfg(test)]
+mod tests;
