@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::dio::core::ViewSlot;
 use crate::dio::versions::Pin;
 use crate::lens::Pool;
 use crate::scenery::snapshot::{RowReader, TableSnapshot};
 use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
-use crate::sync::{Rank, catch_user};
+use crate::sync::{Rank, catch_panic, catch_user};
 use crate::value::{RowRef, StoredRow, Value};
 use crate::{Error, ErrorKind, Result};
 
@@ -113,7 +114,7 @@ impl Kept {
             let aggregate = aggregate.insert((self.make)());
             let mut unwanted = false;
             pin.versions().scan(pin, &mut |row_no, row| {
-                unwanted = row_no.0 % 1_024 == 0 && slot.is_unwanted();
+                unwanted = row_no.0 % 1_024 == 0 && slot.is_dropped();
                 if unwanted {
                     return ControlFlow::Break(());
                 }
@@ -204,7 +205,7 @@ impl Drop for OffCore {
         let code = self.code.clone();
         let job = Box::new(move || drop(code));
         // Refused only once the Lens is closed, or has more jobs than it can hold: the fence is all that is left then.
-        let _ = catch_user(WHAT, || self.pool.submit(self.rank, job));
+        let _ = catch_panic(WHAT, || self.pool.submit(self.rank, job));
     }
 }
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::dio::core::ViewSlot;
+use crate::dio::core::{ViewLook, ViewSlot};
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal, closed};
 use crate::sync::{Notifier, Waited};
 use crate::value::{Path, Value, ValueRef, same_value};
+use crate::vista::query::text::ValueText;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
 
 /// What a value scenery computes over the rows that match.
@@ -46,6 +47,18 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
+    /// The column it reads.
+    pub(crate) fn column(&self) -> Option<&str> {
+        match self {
+            Aggregate::Count => None,
+            Aggregate::Sum(column)
+            | Aggregate::Avg(column)
+            | Aggregate::Min(column)
+            | Aggregate::Max(column)
+            | Aggregate::Distinct(column) => Some(column),
+        }
+    }
+
     pub(crate) fn built_in(&self) -> BuiltIn {
         match self {
             Aggregate::Count => BuiltIn::Count,
@@ -173,11 +186,6 @@ impl ValueSlot {
     pub(crate) fn take_in(&self, seq: Seq) {
         self.taken_in.advance_to(seq.0);
     }
-
-    /// Whether every handle is gone.
-    pub(crate) fn is_unwanted(&self) -> bool {
-        self.dropped.is_set()
-    }
 }
 
 impl ViewSlot for ValueSlot {
@@ -185,6 +193,24 @@ impl ViewSlot for ValueSlot {
         self.signal.close();
         self.opened.close();
         self.taken_in.close();
+    }
+
+    fn look(&self) -> ViewLook {
+        let (value, status, error, seq) = {
+            let state = self.state.lock();
+            (state.value.clone(), state.status, state.error.clone(), state.seq)
+        };
+        // The cause of an error may be a user's, and its text is made by the user's code: not under the lock.
+        let words = match error {
+            Some(error) => format!("error: {error}"),
+            None if status == ValueStatus::Loading => "loading".to_owned(),
+            None => format!("shows {}", ValueText(&value)),
+        };
+        ViewLook { generation: self.signal.generation(), seq, rows: None, state: words }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 

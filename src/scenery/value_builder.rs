@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::dio::DioInner;
-use crate::dio::core::{Message, Opening};
+use crate::dio::core::Message;
 use crate::scenery::custom::{Compute, CustomAggregate, CustomCode, MakeAggregate, OffCore};
 use crate::scenery::signal::Dropped;
 use crate::scenery::snapshot::TableSnapshot;
@@ -198,19 +198,17 @@ impl ValueSceneryBuilder {
             return Err(Error::new(ErrorKind::Invalid, "a value view needs an aggregate: call `count`, `sum`, …")
                 .with("table", self.dio.name.to_string()));
         };
+        if let Chosen::BuiltIn(aggregate) = &chosen
+            && let Some(column) = aggregate.column()
+        {
+            self.dio.schema.check_path(column).map_err(|error| self.dio.name_error(error))?;
+        }
         let query = Arc::new(self.dio.view_query(&self.query)?);
         let slot = Arc::new(ValueSlot::new(self.dio.signal(), Dropped::new(self.dio.core.bell().clone())));
         let view = ValueScenery::new(slot.clone());
-        let slot = Opening::new(slot);
+        let slot = self.dio.opening(format!("value {chosen:?} {}", query.canonical()), &slot);
         let message = match chosen {
-            Chosen::BuiltIn(aggregate) => {
-                let aggregate = aggregate.built_in();
-                if let Some(column) = aggregate.column() {
-                    let checked = self.dio.schema.check_path(column.as_str());
-                    checked.map_err(|error| self.dio.name_error(error))?;
-                }
-                Message::OpenValue { slot, query, aggregate }
-            }
+            Chosen::BuiltIn(aggregate) => Message::OpenValue { slot, query, aggregate: aggregate.built_in() },
             Chosen::Custom(make) => Message::OpenCustom { slot, query, user: self.off_core(CustomCode::kept(make)) },
             Chosen::Computed(compute) => {
                 let code = CustomCode::Computed(compute, self.dio.reader.clone());

@@ -91,7 +91,7 @@ impl Customs {
 
     /// Lets go of views whose handles are gone.
     pub(super) fn sweep(&mut self) {
-        self.0.retain(|_, custom| !custom.slot.is_unwanted());
+        self.0.retain(|_, custom| !custom.slot.is_dropped());
     }
 
     /// The index could not be built: its views have no value and get none.
