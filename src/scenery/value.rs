@@ -84,7 +84,8 @@ pub enum ValueStatus {
     Error,
 }
 
-/// What an aggregate's value leaves out, or can't tell apart by itself.
+/// What an aggregate's value leaves out, or can't tell apart by itself. It is a part of what the view shows: when it moves, so
+/// does the generation.
 ///
 /// ```
 /// # fn main() -> diorama::Result<()> {

@@ -267,7 +267,7 @@ impl Total {
                 let room = self.exact.unsigned_abs().leading_zeros();
                 let scaled = self.exact.unsigned_abs() << room;
                 let divisor = u128::from(self.numbers);
-                let quotient = scaled / divisor | u128::from(scaled % divisor != 0);
+                let quotient = (scaled / divisor) | u128::from(!scaled.is_multiple_of(divisor));
                 let nearest = quotient as f64 / 2_f64.powi(room as i32) / UNIT;
                 Value::Float(if self.exact < 0 { -nearest } else { nearest })
             }

@@ -138,7 +138,7 @@ proptest! {
         let numbers = (parts.len() + integers.len()) as u128 + more as u128;
         let room = total.unsigned_abs().leading_zeros().min(127);
         let scaled = total.unsigned_abs() << room;
-        let quotient = scaled / numbers | u128::from(!scaled.is_multiple_of(numbers));
+        let quotient = (scaled / numbers) | u128::from(!scaled.is_multiple_of(numbers));
         let expected = quotient as f64 * 2f64.powi(-(room as i32)) * 2f64.powi(-40);
         let expected = if total < 0 { -expected } else { expected };
         prop_assert_eq!(exact.mean().map(f64::to_bits), Some(expected.to_bits()));
