@@ -17,6 +17,7 @@ use crate::value::{IntoValue, Record, StoredRow, Value};
 use crate::vista::Schema;
 use crate::{Error, ErrorKind, Result};
 
+pub(crate) use filter::Guard;
 pub use filter::{Filter, SortKeyer};
 
 /// The direction of a sort column. Null and absent come last in both.
