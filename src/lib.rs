@@ -154,14 +154,14 @@ pub use sources::CsvVista;
 pub use sources::MemoryVista;
 pub use sync::live_threads;
 pub use value::{Record, Value};
-pub use vista::{ChangeEvent, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp};
+pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};
 
 /// Everything that most programs use.
 pub mod prelude {
     #[cfg(feature = "csv")]
     pub use crate::sources::CsvVista;
     pub use crate::sources::MemoryVista;
-    pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written};
+    pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
         Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,
         RowStatus, Scenery, Seq, TableScenery, Value, ValueScenery, record,

@@ -5,8 +5,11 @@
 //! Invariants: a condition has one meaning everywhere, the truth table of [`Condition`]; the canonical text of two
 //! queries is the same only when they ask for the same rows in the same order.
 
+mod builder;
 mod filter;
+mod lexer;
 mod like;
+mod parse;
 mod search;
 mod text;
 
@@ -17,6 +20,7 @@ use crate::value::{IntoValue, Record, StoredRow, Value};
 use crate::vista::Schema;
 use crate::{Error, ErrorKind, Result};
 
+pub use builder::{Col, col};
 pub use filter::{Filter, SortKeyer};
 
 /// The direction of a sort column. Null and absent come last in both.
@@ -86,13 +90,18 @@ impl Window {
 /// | `lt`, `le`, `gt`, `ge`, `like` | false | false |
 /// | `is_null` | true | – |
 ///
-/// All numbers are one type and compare exactly. `not` is plain negation.
+/// All numbers are one type and compare exactly. `not` is plain negation. Comparing a column with a value of a type that it
+/// never holds is no error: the answer is that of the table, false or true for every row.
+///
+/// [`col`] makes conditions, and so does text: [`Condition::parse`].
 ///
 /// ```
-/// use diorama::vista::Condition;
+/// use diorama::vista::{Condition, col};
 ///
-/// let high_in_usa = Condition::and([Condition::eq("country", "USA"), Condition::ge("elevation", 1000)]);
+/// let high_in_usa = col("country").eq("USA").and(col("elevation").ge(1000));
 /// assert_eq!(high_in_usa.to_string(), r#"country = "USA" and elevation >= 1000"#);
+/// assert_eq!(Condition::parse(r#"country = "USA" and elevation >= 1000"#)?, high_in_usa);
+/// # Ok::<(), diorama::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -191,30 +200,21 @@ impl Condition {
         Condition::IsNull(path.into())
     }
 
-    /// All of `conditions`; true when there are none.
-    pub fn and(conditions: impl IntoIterator<Item = Condition>) -> Self {
-        Condition::And(conditions.into_iter().collect())
-    }
-
-    /// At least one of `conditions`; false when there are none.
-    pub fn or(conditions: impl IntoIterator<Item = Condition>) -> Self {
-        Condition::Or(conditions.into_iter().collect())
-    }
-
-    /// Not `condition`.
-    #[expect(clippy::should_implement_trait, reason = "stands in a row with `and` and `or`, and takes no self")]
-    pub fn not(condition: Condition) -> Self {
-        Condition::Not(Box::new(condition))
-    }
-
     /// The columns and dotted paths it looks at, each once, in the order of their first mention.
     pub fn paths(&self) -> Vec<&Arc<str>> {
         let mut paths = Vec::new();
-        self.collect_paths(&mut paths);
+        // It gives no reason to stop.
+        let _ = self.each_clause(&mut |path, _| {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            Ok(())
+        });
         paths
     }
 
-    fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a Arc<str>>) {
+    /// Calls `each` with every condition in it that holds no other one, and the path which that one looks at.
+    fn each_clause<'a>(&'a self, each: &mut dyn FnMut(&'a Arc<str>, &'a Condition) -> Result<()>) -> Result<()> {
         match self {
             Condition::Eq(path, _)
             | Condition::Ne(path, _)
@@ -225,27 +225,32 @@ impl Condition {
             | Condition::In(path, _)
             | Condition::NotIn(path, _)
             | Condition::Like(path, _)
-            | Condition::IsNull(path) => {
-                if !paths.contains(&path) {
-                    paths.push(path);
-                }
-            }
+            | Condition::IsNull(path) => each(path, self),
             Condition::And(children) | Condition::Or(children) => {
-                children.iter().for_each(|child| child.collect_paths(paths));
+                children.iter().try_for_each(|child| child.each_clause(each))
             }
-            Condition::Not(child) => child.collect_paths(paths),
+            Condition::Not(child) => child.each_clause(each),
         }
     }
 
-    /// Whether every path in it can mean something in a table of this schema.
+    /// Whether every path in it can mean something in a table of this schema. The types of the values are not checked: see
+    /// the table above.
     ///
     /// # Errors
-    /// `NotFound`, naming the column and the clause, when the schema is known and lacks it.
+    /// `NotFound`, naming the column and, of a nested condition, the innermost clause, when the schema is known and lacks
+    /// the column.
     pub fn check(&self, schema: &Schema) -> Result<()> {
-        for path in self.paths() {
-            schema.check_path(path).map_err(|error| error.with("clause", self.to_string()))?;
-        }
-        Ok(())
+        self.each_clause(&mut |path, clause| {
+            schema.check_path(path).map_err(|error| error.with("clause", shortened(&clause.to_string())))
+        })
+    }
+}
+
+/// At most two hundred characters of a text, for an error.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -382,7 +387,7 @@ impl SortBy {
     /// `NotFound` for a column that a known schema lacks, `Unsupported` for one that rows can't be ordered by; both name
     /// the column and the clause.
     pub fn check(&self, schema: &Schema) -> Result<()> {
-        let with_clause = |error: Error| error.with("clause", format!("order by {self}"));
+        let with_clause = |error: Error| error.with("clause", shortened(&format!("order by {self}")));
         schema.check_path(&self.path).map_err(with_clause)?;
         let first = self.path.split('.').next().unwrap_or(&self.path);
         match schema.column(&self.path).or_else(|| schema.column(first)) {
