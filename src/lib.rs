@@ -131,6 +131,7 @@ mod numbers;
 mod scenery;
 pub mod sources;
 mod sync;
+mod typed;
 pub mod value;
 pub mod vista;
 
@@ -153,6 +154,7 @@ pub use scenery::value_builder::ValueSceneryBuilder;
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
 pub use sync::live_threads;
+pub use typed::{TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
 pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};
 
@@ -164,7 +166,7 @@ pub mod prelude {
     pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
         Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,
-        RowStatus, Scenery, Seq, TableScenery, Value, ValueScenery, record,
+        RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable, Value, ValueScenery, record,
     };
 }
 

@@ -168,7 +168,8 @@ impl Record {
 
     /// This record as a `T`, through its `Deserialize`. Integers are taken for floats, too.
     ///
-    /// Fails with [`ErrorKind::Invalid`]; the error's context names the column where one is to blame.
+    /// Fails with [`ErrorKind::Invalid`]; the error's context names the `column` where one is to blame, and the `field`
+    /// (`address.lines[2]`) when it lies deeper.
     pub fn to_typed<T: DeserializeOwned>(&self) -> Result<T> {
         typed::typed_of(self)
     }
