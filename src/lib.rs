@@ -154,7 +154,7 @@ pub use scenery::value_builder::ValueSceneryBuilder;
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
 pub use sync::live_threads;
-pub use typed::{TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
+pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
 pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};
 
