@@ -213,7 +213,7 @@ fn found_by_dio_everywhere(source: Vista, needles: &[String], expected: &dyn Fn(
     let rows = dio.cache().list().unwrap();
     dio.cache().clear().unwrap();
     for (id, record) in rows {
-        dio.cache().insert(&id, record).unwrap();
+        dio.cache().insert(id, record).unwrap();
     }
     for (needle, table) in needles.iter().zip(&open) {
         assert_eq!(shown(table), expected(needle), "{needle:?}");

@@ -131,7 +131,7 @@ impl<T: DeserializeOwned> TypedTable<T> {
     /// products.insert_as("a", &Product { name: "Anvil".into() })?.wait(soon)?;
     ///
     /// let news = table.changes_since(painted);
-    /// assert_eq!(news.changes, Changes::List(vec![Change::Insert { at: 0 }]));
+    /// assert_eq!(news.changes, Changes::List(vec![Change::Insert { index: 0 }]));
     /// assert_eq!(news.snapshot.row(0)?.map(|product| product.name).as_deref(), Some("Anvil"));
     /// assert_eq!(news.snapshot.id(0).as_deref(), Some("a"));
     /// # Ok(())

@@ -182,6 +182,8 @@ fn hostile_nesting_is_refused() {
         let error = Condition::parse(&text).unwrap_err();
         assert!(error.message().starts_with("expected at most 256 levels of nesting"), "{error}");
     }
+    let deepest = format!("{}a = {}1{}{}", "(".repeat(256), "[".repeat(256), "]".repeat(256), ")".repeat(256));
+    assert!(parsed(&deepest).check(&Schema::open("id")).is_err());
 }
 
 #[test]
