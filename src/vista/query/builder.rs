@@ -140,7 +140,7 @@ impl Condition {
                 first.push(other);
                 Condition::And(first)
             }
-            (first, Condition::And(mut more)) => {
+            (first, Condition::And(mut more)) if !more.is_empty() => {
                 more.insert(0, first);
                 Condition::And(more)
             }
@@ -161,7 +161,7 @@ impl Condition {
                 first.push(other);
                 Condition::Or(first)
             }
-            (first, Condition::Or(mut more)) => {
+            (first, Condition::Or(mut more)) if !more.is_empty() => {
                 more.insert(0, first);
                 Condition::Or(more)
             }

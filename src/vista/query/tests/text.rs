@@ -33,8 +33,8 @@ fn conditions_are_made_as_they_are_read() {
     check(col("a").starts_with("10%_\\"), r#"a like "10\\%\\_\\\\%""#);
     check(col("a").ends_with("x"), r#"a like "%x""#);
     check(col("a").contains("x"), r#"a like "%x%""#);
-    check(Condition::all([Condition::any([]), Condition::all([])]), "false and true");
-    check(Condition::any([]).and(Condition::all([])), "false");
+    check(Condition::any([]).and(Condition::all([])), "false and true");
+    check(Condition::all([]).or(Condition::any([])), "true or false");
 }
 
 #[test]
@@ -44,6 +44,10 @@ fn groups_of_one_stay_apart_from_their_neighbours() {
     assert_eq!(hidden.to_string(), "c = 3 and (a = 1 or b = 2)");
     assert_eq!(hidden.canonical(), "(a = 1 or b = 2) and c = 3");
     assert_eq!(Condition::any([Condition::all([either()]), col("a").eq(1)]).canonical(), "a = 1 or b = 2");
+    let twice = |condition: Condition| Condition::all([condition.clone(), condition]);
+    assert_eq!(twice(col("a").is_null()).not().canonical(), "a is not null");
+    assert_eq!(twice(col("a").like("x")).not().canonical(), r#"a not like "x""#);
+    assert_eq!(twice(twice(col("a").eq(1))).not().canonical(), "not (a = 1)");
     assert_eq!(QueryDescriptor::new().filtered(either()).canonical(), "where a = 1 or b = 2");
     let both = QueryDescriptor::new().filtered(either()).filtered(col("c").eq(3));
     assert_eq!(both.canonical(), "where (a = 1 or b = 2) and c = 3");
@@ -194,7 +198,7 @@ fn what_a_check_lets_pass_is_read_back_and_what_is_deeper_is_refused() {
     let negated = |levels: usize| (0..levels).fold(clause(), |inner, _| !inner);
     let grouped = |levels: usize| {
         let alternate = |inner: Condition, level: usize| {
-            if level % 2 == 0 { inner.and(col("b").eq(1)) } else { inner.or(col("c").eq(1)) }
+            if level.is_multiple_of(2) { inner.and(col("b").eq(1)) } else { inner.or(col("c").eq(1)) }
         };
         (0..levels).fold(clause(), alternate)
     };
