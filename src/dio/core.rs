@@ -32,7 +32,7 @@ use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
-use crate::dio::{EventHub, StateBoard, WriteQueue};
+use crate::dio::{EventHub, QueueInfo, StateBoard, WriteQueue};
 use crate::lens::Pool;
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
@@ -41,7 +41,7 @@ use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, Rank, ReplySender};
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, RowNo, Seq};
+use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub(crate) use body::Body;
 
@@ -180,9 +180,23 @@ pub(crate) enum Message {
 }
 
 /// What a view and the core share.
-pub(crate) trait ViewSlot {
+pub(crate) trait ViewSlot: Send + Sync {
     /// Wakes everyone who waits for the view, for good.
     fn close(&self);
+
+    /// What it shows now, in words and numbers.
+    fn look(&self) -> ViewLook;
+
+    /// Whether all its handles are gone.
+    fn is_dropped(&self) -> bool;
+}
+
+/// What a view shows, for diagnostics.
+pub(crate) struct ViewLook {
+    pub(crate) generation: Generation,
+    pub(crate) seq: Seq,
+    pub(crate) rows: Option<usize>,
+    pub(crate) state: String,
 }
 
 /// A view on its way to the core. One that never gets there is closed, so that nobody waits for it.
@@ -285,6 +299,15 @@ impl CoreHandle {
     /// Messages waiting.
     pub(crate) fn waiting(&self) -> usize {
         self.urgent.len() + self.bulk.len()
+    }
+
+    /// Its inboxes.
+    pub(crate) fn queues(&self) -> [QueueInfo; 2] {
+        [("core: urgent", &self.urgent), ("core: bulk", &self.bulk)].map(|(name, inbox)| QueueInfo {
+            name: name.to_owned(),
+            length: inbox.len(),
+            capacity: inbox.capacity(),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::dio::core::ViewSlot;
+use crate::dio::core::{ViewLook, ViewSlot};
 use crate::dio::hot_tier::{EnrichedRecord, HotTier};
 use crate::dio::versions::{Pin, RowRead, Versions};
 use crate::scenery::index::key::Entry;
@@ -412,6 +412,20 @@ impl ViewSlot for TableSlot {
     fn close(&self) {
         self.signal.close();
         self.queries.close();
+    }
+
+    fn look(&self) -> ViewLook {
+        let root = self.roots.newest();
+        let state = match &root.load {
+            LoadState::Loading => "loading".to_owned(),
+            LoadState::Ready => "ready".to_owned(),
+            LoadState::Failed(error) => format!("failed: {error}"),
+        };
+        ViewLook { generation: root.generation, seq: root.seq, rows: Some(root.tree.len()), state }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::dio::core::ViewSlot;
+use crate::dio::core::{ViewLook, ViewSlot};
 use crate::scenery::exact_sum::{ExactSum, SumResult};
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::sync::Notifier;
 use crate::value::{Path, RowRef, Value, ValueRef, same_value};
+use crate::vista::query::text::ValueText;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
 
 /// What a value scenery computes over the rows that match.
@@ -160,6 +161,20 @@ impl ViewSlot for ValueSlot {
     fn close(&self) {
         self.signal.close();
         self.opened.close();
+    }
+
+    fn look(&self) -> ViewLook {
+        let state = self.state.lock();
+        let words = match &state.error {
+            Some(error) => format!("error: {error}"),
+            None if state.status == ValueStatus::Loading => "loading".to_owned(),
+            None => format!("shows {}", ValueText(&state.value)),
+        };
+        ViewLook { generation: self.signal.generation(), seq: state.seq, rows: None, state: words }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 

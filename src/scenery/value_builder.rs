@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dio::DioInner;
-use crate::dio::core::{Message, Opening};
+use crate::dio::core::Message;
 use crate::scenery::signal::Dropped;
 use crate::scenery::value::{Aggregate, ValueScenery, ValueSlot};
 use crate::sync::{Rank, Role, may_wait_for};
@@ -85,7 +85,8 @@ impl ValueSceneryBuilder {
         let query = Arc::new(self.dio.view_query(&self.query)?);
         let slot = Arc::new(ValueSlot::new(self.dio.signal(), Dropped::new(self.dio.core.bell().clone())));
         let view = ValueScenery::new(slot.clone());
-        self.dio.send(Message::OpenValue { slot: Opening::new(slot), query, aggregate })?;
+        let slot = self.dio.opening(format!("value {aggregate:?} {}", query.canonical()), &slot);
+        self.dio.send(Message::OpenValue { slot, query, aggregate })?;
         Ok(view)
     }
 }

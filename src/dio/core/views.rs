@@ -319,11 +319,21 @@ impl Core {
     fn start_build(&mut self, index: u64, kind: &BodyKind, query: &Arc<ViewQuery>, attempt: u32) -> Build {
         self.views.next += 1;
         let number = self.views.next;
+        self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
+        let table = self.to.table_name.clone();
         let job = move || {
-            let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+            let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
+            let result = span.in_scope(|| {
+                let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+                match &result {
+                    Ok(_) => tracing::debug!("built"),
+                    Err(error) => tracing::debug!(%error, "not built"),
+                }
+                result
+            });
             drop(pin);
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
