@@ -253,7 +253,7 @@ mod tests {
         let unguarded = [
             vec![],
             vec![Condition::like("a", "x%")],
-            vec![Condition::or([Condition::eq("a", 1), Condition::eq("b", 1)])],
+            vec![Condition::eq("a", 1).or(Condition::eq("b", 1))],
             vec![Condition::ne("a", 1)],
         ];
         for (n, conditions) in unguarded.into_iter().enumerate() {
