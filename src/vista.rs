@@ -7,7 +7,7 @@ mod call;
 mod capability;
 mod change;
 mod handle;
-mod query;
+pub(crate) mod query;
 mod schema;
 mod shell;
 mod write;
@@ -16,7 +16,8 @@ pub use call::{CallCx, CancelToken, CancelWatch};
 pub use capability::Capabilities;
 pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
-pub use query::{Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window};
+pub(crate) use query::Guard;
+pub use query::{Col, Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window, col};
 #[cfg(feature = "sqlite")]
 pub(crate) use query::{LikePattern, Needle};
 pub use schema::{Column, ColumnType, Schema};

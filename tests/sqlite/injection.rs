@@ -80,9 +80,9 @@ fn values_are_bound_and_never_become_sql() {
         for condition in [
             Condition::eq("name", text),
             Condition::is_in("name", [text]),
-            Condition::and([Condition::le("name", text), Condition::ge("name", text)]),
+            Condition::le("name", text).and(Condition::ge("name", text)),
             Condition::like("name", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")),
-            Condition::not(Condition::ne("id", text)),
+            !Condition::ne("id", text),
         ] {
             let query = QueryDescriptor::new().filtered(condition);
             let found = vista.list(&cx(), &query).unwrap();
