@@ -245,8 +245,7 @@ fn clauses_that_sql_does_not_answer_alike_are_left_over() {
 }
 
 #[test]
-fn a_narrowed_sorted_window_is_served_by_its_index() {
-    // Conditions on typed columns, and an order, without a scan and without a sort of everything.
+fn a_narrowed_sorted_window_has_its_rows_in_order() {
     let database = Database::new(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT, n INTEGER); CREATE INDEX by_code ON t (code, n)",
     );
