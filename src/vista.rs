@@ -6,6 +6,7 @@
 mod call;
 mod capability;
 mod change;
+pub mod contract;
 mod handle;
 mod query;
 mod schema;
