@@ -19,8 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
-use crate::dio::{CloseReport, Dio, DioInner, WeakDio};
-use crate::sync::{Deadline, HookRunner, Rank, Role, catch_user, deadline_after, may_wait_for};
+use crate::dio::{CloseReport, Dio, DioInner, WeakDio, with_time_to_end};
+use crate::sync::{Deadline, HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
 
@@ -53,15 +53,30 @@ pub(crate) struct LensInner {
     store: Mutex<Option<Arc<Store>>>,
     seats: Mutex<HashMap<String, Seat>>,
     seat_freed: Condvar,
+    /// The threads of its Dios, those of Dios that are gone but for their last thread among them.
+    workers: Mutex<Vec<Arc<Worker>>>,
     closed: AtomicBool,
+    /// Tables that were rebuilt, at most so many as there are tables.
+    warnings: Mutex<Vec<Error>>,
 }
 
 impl LensInner {
+    pub(crate) fn warn(&self, warning: Error) {
+        self.warnings.lock().push(warning);
+    }
+
     pub(crate) fn store(&self) -> Result<Arc<Store>> {
         self.store.lock().clone().ok_or_else(closed)
     }
 
-    /// The Dio of this table is gone with all its threads.
+    /// Has the closing wait for a thread of one of its Dios.
+    pub(crate) fn add_worker(&self, worker: Arc<Worker>) {
+        let mut workers = self.workers.lock();
+        workers.retain(|worker| !worker.is_finished());
+        workers.push(worker);
+    }
+
+    /// The Dio of this table is gone, and its threads are at their end.
     pub(crate) fn leave(&self, table: &str, dio: &WeakDio) {
         let mut seats = self.seats.lock();
         if matches!(seats.get(table), Some(Seat::Here { dio: seated, .. }) if seated.is_same(dio)) {
@@ -187,7 +202,9 @@ impl Lens {
             store: Mutex::new(Some(store)),
             seats: Mutex::default(),
             seat_freed: Condvar::new(),
+            workers: Mutex::default(),
             closed: AtomicBool::new(false),
+            warnings: Mutex::default(),
             name,
         };
         Ok(Lens { handle: Arc::new(Handle { inner: Arc::new(inner) }) })
@@ -216,9 +233,12 @@ impl Lens {
         &self.handle.inner.callbacks
     }
 
-    /// What went wrong with the cache and was survived, for example a damaged file that was set aside, naming it.
+    /// What went wrong with the cache and was survived: a damaged file that was set aside, naming it; a table of another
+    /// source or schema that was filled anew.
     pub fn warnings(&self) -> Vec<Error> {
-        self.handle.inner.store().map(|store| store.backend().warnings()).unwrap_or_default()
+        let mut warnings = self.handle.inner.store().map(|store| store.backend().warnings()).unwrap_or_default();
+        warnings.extend(self.handle.inner.warnings.lock().iter().cloned());
+        warnings
     }
 
     /// Runs a source through this Lens: its cache table, threads and views. While the Dio of a source and query is alive,
@@ -303,7 +323,7 @@ impl Lens {
         if seats.contains_key(table) {
             return Err(name(Error::new(ErrorKind::Conflict, "a Dio of this table is open; close it first")));
         }
-        store.claim(table, inner.id, "forget")?;
+        store.claim(table, inner.id, "forget", Rank::new(0, Role::Writer))?;
         // Nobody makes a Dio of it meanwhile.
         seats.insert(table.to_owned(), Seat::Starting);
         drop(seats);
@@ -332,16 +352,19 @@ impl Lens {
         report.still_at_work(starting);
         for dio in dios {
             if let Some(inner) = dio.inner() {
-                report.add(inner.close_until(deadline));
+                report.add(inner.close_until(deadline.map(with_time_to_end)));
             }
         }
         inner.hang_up();
         let Some(deadline) = deadline else { return Ok(report) };
+        let workers = inner.workers.lock().clone();
+        for worker in workers {
+            if !worker.join_until(deadline) && !report.still_running.iter().any(|name| name == worker.name()) {
+                report.still_at_work(vec![worker.name().to_owned()]);
+            }
+        }
         report.still_at_work(inner.build_pool.close(deadline));
         report.still_at_work(inner.load_pool.close(deadline));
-        if !inner.hooks.close(deadline) {
-            report.still_at_work(vec![format!("{}:notify", inner.name)]);
-        }
         let store = inner.store.lock().take();
         // The last Lens on this cache ends the cache's thread, too.
         if let Some(store) = store.and_then(Arc::into_inner) {
@@ -349,6 +372,10 @@ impl Lens {
             if !store.worker().join_until(deadline) {
                 report.still_at_work(vec![store.worker().name().to_owned()]);
             }
+        }
+        // Last, for a hook may stand still until the time is over.
+        if !inner.hooks.close(deadline) {
+            report.still_at_work(vec![format!("{}:notify", inner.name)]);
         }
         Ok(report)
     }

@@ -54,7 +54,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(300))]
+    #![proptest_config(config(2_000))]
 
     #[test]
     fn t1_t4_t5_r_v_any_script_over_memory_equals_the_model(script in script(1..30)) {

@@ -69,13 +69,15 @@ impl CacheHandle {
     /// `Closed`, or why the cache could not be read.
     pub fn list(&self) -> Result<Vec<(String, Record)>> {
         let mut rows = Vec::new();
-        self.dio.scan_now(&mut |_, stored| {
-            rows.push((stored.id().to_owned(), stored.to_record()));
+        self.dio.scan_now(&mut |row_no, stored| {
+            rows.push((row_no, stored.id().to_owned(), stored.to_record()));
             ControlFlow::Continue(())
         })?;
+        // Rows that the store is only about to write were scanned last, whatever their number.
+        rows.sort_by_key(|(row_no, ..)| *row_no);
         let mut rows = rows
             .into_iter()
-            .map(|(id, record)| Ok((id, record?)))
+            .map(|(_, id, record)| Ok((id, record?)))
             .collect::<Result<Vec<(String, Record)>>>()
             .map_err(|error| self.name(error))?;
         callback::with_open(&self.dio, |batch| {

@@ -1,7 +1,8 @@
 //! Closing: in which order a Dio's parts end, and what is reported of it.
 //!
 //! Flow: refuse new → deliver what can be delivered in time → fail the rest → end refresher, writer, core → flush → join.
-//! Invariants: everyone who waits is woken; the caller's time is kept; no thread of the library joins another.
+//! Invariants: everyone who waits is woken; the caller's time is kept; no thread of the library joins another, but for the
+//! one that closes a Dio whose last handle was dropped on such a thread.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::dio::core::Message;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
 use crate::lens::Lens;
-use crate::sync::{Deadline, Rank, Role, deadline_after, may_wait_for, reply, spawn};
+use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn};
 use crate::{Error, ErrorKind};
 
 /// How much of the time to close is kept for ending the threads, a quarter at the most.
@@ -53,6 +54,13 @@ fn may_wait() -> bool {
     may_wait_for(Rank::new(u32::MAX / 32, Role::Writer), "the closing of a Dio").is_ok()
 }
 
+/// A deadline before this one, which leaves time for ending threads: so that only those stuck in a call are told as
+/// running.
+pub(crate) fn with_time_to_end(deadline: Deadline) -> Deadline {
+    let left = deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
+    deadline - (left / 4).min(TO_END)
+}
+
 impl DioInner {
     /// Closes, or waits for whoever closes already. `None` is no limit.
     pub(crate) fn close_until(self: &Arc<Self>, deadline: Option<Deadline>) -> CloseReport {
@@ -77,6 +85,12 @@ impl DioInner {
         report
     }
 
+    pub(super) fn add_worker(&self, worker: Worker) {
+        let worker = Arc::new(worker);
+        self.lens.add_worker(worker.clone());
+        self.workers.lock().push(worker);
+    }
+
     pub(super) fn close_on_drop(self: &Arc<Self>, timeout: Duration) {
         if self.is_open() {
             self.close_until(deadline_after(timeout));
@@ -92,7 +106,7 @@ impl DioInner {
         let (dio, lens) = (self.clone(), lens.clone());
         let close = move || dio.close_on_drop(lens.defaults().drop_timeout);
         match spawn(format!("{}:close", self.name), Rank::above_all(), close) {
-            Ok(worker) => self.workers.lock().push(Arc::new(worker)),
+            Ok(worker) => self.add_worker(worker),
             Err(error) => {
                 tracing::warn!(table = %self.name, %error, "a Dio is closed without delivering what waits");
                 self.close_on_drop(Duration::ZERO);
@@ -105,19 +119,17 @@ impl DioInner {
         drop(self.writer_started.lock());
         self.writes.close();
         self.refresher.hang_up();
+        if let Ok(store) = self.store() {
+            store.leave(&self.name);
+        }
         if let Some(deadline) = deadline {
-            // The rest of the time is for the ending itself, so that only threads stuck in a call are told as running.
-            let left =
-                deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
-            self.writes.wait_idle(deadline - (left / 4).min(TO_END));
+            self.writes.wait_idle(with_time_to_end(deadline));
         }
         let (undelivered, at_the_source) = self.writes.abandon();
         if let Some(ticket) = at_the_source {
             let message = "the Dio was closed while the source had the write; whether it was done is not known here";
             let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
-            if ticket.abandon(error.clone()) {
-                self.board.write_failed(&error);
-            }
+            ticket.abandon(error.clone(), || self.board.write_failed(&error));
         }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
@@ -125,8 +137,7 @@ impl DioInner {
         for write in undelivered {
             let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
                 .with("table", self.name.to_string());
-            self.board.write_failed(&error);
-            write.ticket.reject(error);
+            write.ticket.reject(error.clone(), || self.board.write_failed(&error));
         }
         let wait = may_wait();
         let (sender, receiver) = reply();

@@ -48,7 +48,7 @@ impl DioInner {
         let lens_inner = lens.inner();
         let store = lens_inner.store()?;
         let source = master.source_key();
-        store.claim(table_name, lens_inner.id, &source)?;
+        store.claim(table_name, lens_inner.id, &source, Rank::new(master.stack_level(), Role::Writer))?;
         let made = Self::start(lens, &store, name, master, &source).map_err(failed);
         if made.is_err() {
             store.release(table_name);
@@ -63,7 +63,7 @@ impl DioInner {
         store.drain()?;
         let table = catch_user("the cache backend", || store.backend().open_table(&name)).and_then(|table| table)?;
         let schema = master.schema();
-        let state = read_state(store, &table, source, &schema.fingerprint())?;
+        let state = read_state(lens_inner, store, &table, source, &schema.fingerprint())?;
 
         let bell = Doorbell::new();
         let versions = Arc::new(Versions::new(table, state.seq, defaults.snapshot_budget, bell.clone()));
@@ -150,7 +150,7 @@ impl DioInner {
             work(dio);
             drop(last);
         })?;
-        self.workers.lock().push(Arc::new(worker));
+        self.add_worker(worker);
         Ok(())
     }
 
@@ -172,7 +172,13 @@ impl DioInner {
 }
 
 /// What the cache knows of the table. One that was filled from another source, or under another schema, is wiped.
-fn read_state(store: &Store, table: &Arc<dyn CacheTable>, source: &str, schema: &str) -> Result<TableState> {
+fn read_state(
+    lens: &LensInner,
+    store: &Store,
+    table: &Arc<dyn CacheTable>,
+    source: &str,
+    schema: &str,
+) -> Result<TableState> {
     let number = |key: &str| -> Result<Option<u64>> { Ok(meta::read_number(table.meta(key)?)) };
     let text = |key: &str| -> Result<Option<String>> {
         Ok(table.meta(key)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
@@ -184,10 +190,11 @@ fn read_state(store: &Store, table: &Arc<dyn CacheTable>, source: &str, schema: 
     let fresh = TableState { seq, next_row, ..TableState::default() };
     let identity = vec![(meta::SOURCE.to_owned(), Some(source.into())), (meta::SCHEMA.to_owned(), Some(schema.into()))];
     if differs(&known_source, source) || differs(&known_schema, schema) {
-        tracing::warn!(
-            table = table.name(),
-            "the cached rows are of another source or schema; they are dropped and fetched again"
-        );
+        let what = if differs(&known_source, source) { "source" } else { "schema" };
+        let message = format!("the cached rows are of another {what}; they were dropped and are fetched again");
+        let warning = Error::new(ErrorKind::Corrupt, message).with("table", table.name());
+        tracing::warn!(%warning, "a cached table is rebuilt");
+        lens.warn(warning);
         let mut table_meta = identity;
         table_meta.push((meta::COMPLETE.to_owned(), None));
         table_meta.push((meta::LAST_REFRESH.to_owned(), None));

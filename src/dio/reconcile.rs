@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::dio::DioInner;
-use crate::dio::cache_handle::check_id;
 use crate::dio::core::{Announce, Apply, FullCopy, Message, RowChange, RowChanges};
+use crate::dio::encode::encode_rows;
 use crate::dio::event::Cause;
 use crate::dio::fresh::IdIndex;
 use crate::sync::{Rank, Role, may_wait_for, reply};
@@ -28,7 +28,8 @@ pub(crate) fn reconcile(
     let name = |error: Error| error.with("table", dio.name.to_string());
     let now = dio.clock().wall_ms();
     let total = rows.len() as u64;
-    let incoming = encode(&rows, now).map_err(name)?;
+    let rows = Arc::new(rows);
+    let incoming = encode_rows(dio, &rows, now).map_err(name)?;
     let by_id = IdIndex::new(&incoming).map_err(|id| {
         name(Error::new(ErrorKind::Invalid, "the source gave this id twice; ids must be unique").with("id", id))
     })?;
@@ -50,17 +51,6 @@ pub(crate) fn reconcile(
     let seq = receiver.wait(None)?.map_err(name);
     dio.discard(rows);
     seq
-}
-
-fn encode(rows: &[(String, Record)], now: i64) -> Result<Vec<StoredRow>> {
-    let mut scratch = Vec::new();
-    rows.iter()
-        .map(|(id, record)| {
-            check_id(id)?;
-            record.check_depth().map_err(|error| error.with("id", id.clone()))?;
-            Ok(StoredRow::encode_with(&mut scratch, id, record, now))
-        })
-        .collect()
 }
 
 fn differences(dio: &Arc<DioInner>, incoming: &[StoredRow], by_id: &IdIndex) -> Result<Vec<RowChange>> {

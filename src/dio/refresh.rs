@@ -5,7 +5,8 @@
 //! core → everyone in the flight gets its result.
 //! Invariants: one refresh runs at a time, and those who ask meanwhile get its result
 //! (`two_refreshes_at_once_run_once`); a failed one keeps the rows and backs off.
-//! Close/panic: closing drops the inbox's sender; flights that have not begun end as `Closed`.
+//! Close/panic: closing drops the inbox's sender; flights that have not begun end as `Closed`, and when the time for what is
+//! under way is over, whoever waits for one that has begun is told the same.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::reconcile::reconcile;
 use crate::dio::schedule::Schedule;
 use crate::dio::{DioInner, WeakDio};
-use crate::sync::{Rank, Role, catch_user, may_wait_for};
+use crate::sync::catch_user;
 use crate::{Error, ErrorKind, Result};
 
 /// One refresh, and everyone who waits for it.
@@ -200,6 +201,8 @@ fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
 }
 
 fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
+    // What was marked as stale before is marked by now: the read begins after it, and so makes it fresh.
+    dio.change(Vec::new(), Cause::Refresh, Announce::Nothing, None)?;
     let callbacks = &dio.lens.callbacks;
     let (what, callback) = match (kind, &callbacks.on_start, &callbacks.on_refresh) {
         (Kind::Start, Some(on_start), _) => ("on_start", on_start),
@@ -219,7 +222,6 @@ fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()>
 
 /// What happens without callbacks: the source's rows become the cache's.
 fn copy_source(dio: &Arc<DioInner>) -> Result<()> {
-    may_wait_for(Rank::new(dio.level, Role::Core), "the core of a Dio")?;
     let read = dio.begin_read();
     let rows = catch_user("the source", || dio.master.list(&dio.call_cx())).and_then(|rows| rows)?;
     reconcile(dio, read.began(), rows, Cause::Refresh, Announce::Nothing, true).map(drop)

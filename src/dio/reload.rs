@@ -65,7 +65,7 @@ impl DioInner {
     }
 
     /// Frees many rows on the load thread: it takes as long as reading them did, and the caller waits to go on.
-    pub(crate) fn discard(&self, rows: Vec<(String, Record)>) {
+    pub(crate) fn discard(&self, rows: Arc<Vec<(String, Record)>>) {
         const FEW: usize = 1_000;
         if rows.len() > FEW {
             // A closed pool drops the job, and the rows with it, here.

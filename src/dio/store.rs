@@ -93,8 +93,17 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     progress: Condvar,
-    /// The tables in use, each with the Lens and the source that use it.
-    open: Mutex<HashMap<String, (u64, String)>>,
+    /// The tables in use.
+    open: Mutex<HashMap<String, Claim>>,
+    released: Condvar,
+}
+
+/// Who uses a table.
+struct Claim {
+    lens: u64,
+    source: String,
+    /// It is being closed.
+    leaving: bool,
 }
 
 /// A handle on the store of one cache. The last one dropped ends the thread.
@@ -152,6 +161,7 @@ impl Store {
             wake: Condvar::new(),
             progress: Condvar::new(),
             open: Mutex::default(),
+            released: Condvar::new(),
         });
         let thread = shared.clone();
         let worker = sync::spawn(format!("{label}:store"), Rank::new(0, Role::Store), move || thread.run())?;
@@ -165,26 +175,41 @@ impl Store {
         &self.shared.backend
     }
 
-    /// Claims a table for a Lens and a source; an error names the other one who has it.
-    pub(crate) fn claim(&self, table: &str, lens: u64, source: &str) -> Result<()> {
+    /// Claims a table for a Lens and a source; one that is being left is waited for.
+    ///
+    /// # Errors
+    /// `Conflict`, naming the other source, when somebody else has it; `WouldDeadlock` where the wait could be a cycle.
+    pub(crate) fn claim(&self, table: &str, lens: u64, source: &str, rank: Rank) -> Result<()> {
         let mut open = self.shared.open.lock();
-        match open.get(table) {
-            Some((other_lens, other_source)) if *other_lens != lens || other_source != source => {
+        while let Some(other) = open.get(table) {
+            if other.lens == lens && other.source == source {
+                return Ok(());
+            }
+            if !other.leaving {
                 let message = format!(
-                    "this cache table is in use for the source `{other_source}`, and `{source}` wants it too; \
-                     give one of them another name, or another cache"
+                    "this cache table is in use for the source `{}`, and `{source}` wants it too; give one of them another \
+                     name, or another cache",
+                    other.source
                 );
-                Err(Error::new(ErrorKind::Conflict, message).with("table", table))
+                return Err(Error::new(ErrorKind::Conflict, message).with("table", table));
             }
-            _ => {
-                open.insert(table.to_owned(), (lens, source.to_owned()));
-                Ok(())
-            }
+            may_wait_for(rank, "the closing of a Dio")?;
+            self.shared.released.wait(&mut open);
+        }
+        open.insert(table.to_owned(), Claim { lens, source: source.to_owned(), leaving: false });
+        Ok(())
+    }
+
+    /// The one who has the table is closing: others may wait for it.
+    pub(crate) fn leave(&self, table: &str) {
+        if let Some(claim) = self.shared.open.lock().get_mut(table) {
+            claim.leaving = true;
         }
     }
 
     pub(crate) fn release(&self, table: &str) {
         self.shared.open.lock().remove(table);
+        self.shared.released.notify_all();
     }
 
     /// Leaves a batch. Never waits.

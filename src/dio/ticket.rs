@@ -45,16 +45,16 @@ struct Shared {
 }
 
 impl Shared {
-    /// Moves the ticket on; says whether it did. One that has ended stays as it is.
-    fn set(&self, state: WriteState) -> bool {
+    /// Moves the ticket on, and calls `count` before anyone hears of it. One that has ended stays as it is.
+    fn set(&self, state: WriteState, count: impl FnOnce()) {
         let mut current = self.state.lock();
         if matches!(*current, WriteState::Confirmed(_) | WriteState::Rejected(_)) {
-            return false;
+            return;
         }
+        count();
         *current = state;
         drop(current);
         self.changed.notify_all();
-        true
     }
 }
 
@@ -88,9 +88,9 @@ impl WriteTicket {
         self.wait_until(Some(timeout))
     }
 
-    /// Ends the ticket as failed if it has not ended; says whether it did.
-    pub(crate) fn abandon(&self, error: Error) -> bool {
-        self.0.set(WriteState::Rejected(error))
+    /// Ends the ticket as failed, after `count`, if it has not ended.
+    pub(crate) fn abandon(&self, error: Error, count: impl FnOnce()) {
+        self.0.set(WriteState::Rejected(error), count);
     }
 
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
@@ -137,7 +137,7 @@ impl TicketSender {
 
     pub(crate) fn delivering(&self, attempt: u32) {
         if let Some(shared) = &self.0 {
-            shared.set(WriteState::Delivering { attempt });
+            shared.set(WriteState::Delivering { attempt }, || {});
         }
     }
 
@@ -146,24 +146,26 @@ impl TicketSender {
         self.0.clone().map(WriteTicket)
     }
 
-    /// Ends the ticket well; false when the closing has ended it before.
-    pub(crate) fn confirm(mut self, outcome: WriteOutcome) -> bool {
-        self.0.take().is_some_and(|shared| shared.set(WriteState::Confirmed(outcome)))
+    /// Ends the ticket well, after `count`, unless the closing has ended it before.
+    pub(crate) fn confirm(mut self, outcome: WriteOutcome, count: impl FnOnce()) {
+        if let Some(shared) = self.0.take() {
+            shared.set(WriteState::Confirmed(outcome), count);
+        }
     }
 
-    /// Ends the ticket as failed; false when the closing has ended it before.
-    pub(crate) fn reject(mut self, error: Error) -> bool {
-        self.0.take().is_some_and(|shared| shared.set(WriteState::Rejected(error)))
+    /// Ends the ticket as failed, after `count`, unless the closing has ended it before.
+    pub(crate) fn reject(mut self, error: Error, count: impl FnOnce()) {
+        if let Some(shared) = self.0.take() {
+            shared.set(WriteState::Rejected(error), count);
+        }
     }
 }
 
 impl Drop for TicketSender {
     fn drop(&mut self) {
         if let Some(shared) = self.0.take() {
-            shared.set(WriteState::Rejected(Error::new(
-                ErrorKind::Closed,
-                "the Dio was closed before the write was delivered",
-            )));
+            let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered");
+            shared.set(WriteState::Rejected(error), || {});
         }
     }
 }

@@ -7,28 +7,32 @@
 //! Invariants:
 //! 1. A row as of Seq S is the version in memory with `from ≤ S < until`, else the disk's if its Seq is ≤ S. The
 //!    before-image enters memory before the disk changes (`a_pinned_version_survives_its_overwriting_on_the_disk`).
-//! 2. A retained version is covered by a pin; each is kept once, in the bucket of the newest pin that covers it, and
-//!    together they stay within the budget (`the_oldest_pin_expires_when_the_budget_is_full`).
-//!    A pin of a read under way doesn't expire: it is short, and what it reads must be one state.
+//! 2. A retained version is covered by a pin (`pins`).
 //! 3. A pin takes a Seq that is published when it is registered, never one already released.
 //! 4. No lock is held while the cache table is read.
 //!
 //! Not here: which views hold which rows (`core`), decoding (`hot_tier`).
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+mod pins;
+mod row_set;
+
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::dio::fresh::FreshRows;
-
 use crate::cache::CacheTable;
+use crate::dio::fresh::FreshRows;
 use crate::sync::{Doorbell, Notifier};
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
+
+pub(crate) use pins::Replaced;
+pub(crate) use row_set::{RowMap, RowSet};
+
+use pins::{Pins, Retained};
 
 const SHARDS: usize = 64;
 const FOR_EVER: Seq = Seq(u64::MAX);
@@ -51,117 +55,8 @@ struct Meaning {
     row: Option<RowNo>,
 }
 
-/// Row numbers are dense and unguessable to nobody: a multiplication spreads them well enough.
-#[derive(Default)]
-pub(crate) struct RowHasher(u64);
-
-impl Hasher for RowHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-    }
-}
-
-pub(crate) type RowMap<T> = HashMap<RowNo, T, BuildHasherDefault<RowHasher>>;
 type RowShard = Mutex<RowMap<Vec<Version>>>;
 type IdShard = Mutex<HashMap<Arc<str>, Vec<Meaning>>>;
-
-/// What a snapshot may still ask for and the newest state no longer holds.
-enum Retained {
-    Row { row: RowNo, from: Seq, size: usize },
-    Id { id: Arc<str>, until: Seq },
-}
-
-impl Retained {
-    fn needed_since(&self) -> Seq {
-        match self {
-            Retained::Row { from, .. } => *from,
-            Retained::Id { .. } => Seq(0),
-        }
-    }
-
-    fn size(&self) -> usize {
-        const OVERHEAD: usize = 96;
-        match self {
-            Retained::Row { size, .. } => size + OVERHEAD,
-            Retained::Id { id, .. } => id.len() + OVERHEAD,
-        }
-    }
-}
-
-#[derive(Default)]
-struct PinnedSeq {
-    holders: usize,
-    /// How many of them read a whole state, and are spared by the budget.
-    reading: usize,
-    bucket: Vec<Retained>,
-    /// The size of what is in the bucket.
-    bytes: usize,
-}
-
-impl PinnedSeq {
-    fn keep(&mut self, retained: Retained) {
-        self.bytes += retained.size();
-        self.bucket.push(retained);
-    }
-}
-
-#[derive(Default)]
-struct Pins {
-    live: BTreeMap<Seq, PinnedSeq>,
-    /// Seqs whose last holder has gone and whose bucket waits for the core.
-    released: Vec<Seq>,
-    /// Holders of Seqs that have lost their versions to the budget.
-    expired: BTreeMap<Seq, usize>,
-    bytes: usize,
-}
-
-impl Pins {
-    /// What was kept for a pin at `seq` is kept for the next older one as far as that needs it; the rest is given out.
-    fn hand_down(&mut self, seq: Seq, bucket: Vec<Retained>, drop_now: &mut Vec<Retained>) {
-        let mut below = self.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
-        for retained in bucket {
-            match &mut below {
-                Some((pinned, lower)) if retained.needed_since() <= **pinned => lower.keep(retained),
-                _ => {
-                    self.bytes -= retained.size();
-                    drop_now.push(retained);
-                }
-            }
-        }
-    }
-
-    /// Whether what is kept is more than the budget, not counting what can't be let go: that of reads under way.
-    fn is_over(&self, budget: usize) -> bool {
-        self.bytes > budget
-            && self.bytes - self.live.values().filter(|pin| pin.reading > 0).map(|pin| pin.bytes).sum::<usize>()
-                > budget
-    }
-}
-
-/// A version that a batch has replaced: a row's, or an id's meaning.
-pub(crate) enum Replaced {
-    /// The row's version that began at `from`.
-    Row {
-        /// The row.
-        row: RowNo,
-        /// Where the replaced version began.
-        from: Seq,
-        /// Its size in bytes.
-        size: usize,
-    },
-    /// What the id meant before.
-    Id(Arc<str>),
-}
 
 /// The answer to a read of one row.
 #[derive(Debug, Clone)]
@@ -238,12 +133,12 @@ impl Versions {
     }
 
     pub(crate) fn stats(&self) -> VersionStats {
-        let pins = self.pins.lock();
+        let (pinned, retained_bytes) = self.pins.lock().counts();
         VersionStats {
             rows_in_memory: self.rows_in_memory.load(Ordering::Relaxed)
                 + self.fresh.read().iter().map(|fresh| fresh.rows().len()).sum::<usize>(),
-            pinned: pins.live.values().map(|pin| pin.holders).sum::<usize>() + pins.expired.values().sum::<usize>(),
-            retained_bytes: pins.bytes,
+            pinned,
+            retained_bytes,
         }
     }
 
@@ -381,7 +276,7 @@ impl Versions {
     }
 
     /// Calls `each` with every row as it was at `pin`'s Seq: first those on the disk by row number, then those that only
-    /// memory holds. `each` must not block nor call back into the cache.
+    /// memory holds, in no order. `each` must not block nor call back into the cache.
     ///
     /// # Errors
     /// `Expired` when the pin lost its versions to the budget meanwhile.
@@ -431,12 +326,11 @@ impl Versions {
                     return Ok(());
                 }
             }
-            let mut rest: Vec<(RowNo, StoredRow)> =
-                rest.into_iter().filter_map(|(row, version)| Some((row, version?))).collect();
-            rest.retain(|(row, _)| !seen.contains(*row));
-            rest.sort_unstable_by_key(|(row, _)| *row);
-            for (row, stored) in &rest {
-                if each(*row, stored).is_break() {
+            for (row, version) in &rest {
+                if let Some(stored) = version
+                    && !seen.contains(*row)
+                    && each(*row, stored).is_break()
+                {
                     break;
                 }
             }
@@ -547,52 +441,13 @@ impl Versions {
         if replaced.is_empty() {
             return;
         }
-        let mut drop_now = Vec::new();
-        {
-            let mut pins = self.pins.lock();
-            let pins = &mut *pins;
-            let mut newest = pins.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
-            for replaced in replaced {
-                let retained = match replaced {
-                    Replaced::Row { row, from, size } => Retained::Row { row, from, size },
-                    Replaced::Id(id) => Retained::Id { id, until: seq },
-                };
-                match &mut newest {
-                    Some((pinned, pin)) if retained.needed_since() <= **pinned => {
-                        pins.bytes += retained.size();
-                        pin.keep(retained);
-                    }
-                    _ => drop_now.push(retained),
-                }
-            }
-            while pins.is_over(self.budget)
-                && let Some(oldest) = pins.live.iter().find(|(_, pin)| pin.reading == 0).map(|(pinned, _)| *pinned)
-                && let Some((pinned, pin)) = pins.live.remove_entry(&oldest)
-            {
-                pins.released.retain(|released| *released != pinned);
-                if pin.holders > 0 {
-                    pins.expired.insert(pinned, pin.holders);
-                }
-                pins.hand_down(pinned, pin.bucket, &mut drop_now);
-            }
-        }
+        let drop_now = self.pins.lock().keep(seq, replaced, self.budget);
         self.drop_versions(drop_now);
     }
 
     /// Frees what released pins held alone.
     pub(crate) fn collect(&self) {
-        let mut drop_now = Vec::new();
-        {
-            let mut pins = self.pins.lock();
-            let pins = &mut *pins;
-            for seq in std::mem::take(&mut pins.released) {
-                if pins.live.get(&seq).is_none_or(|pin| pin.holders > 0) {
-                    continue;
-                }
-                let Some(pin) = pins.live.remove(&seq) else { continue };
-                pins.hand_down(seq, pin.bucket, &mut drop_now);
-            }
-        }
+        let drop_now = self.pins.lock().collect();
         self.drop_versions(drop_now);
     }
 
@@ -682,40 +537,19 @@ impl Versions {
         let published = self.published();
         let (taken, taken_seq) = read();
         let seq = published.max(taken_seq);
-        let pin = pins.live.entry(seq).or_default();
-        pin.holders += 1;
-        pin.reading += usize::from(reading);
+        pins.register(seq, reading);
         drop(pins);
         (Pin { versions: self.clone(), seq, reading }, taken)
     }
 
     fn is_expired(&self, seq: Seq) -> bool {
-        self.pins.lock().expired.contains_key(&seq)
+        self.pins.lock().is_expired(seq)
     }
 
     fn unpin(&self, seq: Seq, reading: bool) {
-        let mut pins = self.pins.lock();
-        if let Some(pin) = pins.live.get_mut(&seq)
-            && pin.holders > 0
-        {
-            pin.holders -= 1;
-            pin.reading -= usize::from(reading);
-            if pin.holders == 0 {
-                if pin.bucket.is_empty() {
-                    pins.live.remove(&seq);
-                } else {
-                    pins.released.push(seq);
-                    drop(pins);
-                    self.bell.ring();
-                }
-            }
-            return;
-        }
-        if let Some(holders) = pins.expired.get_mut(&seq) {
-            *holders -= 1;
-            if *holders == 0 {
-                pins.expired.remove(&seq);
-            }
+        let leaves_work = self.pins.lock().release(seq, reading);
+        if leaves_work {
+            self.bell.ring();
         }
     }
 }
@@ -753,24 +587,6 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         self.versions.unpin(self.seq, self.reading);
-    }
-}
-
-/// A set of row numbers: a growing bit map, since they are dense.
-#[derive(Default)]
-pub(crate) struct RowSet(Vec<u64>);
-
-impl RowSet {
-    pub(crate) fn insert(&mut self, row: RowNo) {
-        let word = (row.0 / 64) as usize;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (row.0 % 64);
-    }
-
-    pub(crate) fn contains(&self, row: RowNo) -> bool {
-        self.0.get((row.0 / 64) as usize).is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
     }
 }
 

@@ -168,3 +168,100 @@ fn a_source_that_panics_while_its_dio_is_made_leaves_the_seat_free() {
         assert_eq!(error.kind(), ErrorKind::Panicked);
     }
 }
+
+/// One thread's part of the crowd: everything that an application may do with a Dio, in an order of its own.
+fn one_of_a_crowd(lens: &Lens, source: &MemoryVista, seed: u64) {
+    let mut random = seed;
+    let mut next = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 11) % below
+    };
+    let closed_or = |expected: &[ErrorKind], error: Error| {
+        assert!(error.kind() == ErrorKind::Closed || expected.contains(&error.kind()), "{error}");
+    };
+    for _ in 0..12 {
+        let Ok(dio) = lens.make_dio(source.clone()) else { continue };
+        let mut views: Vec<TableScenery> = Vec::new();
+        for _ in 0..20 {
+            let id = format!("r{}", next(30));
+            let row = record! { "id" => id.clone(), "n" => next(5) as i64 };
+            let done = match next(12) {
+                0 => dio.cache().insert(id, row),
+                1 => dio.cache().remove(id),
+                2 => dio.cache().clear(),
+                3 => dio.cache().list().map(drop),
+                4 => dio.refresh(),
+                5 => dio.flush(),
+                6 => dio.write(WriteOp::upsert(id, row)).and_then(|ticket| ticket.wait(SOON)).map(drop),
+                7 => dio.table_scenery().sort("n", SortDir::Asc).open().map(|view| views.push(view)),
+                8 => dio.value_scenery().sum("n").open().map(drop),
+                9 => dio.table_scenery().where_eq("n", 1).open_now().and_then(|view| {
+                    view.set_search(Some("r1"))?;
+                    view.wait_until_ready(Some(SOON))
+                }),
+                10 => {
+                    dio.invalidate_record(id);
+                    Ok(())
+                }
+                _ if next(6) == 0 => dio.close(Duration::from_millis(next(3))).map(drop),
+                _ => {
+                    dio.invalidate_all();
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                closed_or(&[], error);
+            }
+            for view in &views {
+                assert!(view.snapshot().iter().all(|row| matches!(
+                    row.status(),
+                    RowStatus::Fresh | RowStatus::Stale | RowStatus::Expired | RowStatus::Closed
+                )));
+            }
+        }
+    }
+}
+
+#[test]
+fn no_thread_is_alive_after_a_closing_though_its_dio_was_dropped_before() {
+    for round in 0..50 {
+        let name = format!("gone-{round}");
+        let lens = Lens::new().in_memory().drop_timeout(Duration::ZERO).build().unwrap();
+        let source = MemoryVista::new(name.as_str(), "id");
+        drop(lens.make_dio(source).unwrap());
+        assert!(lens.close(SOON).unwrap().is_closed());
+        let alive: Vec<String> = crate::live_threads().into_iter().filter(|thread| thread.starts_with(&name)).collect();
+        assert!(alive.is_empty(), "{alive:?}");
+    }
+}
+
+#[test]
+fn a_crowd_that_makes_uses_and_closes_dios_leaves_nothing_behind() {
+    let source = MemoryVista::new("t", "id")
+        .with_rows((0..20).map(|n| (format!("r{n}"), record! { "id" => format!("r{n}"), "n" => n })));
+    let lens = Lens::new().in_memory().snapshot_budget(2_000).drop_timeout(Duration::ZERO).build().unwrap();
+    let threads: Vec<_> = (1..=4)
+        .map(|seed| {
+            let (lens, source) = (lens.clone(), source.clone());
+            move || one_of_a_crowd(&lens, &source, seed * 0x9E37_79B9)
+        })
+        .map(std::thread::spawn)
+        .collect();
+    in_time(move || threads.into_iter().for_each(|thread| thread.join().unwrap()));
+    let dio = lens.make_dio(source.clone()).unwrap();
+    dio.refresh().unwrap();
+    let count = dio.value_scenery().count().open().unwrap();
+    assert_eq!(count.int(), Some(source.row_count() as i64));
+    drop(count);
+    // The counters are those of the messages before the last one.
+    for n in 0..2 {
+        dio.cache().insert("r1", record! { "id" => "r1", "n" => n }).unwrap();
+        dio.flush().unwrap();
+    }
+    let status = dio.status();
+    assert_eq!((status.views, status.indexes, status.snapshots), (0, 0, 0), "{status:?}");
+    assert_eq!((status.rows_in_memory, status.snapshot_bytes), (0, 0), "{status:?}");
+    assert!(lens.close(SOON).unwrap().is_closed());
+}

@@ -131,7 +131,7 @@ fn q1_a_lens_on_the_same_path_goes_on_when_another_is_closed() {
 #[test]
 fn q1_a_dio_that_is_being_made_while_its_lens_is_closed_is_closed_too() {
     in_time(|| {
-        let (backend, gate) = Gated::new();
+        let (backend, gate) = Gated::with_gate();
         let lens = Lens::new().cache_source(backend).name("q1-making").build().unwrap();
         let (maker, source) = (lens.clone(), products("q1-making"));
         let making = start("make_dio", move || maker.make_dio(source));
@@ -312,7 +312,7 @@ fn q2_writes_that_cannot_be_delivered_in_time_fail_and_are_reported_and_nothing_
         });
         has_begun.recv_timeout(SOON).unwrap();
         // The source listens to cancellation: its thread ends although the time to deliver is over.
-        let report = lens.close(Duration::from_millis(400)).unwrap();
+        let report = lens.close(Duration::from_secs(3)).unwrap();
         assert!(report.is_closed(), "{report:?}");
         assert_eq!((report.delivered, report.failed, report.kept), (0, 3, 0));
         for ticket in tickets {
@@ -392,6 +392,29 @@ fn q2_a_callback_that_stands_still_is_named() {
         go.send(()).unwrap();
         assert!(dio.close(SOON).unwrap().is_closed());
         assert_eq!(view.row_count(), 1, "what it did after the closing is not taken");
+    });
+}
+
+#[test]
+fn q2_a_hook_that_stands_still_is_named() {
+    in_time(|| {
+        let lens = Lens::new().in_memory().name("q2-hook").build().unwrap();
+        let dio = lens.make_dio(products("q2-hook-table")).unwrap();
+        let view = dio.table_scenery().open().unwrap();
+        let (inside, is_inside) = bounded::<()>(1);
+        let (go, may_go) = bounded::<()>(0);
+        let _hook = view
+            .on_generation(move |_| {
+                let _ = inside.try_send(());
+                let _ = may_go.recv();
+            })
+            .unwrap();
+        dio.patched("b", product("Bell", 1)).unwrap();
+        is_inside.recv_timeout(SOON).unwrap();
+        assert_eq!(lens.close(Duration::from_millis(200)).unwrap().still_running, ["q2-hook:notify"]);
+        assert_eq!(threads_of("q2-hook-table:"), Vec::<String>::new());
+        drop(go);
+        until("the hook's thread has ended", || threads_of("q2-hook:").is_empty());
     });
 }
 
@@ -495,7 +518,7 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
     on_both(|cache| {
         for which in ["on_refresh", "on_write", "on_start", "on_event", "hook"] {
             let table = format!("q3-inside-{which}");
-            let last: Arc<Mutex<Vec<(Dio, Option<Lens>)>>> = Arc::default();
+            let last: Arc<Mutex<Vec<(Dio, Lens)>>> = Arc::default();
             let (dropped, drops) = unbounded();
             let drop_last = |name: &'static str| {
                 let (last, dropped) = (last.clone(), dropped.clone());
@@ -542,7 +565,7 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
             let _hook = view.on_generation(move |_| in_hook()).unwrap();
             let mut events = dio.subscribe_events();
             let cause = dio.clone();
-            last.lock().push((dio, Some(lens)));
+            last.lock().push((dio, lens));
             let ticket = match which {
                 "on_refresh" => {
                     view.request_refresh().unwrap();
@@ -583,7 +606,7 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
 #[test]
 fn q3_what_a_dropped_lens_left_on_its_way_to_the_cache_is_there_before_the_next_lens_reads_it() {
     in_time(|| {
-        let (backend, gate) = Gated::new();
+        let (backend, gate) = Gated::with_gate();
         gate.open();
         let source = products("q3-behind");
         let lens = Lens::new().cache_source(backend.clone()).drop_timeout(Duration::ZERO).build().unwrap();
@@ -666,7 +689,7 @@ impl Gate {
 }
 
 impl Gated {
-    fn new() -> (Arc<dyn CacheBackend>, Arc<Gate>) {
+    fn with_gate() -> (Arc<dyn CacheBackend>, Arc<Gate>) {
         let gate = Arc::new(Gate {
             is_open: AtomicBool::new(false),
             state: Mutex::default(),

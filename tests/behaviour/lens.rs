@@ -1,5 +1,6 @@
 //! L: building a Lens and making Dios with it.
 
+#[cfg(feature = "lmdb")]
 use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};

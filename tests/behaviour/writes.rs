@@ -613,6 +613,28 @@ fn w10_a_deleted_row_is_not_brought_back_by_a_later_list_that_began_before_the_d
 }
 
 #[test]
+fn w10_a_row_confirmed_as_it_is_is_not_overwritten_by_a_list_that_began_before() {
+    on_both(|cache| {
+        let source = products("w10-as-it-is");
+        let lens = cache.lens().build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        source.outside_silently().patch("a", record! { "price" => 99 }).unwrap();
+        let held = source.hold_answer(Call::List);
+        let refreshing = dio.clone();
+        std::thread::scope(|threads| {
+            let refresh = threads.spawn(move || refreshing.refresh());
+            assert!(held.wait_until_held(1, SOON));
+            // Newer than the list: the row is back to what the cache has anyway.
+            let row = dio.cache().get("a").unwrap().unwrap();
+            dio.patched("a", row.clone()).unwrap();
+            held.release();
+            refresh.join().unwrap().unwrap();
+            assert_eq!(dio.cache().get("a").unwrap(), Some(row));
+        });
+    });
+}
+
+#[test]
 fn w10_a_re_read_of_one_row_that_began_before_a_write_does_not_undo_it() {
     on_both(|cache| {
         let source = products("w10-reread");

@@ -548,3 +548,44 @@ fn a_row_that_comes_and_goes_within_one_batch_leaves_nothing_behind() {
         assert_eq!(dio.cache().get(&id(20)).unwrap(), None);
     });
 }
+
+#[test]
+fn t13_views_open_while_rows_change_all_the_time_whatever_the_snapshot_budget() {
+    limited(|| {
+        let (_lens, _source, dio) = dio(Lens::new().in_memory().snapshot_budget(0), 20_000);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut n = 0;
+                while !done.load(Ordering::Acquire) {
+                    dio.patched(id(n % 100), row_with(n % 100, n as i64)).unwrap();
+                    n += 1;
+                }
+            });
+            let opened: Vec<_> = (0..5)
+                .map(|round| dio.table_scenery().sort("n", SortDir::Asc).condition(Condition::ge("n", round)).open())
+                .collect();
+            let list = dio.vista().list_values().map(|rows| rows.len());
+            let listed = dio.cache().list().map(|rows| rows.len());
+            let total = dio.value_scenery().sum("n").open();
+            done.store(true, Ordering::Release);
+            for view in opened {
+                assert!(view.unwrap().row_count() > 19_000);
+            }
+            assert_eq!((list.unwrap(), listed.unwrap()), (20_000, 20_000));
+            assert!(total.unwrap().int() > Some(0));
+        });
+    });
+}
+
+#[test]
+fn a_refresh_asked_for_right_after_make_dio_reads_the_source_again() {
+    limited(|| {
+        for _ in 0..200 {
+            let (_lens, source, dio) = dio(Lens::new().in_memory(), 2);
+            source.outside_silently().delete(&id(1)).unwrap();
+            dio.refresh().unwrap();
+            assert_eq!(dio.cache().count().unwrap(), 1);
+        }
+    });
+}

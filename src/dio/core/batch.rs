@@ -86,7 +86,15 @@ impl Core {
         self.batch.get_or_insert_with(|| OpenBatch::new(seq))
     }
 
+    /// A first load is published before anything else is judged by the number of rows: its store may have let it go by then.
+    fn publish_first_load(&mut self) {
+        if self.batch.as_ref().is_some_and(|batch| batch.fresh.is_some()) {
+            self.commit();
+        }
+    }
+
     pub(super) fn apply(&mut self, apply: Apply) {
+        self.publish_first_load();
         let Apply { changes, cause, announce, began, full_copy, reply } = apply;
         let result = match began {
             Some(began) if !self.protection.remembers(began) => {
@@ -118,7 +126,7 @@ impl Core {
         announce: Announce,
         began: Option<Seq>,
     ) -> Result<()> {
-        let untouched = self.batch.as_ref().is_none_or(|batch| batch.touched.is_empty() && batch.fresh.is_none());
+        let untouched = self.batch.as_ref().is_none_or(|batch| batch.touched.is_empty());
         let unprotected = began.is_none_or(|began| !self.protection.blocks_any(began));
         if self.rows > 0 || !untouched || !unprotected || rows.is_empty() || !self.to.versions.is_all_stored() {
             return self.apply_changes(rows.into_iter().map(RowChange::Put).collect(), cause, announce, began);
@@ -214,9 +222,17 @@ impl Core {
         // An empty table needs no look at the disk for its first rows.
         let found = if self.rows == 0 { self.newest_in_memory(row.id()) } else { self.newest(row.id())? };
         let before = found.as_ref().map(|(_, before)| before);
-        if self.skips(row.id(), before, began)
-            || before.is_some_and(|before| before.status() == row.status() && before.same_content(&row))
-        {
+        if self.skips(row.id(), before, began) {
+            return Ok(());
+        }
+        if before.is_some_and(|before| before.status() == row.status() && before.same_content(&row)) {
+            if began.is_none() && self.to.board.oldest_read().is_some() {
+                // Nothing moves, but a read under way may have seen an older row: it must not bring that back.
+                let batch = self.batch();
+                batch.force = true;
+                let seq = batch.seq;
+                self.protection.note(Arc::from(row.id()), seq);
+            }
             return Ok(());
         }
         let seq = self.batch().seq;
@@ -282,6 +298,7 @@ impl Core {
     }
 
     pub(super) fn settle(&mut self, settlement: Settlement) {
+        self.publish_first_load();
         let Settlement { write, result } = settlement;
         let all = matches!(write.op, WriteOp::DeleteAll);
         // From here on `clear` may have begun another batch, so the Seq is asked for only now.
@@ -359,16 +376,13 @@ impl Core {
             match result {
                 Ok(id) => {
                     self.to.events.publish(DioEvent::WriteSettled { id: id.clone(), seq });
-                    if ticket.confirm(WriteOutcome { id: id.map(|id| id.to_string()), seq }) {
-                        self.to.board.delivered();
-                    }
+                    let outcome = WriteOutcome { id: id.map(|id| id.to_string()), seq };
+                    ticket.confirm(outcome, || self.to.board.delivered());
                 }
                 Err(error) => {
                     let id = ticket.id().map(Arc::from);
                     self.to.events.publish(DioEvent::WriteFailed { id, seq, error: error.clone() });
-                    if ticket.reject(error.clone()) {
-                        self.to.board.write_failed(&error);
-                    }
+                    ticket.reject(error.clone(), || self.to.board.write_failed(&error));
                 }
             }
         }
@@ -487,7 +501,7 @@ impl Core {
     fn announce(&self, changed: &Changed, causes: &[Option<Cause>], once: Option<Cause>, all: bool, seq: Seq) {
         let touched = &changed.touched;
         if let Some(cause) = once
-            && (all || causes.iter().any(Option::is_none) || touched.is_empty())
+            && (all || changed.fresh.is_some() || causes.iter().any(Option::is_none))
         {
             self.to.events.publish(DioEvent::Invalidated { seq, cause });
         }

@@ -132,3 +132,32 @@ fn a_record_view_opened_late_says_what_the_table_says_of_staleness() {
     assert_eq!(view.status(), RecordStatus::Stale);
     assert_eq!(view.generation(), Generation(1), "it was fresh to who looked before");
 }
+
+#[test]
+fn a_row_of_a_first_load_that_changes_right_behind_it_is_one_row() {
+    let source = MemoryVista::new("t", "id");
+    let (_lens, dio) = dio(&source);
+    for round in 0..200 {
+        dio.cache().clear().unwrap();
+        dio.flush().unwrap();
+        let rows: Vec<StoredRow> =
+            (0..50).map(|n| StoredRow::encode(&format!("r{n}"), &record! { "n" => round }, 0)).collect();
+        let by_id = crate::dio::fresh::IdIndex::new(&rows).unwrap();
+        let first = Message::Apply(Apply {
+            changes: RowChanges::First(rows, by_id),
+            cause: Cause::Refresh,
+            announce: Announce::Once,
+            began: None,
+            full_copy: None,
+            reply: None,
+        });
+        dio.inner().send(first).unwrap();
+        for n in 0..50 {
+            dio.inner().send(apply(vec![put(&format!("r{n}"))])).unwrap();
+        }
+        let listed = || dio.cache().list().unwrap().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        dio.cache().remove("r0").unwrap();
+        assert_eq!(listed(), (1..50).map(|n| format!("r{n}")).collect::<Vec<_>>());
+        assert_eq!(dio.cache().count().unwrap(), 49);
+    }
+}

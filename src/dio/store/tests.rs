@@ -180,3 +180,22 @@ fn a_new_handle_goes_on_with_a_thread_that_still_stores() {
     store.drain().unwrap();
     assert_eq!(number(&table, meta::SEQ), Some(1));
 }
+
+#[test]
+fn a_table_that_is_being_left_is_waited_for_and_one_in_use_is_a_conflict_that_names_the_source() {
+    let rank = Rank::new(0, Role::Writer);
+    let store = Store::of(MemoryBackend::new()).unwrap();
+    store.claim("t", 1, "first", rank).unwrap();
+    let error = store.claim("t", 2, "second", rank).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("`first`") && error.message().contains("`second`"), "{error}");
+    store.leave("t");
+    let (told, claims) = unbounded();
+    std::thread::scope(|threads| {
+        threads.spawn(|| told.send(store.claim("t", 2, "second", rank)).unwrap());
+        assert!(claims.try_recv().is_err(), "it waits");
+        store.release("t");
+        claims.recv().unwrap().unwrap();
+    });
+    assert_eq!(store.claim("t", 1, "first", rank).unwrap_err().kind(), ErrorKind::Conflict);
+}

@@ -1,0 +1,46 @@
+//! Row set and row map: collections keyed by row numbers, which are small and dense.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::RowNo;
+
+/// Row numbers are dense and unguessable to nobody: a multiplication spreads them well enough.
+#[derive(Default)]
+pub(crate) struct RowHasher(u64);
+
+impl Hasher for RowHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    }
+}
+
+pub(crate) type RowMap<T> = HashMap<RowNo, T, BuildHasherDefault<RowHasher>>;
+
+/// A set of row numbers: a growing bit map, since they are dense.
+#[derive(Default)]
+pub(crate) struct RowSet(Vec<u64>);
+
+impl RowSet {
+    pub(crate) fn insert(&mut self, row: RowNo) {
+        let word = (row.0 / 64) as usize;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (row.0 % 64);
+    }
+
+    pub(crate) fn contains(&self, row: RowNo) -> bool {
+        self.0.get((row.0 / 64) as usize).is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
+    }
+}
