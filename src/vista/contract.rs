@@ -22,7 +22,7 @@
 //!
 //! [`Rule`] lists what is checked. What can only be checked with a hand on the source (changes from outside, a second
 //! handle, a source that is away or hangs) is checked where the fixture gives that hand: see [`Subject`].
-//! [`cookbook`](crate::vista::cookbook) writes a driver from nothing and runs this over it.
+//! `docs/cookbook/writing-a-driver.md` in the repository writes a driver from nothing and runs this over it.
 
 mod calls;
 mod check;
@@ -35,6 +35,7 @@ mod writes;
 
 use std::any::Any;
 use std::fmt;
+use std::time::Duration;
 
 use crate::Result;
 use crate::value::{Record, Value};
@@ -57,7 +58,11 @@ pub struct Fixture<'a> {
     make: Make<'a>,
     ids: Option<Vec<String>>,
     values: Vec<(String, Vec<Value>)>,
+    patience: Duration,
 }
+
+/// How long a call that was told to end may take unless the fixture says otherwise: long, for slow machines.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl fmt::Debug for Fixture<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,13 +80,7 @@ impl<'a> Fixture<'a> {
         schema: Schema,
         make: impl Fn(Rows) -> Result<S> + 'a,
     ) -> Self {
-        Fixture {
-            name: name.into(),
-            schema: Some(schema),
-            make: Box::new(move |rows| make(rows).map(Into::into)),
-            ids: None,
-            values: Vec::new(),
-        }
+        Self::making(name.into(), Some(schema), Box::new(move |rows| make(rows).map(Into::into)))
     }
 
     /// A driver whose sources are made empty and filled by inserts of the suite. It must take the ids it is given.
@@ -98,13 +97,11 @@ impl<'a> Fixture<'a> {
     /// A source that has rows already, or a narrowed [`Vista`]: its reads are checked against its own list, and nothing is
     /// written. The columns are those of its schema, and compared with the values that its rows have.
     pub fn over<S: Into<Subject>>(name: impl Into<String>, make: impl Fn() -> Result<S> + 'a) -> Self {
-        Fixture {
-            name: name.into(),
-            schema: None,
-            make: Box::new(move |_| make().map(Into::into)),
-            ids: None,
-            values: Vec::new(),
-        }
+        Self::making(name.into(), None, Box::new(move |_| make().map(Into::into)))
+    }
+
+    fn making(name: String, schema: Option<Schema>, make: Make<'a>) -> Self {
+        Fixture { name, schema, make, ids: None, values: Vec::new(), patience: PATIENCE }
     }
 
     /// Sets the values that rows have in `column` and that it is compared with, for a column that can't hold everything
@@ -122,6 +119,14 @@ impl<'a> Fixture<'a> {
         self.ids = Some(ids.into_iter().map(Into::into).collect());
         self
     }
+
+    /// Sets how long a call may take that hangs in the source and was told to end, and how long a change may be under way
+    /// in the stream: 20 s of real time unless set.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
 }
 
 /// A source to be checked, and the hands that the suite gets on it. Anything that is a [`Vista`] is one without hands.
@@ -131,6 +136,8 @@ pub struct Subject {
     outside: Option<Box<dyn Fn(&WriteOp) -> Result<()>>>,
     offline: Option<Box<dyn Fn(bool)>>,
     hold: Option<Box<dyn Fn() -> Box<dyn Any>>>,
+    /// Dropped after the handles.
+    kept: Vec<Box<dyn Any>>,
 }
 
 impl fmt::Debug for Subject {
@@ -148,7 +155,14 @@ impl<V: Into<Vista>> From<V> for Subject {
 impl Subject {
     /// A source without hands on it.
     pub fn new(vista: impl Into<Vista>) -> Self {
-        Subject { vista: vista.into(), second: None, outside: None, offline: None, hold: None }
+        Subject { vista: vista.into(), second: None, outside: None, offline: None, hold: None, kept: Vec::new() }
+    }
+
+    /// Keeps what the source needs (a directory, a server) until the suite is done with it.
+    #[must_use]
+    pub fn keep(mut self, needed: impl Any) -> Self {
+        self.kept.push(Box::new(needed));
+        self
     }
 
     /// A second handle of the same source, opened by itself rather than cloned.

@@ -13,8 +13,6 @@ use super::check::{Checker, Contents, list_all, said, write};
 use super::report::Rule;
 use super::writes::{Table, contents_of};
 
-/// How long a call that was told to end may take, on any machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a call that hangs is given to show that it doesn't.
 const GLANCE: Duration = Duration::from_millis(5);
 const THREADS: usize = 4;
@@ -117,9 +115,10 @@ fn hanging(checker: &mut Checker<'_>) -> Option<()> {
                 }
             };
             let asked = "list that hangs in the source";
-            match answered.recv_timeout(PATIENCE) {
+            let patience = checker.fixture.patience;
+            match answered.recv_timeout(patience) {
                 Ok(answer) => drop(checker.must_refuse(rule, asked, kind, answer)),
-                Err(_) => checker.fail(rule, asked, format!("was not given back within {PATIENCE:?}")),
+                Err(_) => checker.fail(rule, asked, format!("was not given back within {patience:?}")),
             }
             drop(held);
         });

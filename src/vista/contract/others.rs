@@ -7,7 +7,7 @@ use crate::ErrorKind;
 use crate::clock::Clock;
 use crate::vista::{CallCx, ChangeEvent, ChangeStream, QueryDescriptor, WriteOp};
 
-use super::calls::{PATIENCE, answers};
+use super::calls::answers;
 use super::check::{Checker, Contents, said, write};
 use super::report::{Rule, field_difference, shown_id};
 use super::writes::Table;
@@ -128,7 +128,7 @@ fn follow(
     let mut untold: BTreeSet<&str> = edits.iter().filter_map(|(op, _)| op.id()).collect();
     let edited = untold.clone();
     while !untold.is_empty() {
-        let cx = CallCx::new().deadline_in(PATIENCE);
+        let cx = CallCx::new().deadline_in(checker.fixture.patience);
         let Some(event) = checker.must(Rule::Changes, asked, stream.next(&cx))? else {
             checker.fail(Rule::Changes, asked, format!("the stream ended, and never told of {untold:?}"));
             return None;

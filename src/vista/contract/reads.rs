@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::ErrorKind;
-use crate::value::{Record, TypeRank, Value, ValueRef, type_rank};
-use crate::vista::{CallCx, ColumnType, QueryDescriptor, WriteOp};
+use crate::value::{Record, Value};
+use crate::vista::{CallCx, QueryDescriptor, WriteOp};
 
 use super::Rows;
 use super::check::{Checker, list_all, said, says_id, write};
@@ -110,26 +110,12 @@ fn schema_of(checker: &mut Checker<'_>, rows: &Rows, is_known: bool) {
                 format!("the row {} has a column `{name}` that the schema doesn't list", shown_id(id))
             });
             if let Some(kind) = kind {
-                checker.expect(Rule::Schema, fits(value, kind), "schema, and list of everything", || {
+                checker.expect(Rule::Schema, kind.holds(value), "schema, and list of everything", || {
                     format!("the row {} has in `{name}`, which is {kind}, {}", shown_id(id), shown(value))
                 });
             }
         }
     }
-}
-
-fn fits(value: &Value, kind: ColumnType) -> bool {
-    let rank = type_rank(ValueRef::from(value));
-    rank == TypeRank::Null
-        || match kind {
-            ColumnType::Bool => rank == TypeRank::Bool,
-            ColumnType::Int => matches!(value, Value::Integer(_)),
-            ColumnType::Float | ColumnType::Decimal => rank == TypeRank::Number,
-            ColumnType::Text => rank == TypeRank::Text,
-            ColumnType::Bytes => rank == TypeRank::Bytes,
-            ColumnType::DateTime => rank == TypeRank::Datetime,
-            ColumnType::Any => true,
-        }
 }
 
 fn get(checker: &mut Checker<'_>) -> Option<()> {

@@ -342,9 +342,9 @@ fn schema_is_held(checker: &mut Checker<'_>) -> Option<()> {
     for op in &refused {
         let columns: Vec<&str> = op.record().map(|record| record.names().collect()).unwrap_or_default();
         let asked = format!("{} with the columns {}", said(op), columns.join(", "));
-        if checker.must_refuse(Rule::SchemaHeld, &asked, ErrorKind::Invalid, table.write(op)).is_some() {
-            checker.holds(Rule::NoTrace, &asked, table.shell, &table.contents);
-        }
+        // One that was done would show in all that follow.
+        checker.must_refuse(Rule::SchemaHeld, &asked, ErrorKind::Invalid, table.write(op))?;
+        checker.holds(Rule::NoTrace, &asked, table.shell, &table.contents);
     }
     Some(())
 }
