@@ -84,7 +84,11 @@ impl<'a> Fixture<'a> {
     }
 
     /// A driver whose sources are made empty and filled by inserts of the suite. It must take the ids it is given.
-    pub fn seeded<S: Into<Subject>>(name: impl Into<String>, schema: Schema, make: impl Fn() -> Result<S> + 'a) -> Self {
+    pub fn seeded<S: Into<Subject>>(
+        name: impl Into<String>,
+        schema: Schema,
+        make: impl Fn() -> Result<S> + 'a,
+    ) -> Self {
         Self::new(name, schema, move |rows| {
             let subject: Subject = make()?.into();
             for (id, record) in rows {

@@ -246,13 +246,27 @@ impl Schema {
             .with("column", path))
     }
 
-    /// Whether a row may have these values: no column that a known schema lacks, none of another type than its column's,
-    /// and, in a new row, one for every mandatory column but the id.
+    /// Whether a row may have these values: none in a column that a known schema lacks, none of another type than its
+    /// column's, and, in a new row, one for every mandatory column but the id. For drivers, before they write.
+    ///
+    /// ```
+    /// use diorama::record;
+    /// use diorama::vista::{Column, ColumnType, Schema};
+    ///
+    /// let schema = Schema::new("id")
+    ///     .with(Column::new("id", ColumnType::Text))
+    ///     .with(Column::new("name", ColumnType::Text).mandatory())
+    ///     .with(Column::new("stock", ColumnType::Int));
+    /// assert!(schema.check_record(&record! { "stock" => 3 }, false).is_ok());
+    /// assert!(schema.check_record(&record! { "stock" => 3 }, true).is_err());
+    /// assert!(schema.check_record(&record! { "stock" => "three" }, false).is_err());
+    /// ```
     ///
     /// # Errors
     /// `Invalid`, naming the column.
-    pub(crate) fn check_record(&self, record: &Record, is_new: bool) -> Result<()> {
-        let refuse = |message: String, column: &str| Err(Error::new(ErrorKind::Invalid, message).with("column", column));
+    pub fn check_record(&self, record: &Record, is_new: bool) -> Result<()> {
+        let refuse =
+            |message: String, column: &str| Err(Error::new(ErrorKind::Invalid, message).with("column", column));
         for (name, value) in record.iter() {
             match self.column(name).map(Column::kind) {
                 None if self.is_known() => return refuse("no such column".to_owned(), name),

@@ -195,9 +195,7 @@ fn on_threads<T: Send>(work: &(dyn Fn(usize) -> Result<T> + Sync)) -> Vec<Result
     thread::scope(|scope| {
         let running: Vec<_> = (0..THREADS).map(|number| scope.spawn(move || work(number))).collect();
         let ended = running.into_iter().map(|thread| thread.join());
-        ended
-            .map(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        ended.map(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
 }
 

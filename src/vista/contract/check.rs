@@ -46,6 +46,9 @@ impl<'f> Checker<'f> {
         if self.fixture.schema.is_none() && self.learn().is_none() {
             return;
         }
+        if !self.has_ids() {
+            return;
+        }
         let sections: [(&str, Section); 5] = [
             ("reading", reads::check),
             ("queries", queries::check),
@@ -66,6 +69,17 @@ impl<'f> Checker<'f> {
         if let Err(error) = outcome {
             self.fail(Rule::NoPanic, name, error.message().to_owned());
         }
+    }
+
+    /// Whether the fixture's ids are enough and different.
+    fn has_ids(&mut self) -> bool {
+        let mut ids = self.ids();
+        ids.sort_unstable();
+        ids.dedup();
+        let least = FEW + FRESH + 2;
+        self.expect(Rule::Fixture, ids.len() >= least, "ids of the fixture", || {
+            format!("{} different ids, expected at least {least}", ids.len())
+        })
     }
 
     /// Takes the schema and the values from a source that has rows of its own.
@@ -95,7 +109,7 @@ impl<'f> Checker<'f> {
         match self.own_values.iter().find(|(name, _)| name == column.name()) {
             Some((_, values)) => values.clone(),
             None if Some(column.name()) == self.schema.id_column() => {
-                self.many_ids().into_iter().take(4).map(Value::Text).collect()
+                self.many_ids().iter().take(4).map(|id| sample::id_value(&self.schema, id)).collect()
             }
             None => sample::values_of(column.kind()),
         }
@@ -191,7 +205,11 @@ impl<'f> Checker<'f> {
         match answer {
             Ok(answer) => Some(answer),
             Err(error) => {
-                let rule = if error.kind() == ErrorKind::Unsupported && rule != Rule::Fixture { Rule::Advertised } else { rule };
+                let rule = if error.kind() == ErrorKind::Unsupported && rule != Rule::Fixture {
+                    Rule::Advertised
+                } else {
+                    rule
+                };
                 self.fail(rule, asked, format!("answered the error: {error}"));
                 None
             }

@@ -30,9 +30,12 @@ fn identity(checker: &mut Checker<'_>) -> Option<()> {
         format!("name is {name:?}, source key is {key:?}")
     });
     list_all(&**shell).ok();
-    checker.expect(Rule::Identity, told() == (name, key.clone(), schema, capabilities), "the same, after a list", || {
-        "name, source key, schema or capabilities are others than before".to_owned()
-    });
+    checker.expect(
+        Rule::Identity,
+        told() == (name, key.clone(), schema, capabilities),
+        "the same, after a list",
+        || "name, source key, schema or capabilities are others than before".to_owned(),
+    );
     if checker.brings_rows() {
         let other = checker.source(Rows::new())?;
         checker.expect(Rule::Identity, other.vista.source_key() != key, "source_key of another source", || {
@@ -151,7 +154,8 @@ fn ids_near(rows: &Rows) -> Vec<String> {
     let mut ids = vec!["no such row".to_owned(), "%".to_owned(), "0".to_owned()];
     if let Some((id, _)) = rows.first() {
         let shorter: String = id.chars().skip(1).collect();
-        let variants = [id.to_uppercase(), id.to_lowercase(), format!("{id} "), format!(" {id}"), format!("{id}'"), shorter];
+        let variants =
+            [id.to_uppercase(), id.to_lowercase(), format!("{id} "), format!(" {id}"), format!("{id}'"), shorter];
         ids.extend(variants.into_iter().filter(|variant| !variant.is_empty()));
     }
     ids.retain(|id| !rows.iter().any(|(other, _)| other == id));

@@ -237,7 +237,13 @@ pub(super) fn first_difference<R: Borrow<Record>, S: Borrow<Record>>(
         _ => None,
     };
     let first = differs.or_else(of_lengths)?;
-    Some(format!("{first}\n{} rows expected: {}\n{} rows found: {}", lengths.0, ids_of(expected), lengths.1, ids_of(found)))
+    Some(format!(
+        "{first}\n{} rows expected: {}\n{} rows found: {}",
+        lengths.0,
+        ids_of(expected),
+        lengths.1,
+        ids_of(found)
+    ))
 }
 
 /// The first field in which two rows differ, in words. A field that is null is as one that is absent.

@@ -10,9 +10,41 @@ use super::Rows;
 /// Ids of awkward text: each has been mangled by some source.
 pub(super) fn awkward_ids() -> Vec<String> {
     let mut ids: Vec<String> = [
-        "7", "007", "00501", "0E8", "0e8", "7.0", "-1", "1e400", "true", "null", "NULL", " 7", "7 ", "a b", "a,b", "a;b",
-        "it's", "say \"hi\"", "%", "_", "a\\b", "a/b", "../a", "a?b=c&d", "#a", "Å", "A\u{30a}", "ß", "SS", "東京", "🦀",
-        "'; DROP TABLE rows; --", "a\tb", "A", "a",
+        "7",
+        "007",
+        "00501",
+        "0E8",
+        "0e8",
+        "7.0",
+        "-1",
+        "1e400",
+        "true",
+        "null",
+        "NULL",
+        " 7",
+        "7 ",
+        "a b",
+        "a,b",
+        "a;b",
+        "it's",
+        "say \"hi\"",
+        "%",
+        "_",
+        "a\\b",
+        "a/b",
+        "../a",
+        "a?b=c&d",
+        "#a",
+        "Å",
+        "A\u{30a}",
+        "ß",
+        "SS",
+        "東京",
+        "🦀",
+        "'; DROP TABLE rows; --",
+        "a\tb",
+        "A",
+        "a",
     ]
     .map(str::to_owned)
     .into();
@@ -24,24 +56,52 @@ pub(super) fn awkward_ids() -> Vec<String> {
 pub(super) fn values_of(kind: ColumnType) -> Vec<Value> {
     match kind {
         ColumnType::Bool => vec![true.into(), false.into()],
-        ColumnType::Int => {
-            [7, -1, 0, 7, 10, 9, i64::MAX, i64::MIN, 9_007_199_254_740_993, 9_007_199_254_740_992].map(Value::from).into()
-        }
-        ColumnType::Float => {
-            [1.5, -2.25, 0.0, 1.5, 10.0, 9.0, 1e300, -1e300, 5e-324, 0.1, 9_007_199_254_740_992.0].map(Value::from).into()
-        }
+        ColumnType::Int => [7, -1, 0, 7, 10, 9, i64::MAX, i64::MIN, 9_007_199_254_740_993, 9_007_199_254_740_992]
+            .map(Value::from)
+            .into(),
+        ColumnType::Float => [1.5, -2.25, 0.0, 1.5, 10.0, 9.0, 1e300, -1e300, 5e-324, 0.1, 9_007_199_254_740_992.0]
+            .map(Value::from)
+            .into(),
         ColumnType::Decimal => [(-2, 1990), (0, -7), (-1, 199), (2, 7), (-2, 1991)]
             .map(|(exponent, mantissa): (i64, i64)| {
                 Value::Tag(4, Box::new(Value::Array(vec![exponent.into(), mantissa.into()])))
             })
             .into(),
         ColumnType::Text => [
-            "b", "a", "A", "B", "ab", "", "Ärger", "ärger", "zebra", "Zebra", "10", "9", "007", "1.5", "true", " a", "a ",
-            "it's", "say \"hi\"", "50%", "a_b", "a\\b", "a,b", "line\nbreak", "東京", "\u{ffee}", "🦀", "NULL",
+            "b",
+            "a",
+            "A",
+            "B",
+            "ab",
+            "",
+            "Ärger",
+            "ärger",
+            "zebra",
+            "Zebra",
+            "10",
+            "9",
+            "007",
+            "1.5",
+            "true",
+            " a",
+            "a ",
+            "it's",
+            "say \"hi\"",
+            "50%",
+            "a_b",
+            "a\\b",
+            "a,b",
+            "line\nbreak",
+            "東京",
+            "\u{ffee}",
+            "🦀",
+            "NULL",
         ]
         .map(Value::from)
         .into(),
-        ColumnType::Bytes => [&[1_u8, 2][..], &[], &[0], &[255, 0], b"a"].map(|bytes| Value::Bytes(bytes.to_vec())).into(),
+        ColumnType::Bytes => {
+            [&[1_u8, 2][..], &[], &[0], &[255, 0], b"a"].map(|bytes| Value::Bytes(bytes.to_vec())).into()
+        }
         ColumnType::DateTime => [
             "2026-01-02T03:04:05Z",
             "1969-12-31T23:59:59Z",
@@ -68,11 +128,20 @@ pub(super) fn columns<'a>(schema: &'a Schema) -> impl Iterator<Item = &'a Column
     schema.columns().iter().filter(move |column| Some(column.name()) != id)
 }
 
+/// An id as the id column has it: a number where the column is one.
+pub(super) fn id_value(schema: &Schema, id: &str) -> Value {
+    let kind = schema.id_column().and_then(|name| schema.column(name)).map(Column::kind);
+    match (kind, id.parse::<i64>()) {
+        (Some(ColumnType::Int), Ok(number)) => number.into(),
+        _ => id.into(),
+    }
+}
+
 /// The row of this number: each column has the value of its turn; now and then one is null.
 pub(super) fn row(schema: &Schema, values: impl Fn(&Column) -> Vec<Value>, number: usize, id: &str) -> Record {
     let mut record = Record::new();
     if let Some(id_column) = schema.id_column() {
-        record.insert(id_column, id);
+        record.insert(id_column, id_value(schema, id));
     }
     for (position, column) in columns(schema).enumerate() {
         let values = values(column);
@@ -119,7 +188,8 @@ const COMPARISONS: [Comparison; 6] = [
 ];
 
 const PATTERNS: [&str; 18] = [
-    "%", "", "a", "A", "a%", "%a", "%a%", "_", "__", "%\\_%", "%\\%%", "50\\%", "a\\\\b", "%Ä%", "ä%", "%\n%", "\\", "東_",
+    "%", "", "a", "A", "a%", "%a", "%a%", "_", "__", "%\\_%", "%\\%%", "50\\%", "a\\\\b", "%Ä%", "ä%", "%\n%", "\\",
+    "東_",
 ];
 
 /// Every condition on one column.
@@ -176,7 +246,9 @@ pub(super) fn queries(schema: &Schema, own: impl Fn(&Column) -> Vec<Value>, rows
     queries.push(all().filtered(Condition::and([])));
     queries.push(all().filtered(Condition::or([])));
 
-    let texts = ["a", "A", "AR", "är", "ÄR", "7", "1.5", "0", "true", "TRUE", "50%", "%", "_", "it's", "\\", "東", "no such", ""];
+    let texts = [
+        "a", "A", "AR", "är", "ÄR", "7", "1.5", "0", "true", "TRUE", "50%", "%", "_", "it's", "\\", "東", "no such", "",
+    ];
     queries.extend(texts.map(|text| all().searching(text)));
 
     let orderable: Vec<&str> =
@@ -196,8 +268,20 @@ pub(super) fn queries(schema: &Schema, own: impl Fn(&Column) -> Vec<Value>, rows
 
     let last = rows.saturating_sub(1);
     let windows = [
-        (0, 0), (0, 1), (0, rows), (1, 2), (3, rows), (last, 5), (rows, 1), (rows + 5, 5), (0, usize::MAX),
-        (2, usize::MAX), (usize::MAX, 1), (0, 5), (5, 5), (10, 5),
+        (0, 0),
+        (0, 1),
+        (0, rows),
+        (1, 2),
+        (3, rows),
+        (last, 5),
+        (rows, 1),
+        (rows + 5, 5),
+        (0, usize::MAX),
+        (2, usize::MAX),
+        (usize::MAX, 1),
+        (0, 5),
+        (5, 5),
+        (10, 5),
     ];
     queries.extend(windows.map(|(offset, limit)| all().windowed(offset, limit)));
     for _ in 0..80 {
