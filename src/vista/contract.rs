@@ -50,6 +50,8 @@ pub type Rows = Vec<(String, Record)>;
 
 type Make<'a> = Box<dyn Fn(Rows) -> Result<Subject> + 'a>;
 
+type Outside = Box<dyn Fn(&WriteOp) -> Result<()>>;
+
 /// How the suite gets sources of one driver, and what they can hold.
 pub struct Fixture<'a> {
     name: String,
@@ -137,7 +139,7 @@ impl<'a> Fixture<'a> {
 pub struct Subject {
     vista: Vista,
     second: Option<Vista>,
-    outside: Option<Box<dyn Fn(&WriteOp) -> Result<()>>>,
+    outside: Option<Outside>,
     offline: Option<Box<dyn Fn(bool)>>,
     hold: Option<Box<dyn Fn() -> Box<dyn Any>>>,
     /// Dropped after the handles.

@@ -144,11 +144,11 @@ impl Liar {
         for condition in &mut query.conditions {
             if let (NeLeavesOutNull, Condition::Ne(path, _)) = (self.lie, &*condition) {
                 let is_there = Condition::not(Condition::is_null(path.clone()));
-                *condition = Condition::and([is_there, condition.clone()]);
+                *condition = Condition::And(vec![is_there, condition.clone()]);
             }
             if let (LikeIgnoresCase, Condition::Like(path, pattern)) = (self.lie, &*condition) {
                 let cases = [pattern.clone(), pattern.to_lowercase(), pattern.to_uppercase()];
-                *condition = Condition::or(cases.map(|pattern| Condition::like(path.clone(), pattern)));
+                *condition = Condition::Or(cases.map(|pattern| Condition::like(path.clone(), pattern)).into());
             }
         }
         query

@@ -53,7 +53,7 @@ fn outside(checker: &mut Checker<'_>) -> Option<()> {
         let id = op.id().unwrap_or_default();
         if table.can.get {
             let found = checker.must(Rule::Outside, &asked, table.shell.get(&cx, id))?;
-            let expected = after.get(id).is_some();
+            let expected = after.contains_key(id);
             checker.expect(Rule::Outside, found.is_some() == expected, &asked, || {
                 format!("get says that there is a row: {}, expected {expected}", found.is_some())
             });

@@ -112,7 +112,7 @@ fn one_query(checker: &mut Checker<'_>, table: &Table<'_>, query: &QueryDescript
         }
     }
     let can_count = table.shell.capabilities().count && split.residual.is_empty();
-    if can_count && (number % VISTA_STEP == 0 || !split.accepted.is_empty()) {
+    if can_count && (number.is_multiple_of(VISTA_STEP) || !split.accepted.is_empty()) {
         let all = plain(&table.listed, &query.without_window(), table.schema).len() as u64;
         let words = format!("count: {}", asked(&split.accepted));
         let counted = checker.must(Rule::CountAgrees, &words, table.shell.count(&cx, &split.accepted))?;
@@ -120,7 +120,7 @@ fn one_query(checker: &mut Checker<'_>, table: &Table<'_>, query: &QueryDescript
             return None;
         }
     }
-    if number % VISTA_STEP == 0 || !(split.accepted.is_empty() || split.residual.is_empty()) {
+    if number.is_multiple_of(VISTA_STEP) || !(split.accepted.is_empty() || split.residual.is_empty()) {
         let expected = plain(&table.shown, query, table.schema);
         let words = || format!("list through a Vista: {}", asked(query));
         let found = checker.must(Rule::ThroughVista, &words(), table.vista.list_query(&cx, query))?;

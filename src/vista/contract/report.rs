@@ -283,6 +283,14 @@ pub(super) fn shown(value: &Value) -> String {
         Value::Text(text) => format!("the text {text:?}"),
         Value::Bool(flag) => flag.to_string(),
         Value::Null => "null".to_owned(),
+        Value::Bytes(bytes) => format!("the bytes {bytes:?}"),
+        Value::Tag(0, text) => format!("the instant {}", text.as_text().unwrap_or("that is no text")),
+        Value::Tag(4, parts) => match parts.as_array().map(Vec::as_slice) {
+            Some([Value::Integer(exponent), Value::Integer(mantissa)]) => {
+                format!("the decimal {}e{}", i128::from(*mantissa), i128::from(*exponent))
+            }
+            _ => format!("a decimal without exponent and mantissa, {parts:?}"),
+        },
         other => format!("{other:?}"),
     };
     match text.char_indices().nth(160) {

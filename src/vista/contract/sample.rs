@@ -96,6 +96,7 @@ pub(super) fn values_of(kind: ColumnType) -> Vec<Value> {
             "\u{ffee}",
             "🦀",
             "NULL",
+            "Straße",
         ]
         .map(Value::from)
         .into(),
@@ -123,7 +124,7 @@ pub(super) fn values_of(kind: ColumnType) -> Vec<Value> {
 }
 
 /// The columns without the id.
-pub(super) fn columns<'a>(schema: &'a Schema) -> impl Iterator<Item = &'a Column> + Clone {
+pub(super) fn columns(schema: &Schema) -> impl Iterator<Item = &Column> + Clone {
     let id = schema.id_column();
     schema.columns().iter().filter(move |column| Some(column.name()) != id)
 }
@@ -240,14 +241,16 @@ pub(super) fn queries(schema: &Schema, own: impl Fn(&Column) -> Vec<Value>, rows
         let mut one = || pick.from(&conditions).cloned().unwrap_or(Condition::And(Vec::new()));
         let (a, b, c) = (one(), one(), one());
         queries.push(all().filtered(a.clone()).filtered(Condition::not(b.clone())));
-        queries.push(all().filtered(Condition::or([a.clone(), Condition::and([b.clone(), c.clone()])])));
-        queries.push(all().filtered(Condition::not(Condition::or([a, Condition::not(Condition::and([b, c]))]))));
+        let both = Condition::And(vec![b, c]);
+        queries.push(all().filtered(Condition::Or(vec![a.clone(), both.clone()])));
+        queries.push(all().filtered(Condition::not(Condition::Or(vec![a, Condition::not(both)]))));
     }
-    queries.push(all().filtered(Condition::and([])));
-    queries.push(all().filtered(Condition::or([])));
+    queries.push(all().filtered(Condition::And(Vec::new())));
+    queries.push(all().filtered(Condition::Or(Vec::new())));
 
     let texts = [
-        "a", "A", "AR", "är", "ÄR", "7", "1.5", "0", "true", "TRUE", "50%", "%", "_", "it's", "\\", "東", "no such", "",
+        "a", "A", "AR", "är", "ÄR", "7", "1.5", "0", "true", "TRUE", "50%", "%", "_", "it's", "\\", "東", "STRASSE",
+        "no such", "",
     ];
     queries.extend(texts.map(|text| all().searching(text)));
 
