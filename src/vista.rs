@@ -8,7 +8,7 @@ mod capability;
 mod change;
 pub mod contract;
 mod handle;
-mod query;
+pub(crate) mod query;
 mod schema;
 mod shell;
 mod write;

@@ -8,7 +8,7 @@
 mod filter;
 mod like;
 mod search;
-mod text;
+pub(crate) mod text;
 
 use std::ops::Range;
 use std::sync::Arc;
