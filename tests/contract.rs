@@ -5,3 +5,11 @@
 mod honest;
 #[path = "contract/liars.rs"]
 mod liars;
+
+#[test]
+fn the_driver_of_the_cookbook_has_less_than_a_hundred_lines() {
+    let page = include_str!("../docs/cookbook/writing-a-driver.md");
+    let block = page.split("```rust\n").nth(1).unwrap();
+    let driver = block.split("/// The body of a `#[test]`").next().unwrap();
+    assert!(driver.contains("impl TableShell for") && driver.lines().count() < 100, "{}", driver.lines().count());
+}

@@ -61,6 +61,12 @@ enum Lie {
     StreamTellsAnotherRow,
     AwayIsAnEmptyList,
     KeyIsThatOfAnyTable,
+    SchemaNamesAnotherType,
+    IdColumnHoldsAnother,
+    InsertForgetsAField,
+    DeleteTakesTheNextToo,
+    BatchAnswersOneOnly,
+    SecondHandleIsACopy,
     Panics,
 }
 
@@ -84,10 +90,13 @@ fn schema() -> Schema {
 }
 
 fn liar(lie: Lie, rows: contract::Rows) -> Subject {
+    let copy = MemoryVista::new("products", "id").with_schema(schema()).with_rows(rows.clone());
     let inner = MemoryVista::new("products", "id").with_schema(schema()).with_rows(rows);
+    let copy = copy.with_source_key(inner.source_key());
+    let second = if lie == SecondHandleIsACopy { copy } else { inner.clone() };
     let (outside, offline, held) = (inner.outside(), inner.clone(), inner.clone());
     let driver = Liar { lie, inner, calls: AtomicU64::new(0), rows: Mutex::default(), query: Mutex::default() };
-    let mut subject = Subject::new(driver).offline(move |is_offline| offline.set_offline(is_offline));
+    let mut subject = Subject::new(driver).second(second).offline(move |is_offline| offline.set_offline(is_offline));
     subject = subject.outside(move |op| match op {
         WriteOp::Upsert { id, record } => outside.upsert(id, record.clone()),
         op => outside.delete(op.id().unwrap_or_default()),
@@ -229,7 +238,13 @@ impl TableShell for Liar {
     }
 
     fn schema(&self) -> Arc<Schema> {
-        self.inner.schema()
+        let columns = self.inner.schema();
+        if !self.tells(SchemaNamesAnotherType) {
+            return columns;
+        }
+        let others = columns.columns().iter().filter(|column| column.name() != "stock").cloned();
+        let with_text = Schema::new("id").with(Column::new("stock", ColumnType::Text));
+        Arc::new(others.fold(with_text, Schema::with))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -291,6 +306,9 @@ impl TableShell for Liar {
             _ => {}
         }
         let mut rows = self.inner.list(cx, &self.misread(query))?;
+        if self.tells(IdColumnHoldsAnother) {
+            rows.iter_mut().for_each(|(id, record)| drop(record.insert("id", format!("{id}?"))));
+        }
         if let Some(wrong) = self.mislist(query)? {
             return Ok(wrong);
         }
@@ -354,6 +372,11 @@ impl TableShell for Liar {
                 self.put(&CallCx::new(), id, record)?;
                 self.inner.insert(cx, Some(id), record)
             }
+            (InsertForgetsAField, _) => {
+                let mut rest = record.clone();
+                rest.insert("stock", Value::Null);
+                self.inner.insert(cx, id, &rest)
+            }
             (UnknownColumnsAreTaken, _) => {
                 let mut known = record.clone();
                 known.remove("no such column");
@@ -405,7 +428,13 @@ impl TableShell for Liar {
         if self.tells(DeleteOfAMissingRowFails) && self.inner.row(id).is_none() {
             return Err(Error::new(ErrorKind::NotFound, "there is no such row"));
         }
-        self.inner.delete(&self.cx(cx), id)
+        let rows = self.everything().unwrap_or_default();
+        let next = rows.iter().skip_while(|(row, _)| row != id).nth(1);
+        self.inner.delete(&self.cx(cx), id)?;
+        match next {
+            Some((next, _)) if self.tells(DeleteTakesTheNextToo) => self.inner.delete(cx, next),
+            _ => Ok(()),
+        }
     }
 
     fn delete_all(&self, cx: &CallCx) -> Result<()> {
@@ -421,6 +450,9 @@ impl TableShell for Liar {
     fn batch(&self, cx: &CallCx, ops: &[WriteOp]) -> Result<Vec<Written>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let cx = &self.cx(cx);
+        if self.tells(BatchAnswersOneOnly) {
+            return self.inner.batch(cx, ops).map(|written| written.into_iter().take(1).collect());
+        }
         if !self.tells(BatchIsDoneInPart) {
             return self.inner.batch(cx, ops);
         }
@@ -527,6 +559,14 @@ liars! {
     changes_that_are_seen_late_are_caught: ChangesAreSeenLate => Outside, "from outside";
     a_stream_that_tells_another_row_is_caught: StreamTellsAnotherRow => Changes, "told";
     a_source_that_is_empty_when_away_is_caught: AwayIsAnEmptyList => Offline, "kind `Unavailable`";
-    a_key_that_other_tables_have_is_caught: KeyIsThatOfAnyTable => Identity, "both sources have the key";
+    a_key_that_other_tables_have_is_caught: KeyIsThatOfAnyTable => Identity, "both sources have the key", also SecondHandle;
+    a_schema_that_names_another_type_is_caught: SchemaNamesAnotherType => Schema, "which is text, the integer";
+    an_id_column_with_another_id_is_caught: IdColumnHoldsAnother => Ids, "and in `id` the text",
+        also GetAgrees Conditions ThroughVista Clones Threads;
+    an_insert_that_forgets_a_field_is_caught: InsertForgetsAField => Insert, "`stock` is null", also DeleteAll Threads;
+    a_delete_that_takes_another_row_is_caught: DeleteTakesTheNextToo => Delete, "is not there",
+        also AwkwardIds SecondHandle;
+    a_batch_that_answers_one_write_only_is_caught: BatchAnswersOneOnly => Batch, "1 answers, expected";
+    a_second_handle_on_a_copy_is_caught: SecondHandleIsACopy => SecondHandle, "list by the second handle";
     a_driver_that_panics_is_caught: Panics => NoPanic, "no search today";
 }

@@ -7,7 +7,7 @@ use crossbeam_channel::bounded;
 
 use crate::clock::Clock;
 use crate::vista::{CallCx, CancelToken, QueryDescriptor, TableShell, WriteOp};
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 use super::check::{Checker, Contents, list_all, said, write};
 use super::report::Rule;
@@ -138,13 +138,13 @@ fn threads(checker: &mut Checker<'_>) -> Option<()> {
         for _ in 0..5 {
             let rows = shell.list(&cx, &QueryDescriptor::default())?;
             if rows != before {
-                return Err(shell.unsupported("list, with the same answer on each thread,"));
+                return Err(Error::new(ErrorKind::Source, "list gave other rows than before"));
             }
             if can.get
                 && let Some((id, record)) = before.get(number)
                 && shell.get(&cx, id)?.as_ref() != Some(record)
             {
-                return Err(shell.unsupported("get, with the same answer on each thread,"));
+                return Err(Error::new(ErrorKind::Source, "get gave another row than list").with("id", id));
             }
         }
         Ok(())

@@ -97,7 +97,7 @@ rules! {
     /// Every value of every column that the fixture names.
     ValuesComeBack => "a written value comes back equal and of the same type",
     /// The schema says what a row must and may have.
-    SchemaHeld => "a new row without a mandatory column, with a column that isn't there, or with an empty id is refused",
+    SchemaHeld => "a new row without a mandatory column, with a column that isn't there, or with an empty id is Invalid or Rejected",
     /// An error means that nothing was done.
     NoTrace => "a refused write leaves no trace",
     /// Several writes at once.
