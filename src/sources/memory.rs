@@ -463,7 +463,7 @@ impl MemoryVista {
     }
 }
 
-/// Whether the write names an id that can be, and the schema takes its row.
+/// Whether the write proposes an id that can be, whichever is chosen then, and the schema takes its row.
 fn check_write(op: &WriteOp, schema: &Schema) -> Result<()> {
     if op.id().is_some_and(str::is_empty) {
         return Err(Error::new(ErrorKind::Invalid, "an id must not be empty"));

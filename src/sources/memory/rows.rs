@@ -66,6 +66,9 @@ impl Rows {
     pub(super) fn apply(&mut self, op: &WriteOp) -> Result<(Written, Undo)> {
         let refused = |kind: ErrorKind, message: &str, id: &str| Err(Error::new(kind, message).with("id", id));
         let missing = |id: &str| refused(ErrorKind::NotFound, "there is no row of this id", id);
+        if op.id().is_some_and(str::is_empty) {
+            return refused(ErrorKind::Invalid, "an id must not be empty", "");
+        }
         match op {
             WriteOp::Insert { id: None, .. } => refused(ErrorKind::Invalid, "the source chose no id for the row", ""),
             WriteOp::Insert { id: Some(id), .. } if self.get(id).is_some() => {
