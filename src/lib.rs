@@ -73,6 +73,9 @@
 //! or [`Changes::Reset`] when a view no longer remembers that far back. [`Dio::subscribe_events`] tells of rows,
 //! refreshes and writes rather than of views.
 //!
+//! What a view shows is narrowed by [`Condition`]s, made with [`col`] or read from text, and by a search that disregards case
+//! ([`QueryDescriptor::search`] has the exact rule). [`Dio::typed`] gives views, reads and writes in a struct of your own.
+//!
 //! # Threads and waiting
 //!
 //! One thread per Dio, its core, changes the Dio's state; others read the source, deliver writes and store the cache. You
@@ -137,6 +140,7 @@ mod numbers;
 mod scenery;
 pub mod sources;
 mod sync;
+mod typed;
 pub mod value;
 pub mod vista;
 
@@ -160,18 +164,19 @@ pub use scenery::value_builder::ValueSceneryBuilder;
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
 pub use sync::{ThreadInfo, live_threads};
+pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
-pub use vista::{ChangeEvent, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp};
+pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};
 
 /// Everything that most programs use.
 pub mod prelude {
     #[cfg(feature = "csv")]
     pub use crate::sources::CsvVista;
     pub use crate::sources::MemoryVista;
-    pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written};
+    pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
         Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,
-        RowStatus, Scenery, Seq, TableScenery, Value, ValueScenery, record,
+        RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable, Value, ValueScenery, record,
     };
 }
 

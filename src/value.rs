@@ -20,8 +20,10 @@ pub use order::{
     type_rank,
 };
 pub use path::Path;
+pub(crate) use record::is_deeper_than;
 pub use record::{IntoValue, Record};
 pub use row::{ROW_FORMAT_VERSION, RowIter, RowRef, StoredRow};
+pub(crate) use typed::typed_row_of;
 pub use value_ref::{ArrayIter, ArrayRef, MapIter, MapRef, Segments, TaggedRef, ValueRef};
 
 /// How deep arrays, maps and tags may nest inside one field. What lies deeper counts as null: it is stored as null and

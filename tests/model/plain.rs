@@ -135,8 +135,8 @@ impl C {
             C::NotIn(path, list) => Condition::not_in(*path, values(list)),
             C::Like(path, pattern) => Condition::like(*path, *pattern),
             C::IsNull(path) => Condition::is_null(*path),
-            C::And(all) => Condition::and(all.iter().map(C::condition)),
-            C::Or(any) => Condition::or(any.iter().map(C::condition)),
+            C::And(all) => Condition::all(all.iter().map(C::condition)),
+            C::Or(any) => Condition::any(any.iter().map(C::condition)),
             C::Not(condition) => Condition::not(condition.condition()),
         }
     }
