@@ -3,6 +3,7 @@
 pub(crate) mod accumulator;
 pub(crate) mod changes;
 pub(crate) mod custom;
+pub(crate) mod cut;
 pub(crate) mod exact_sum;
 pub(crate) mod index;
 pub(crate) mod multiset;

@@ -38,6 +38,7 @@ use crate::dio::{EventHub, QueueInfo, StateBoard, WriteQueue};
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::custom::OffCore;
+use crate::scenery::cut::Cut;
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
 use crate::scenery::value::ValueSlot;
@@ -162,6 +163,7 @@ pub(crate) enum Message {
         view: ViewId,
         slot: Opening<TableSlot>,
         query: Arc<ViewQuery>,
+        cut: Cut,
         request: u64,
     },
     OpenValue {
@@ -424,7 +426,9 @@ impl Core {
             other => {
                 self.commit();
                 match other {
-                    Message::SetQuery { view, slot, query, request } => self.set_query(view, slot, query, request),
+                    Message::SetQuery { view, slot, query, cut, request } => {
+                        self.set_query(view, slot, query, cut, request);
+                    }
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
                     Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),

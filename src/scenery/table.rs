@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::dio::DioInner;
 use crate::dio::core::{Message, Opening, ViewId};
 use crate::scenery::changes::{Change, change_list};
+use crate::scenery::cut::Cut;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::scenery::snapshot::{LoadState, QueryProgress, Root, RootSlot, Row, TableSlot, TableSnapshot};
@@ -27,11 +28,12 @@ use crate::{Generation, Result, Seq};
 pub struct TableSceneryBuilder {
     dio: Arc<DioInner>,
     query: QueryDescriptor,
+    cut: Cut,
 }
 
 impl TableSceneryBuilder {
     pub(crate) fn new(dio: Arc<DioInner>) -> Self {
-        TableSceneryBuilder { dio, query: QueryDescriptor::default() }
+        TableSceneryBuilder { dio, query: QueryDescriptor::default(), cut: Cut::Nothing }
     }
 
     /// Only rows whose column (or dotted path) equals this value.
@@ -57,6 +59,30 @@ impl TableSceneryBuilder {
         self
     }
 
+    /// Only the first `rows` of what matches, in the view's order. A row that goes makes room for the next one; what changes
+    /// beyond them moves nothing. Takes the place of an earlier `limit` or `tail`.
+    ///
+    /// ```
+    /// use diorama::prelude::*;
+    /// let rows = (0..10).map(|n| (n.to_string(), record! { "id" => n.to_string(), "points" => n }));
+    /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("players", "id").with_rows(rows))?;
+    /// let best = dio.table_scenery().sort("points", SortDir::Desc).limit(3).open()?;
+    /// dio.cache().remove("8")?;
+    /// let ids: Vec<String> = best.snapshot().iter().map(|row| row.id().to_owned()).collect();
+    /// assert_eq!(ids, ["9", "7", "6"]);
+    /// # Ok::<(), diorama::Error>(())
+    /// ```
+    pub fn limit(mut self, rows: usize) -> Self {
+        self.cut = Cut::First(rows);
+        self
+    }
+
+    /// Only the last `rows` of what matches, in the view's order: the newest lines of a log. As [`limit`](Self::limit).
+    pub fn tail(mut self, rows: usize) -> Self {
+        self.cut = Cut::Last(rows);
+        self
+    }
+
     /// Opens the view and returns when it shows the rows the Dio has.
     ///
     /// # Errors
@@ -74,7 +100,7 @@ impl TableSceneryBuilder {
     /// # Errors
     /// An unknown column, or `Closed`.
     pub fn open_now(self) -> Result<TableScenery> {
-        TableScenery::open(self.dio, self.query)
+        TableScenery::open(self.dio, self.query, self.cut)
     }
 }
 
@@ -103,6 +129,7 @@ pub struct ChangeSet {
 
 struct Query {
     wanted: QueryDescriptor,
+    cut: Cut,
     /// The number of the last request.
     request: u64,
 }
@@ -133,7 +160,7 @@ impl std::fmt::Debug for TableScenery {
 }
 
 impl TableScenery {
-    fn open(dio: Arc<DioInner>, descriptor: QueryDescriptor) -> Result<Self> {
+    fn open(dio: Arc<DioInner>, descriptor: QueryDescriptor, cut: Cut) -> Result<Self> {
         let query = Arc::new(dio.view_query(&descriptor)?);
         let root = Root {
             generation: Generation(0),
@@ -154,8 +181,8 @@ impl TableScenery {
         });
         let id = dio.next_view();
         let opening = dio.opening(format!("table {}", query.canonical()), &slot);
-        dio.send(Message::SetQuery { view: id, slot: opening, query, request: 1 })?;
-        let query = Mutex::new(Query { wanted: descriptor, request: 1 });
+        dio.send(Message::SetQuery { view: id, slot: opening, query, cut, request: 1 })?;
+        let query = Mutex::new(Query { wanted: descriptor, cut, request: 1 });
         Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, viewport: Arc::default(), _guard: dropped.guard() })))
     }
 
@@ -195,7 +222,7 @@ impl TableScenery {
         self.0.slot.roots.newest().load.clone()
     }
 
-    /// The query it shows, or is about to show.
+    /// The query it shows, or is about to show; without the limit.
     pub fn query(&self) -> QueryDescriptor {
         self.0.query.lock().wanted.clone()
     }
@@ -224,7 +251,7 @@ impl TableScenery {
     /// An unknown column, or one that can't be sorted by; `Closed`.
     pub fn set_sort(&self, sort: impl IntoIterator<Item = SortBy>) -> Result<()> {
         let sort = sort.into_iter().collect();
-        self.change_query(|query| query.sort = sort)
+        self.change_query(|query, _| query.sort = sort)
     }
 
     /// Shows rows in which this text occurs from now on; `None` ends the search. As [`set_sort`](Self::set_sort).
@@ -233,7 +260,7 @@ impl TableScenery {
     /// `Closed`.
     pub fn set_search(&self, text: Option<&str>) -> Result<()> {
         let text = text.map(str::to_owned);
-        self.change_query(|query| query.search = text)
+        self.change_query(|query, _| query.search = text)
     }
 
     /// Shows rows for which all of these hold from now on. As [`set_sort`](Self::set_sort).
@@ -242,20 +269,37 @@ impl TableScenery {
     /// An unknown column; `Closed`.
     pub fn set_conditions(&self, conditions: impl IntoIterator<Item = Condition>) -> Result<()> {
         let conditions = conditions.into_iter().collect();
-        self.change_query(|query| query.conditions = conditions)
+        self.change_query(|query, _| query.conditions = conditions)
     }
 
-    fn change_query(&self, change: impl FnOnce(&mut QueryDescriptor)) -> Result<()> {
+    /// Shows the first `rows` from now on, or all of them with `None`; see [`TableSceneryBuilder::limit`]. The order is there
+    /// already, so nothing is built, and [`changes_since`](Self::changes_since) tells the difference row by row.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn set_limit(&self, rows: Option<usize>) -> Result<()> {
+        self.change_query(|_, cut| *cut = rows.map_or(Cut::Nothing, Cut::First))
+    }
+
+    /// Shows the last `rows` from now on, or all of them with `None`. As [`set_limit`](Self::set_limit).
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn set_tail(&self, rows: Option<usize>) -> Result<()> {
+        self.change_query(|_, cut| *cut = rows.map_or(Cut::Nothing, Cut::Last))
+    }
+
+    fn change_query(&self, change: impl FnOnce(&mut QueryDescriptor, &mut Cut)) -> Result<()> {
         let mut query = self.0.query.lock();
-        let mut wanted = query.wanted.clone();
-        change(&mut wanted);
+        let (mut wanted, mut cut) = (query.wanted.clone(), query.cut);
+        change(&mut wanted, &mut cut);
         let compiled = Arc::new(self.0.dio.view_query(&wanted)?);
         let request = query.request + 1;
         // Sent under the lock, so that two setters reach the core in the order of their numbers. The core never waits for
         // this lock.
         let slot = Opening::new(self.0.slot.clone());
-        self.0.dio.send(Message::SetQuery { view: self.0.id, slot, query: compiled, request })?;
-        *query = Query { wanted, request };
+        self.0.dio.send(Message::SetQuery { view: self.0.id, slot, query: compiled, cut, request })?;
+        *query = Query { wanted, cut, request };
         Ok(())
     }
 

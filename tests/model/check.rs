@@ -7,7 +7,7 @@ use diorama::prelude::*;
 use diorama::value::RowRef;
 use diorama::{Aggregate, CustomAggregate, RecordStatus, TableSnapshot, ValueStatus};
 
-use crate::ops::{Id, Kind, Query};
+use crate::ops::{Cut, Id, Kind, Query};
 use crate::plain::{Plain, Table, distinct, extreme, nulls, total};
 use crate::run::{NONE, SOON, Stale, World};
 
@@ -36,6 +36,11 @@ impl TableView {
             Some(text) => view.search(text),
             None => view,
         };
+        let view = match query.cut {
+            Cut::Nothing => view,
+            Cut::First(count) => view.limit(count),
+            Cut::Last(count) => view.tail(count),
+        };
         let view = view.open().unwrap();
         TableView { view, query: query.clone(), past: VecDeque::new(), floor: NONE }
     }
@@ -51,7 +56,8 @@ impl TableView {
             Stale::One(stale) => stale == id,
             Stale::All => true,
         };
-        let expected: Shown = self.query.of(here).into_iter().map(|row| (row.clone(), is_stale(&row.0))).collect();
+        let expected: Shown =
+            self.query.shown_of(here).into_iter().map(|row| (row.clone(), is_stale(&row.0))).collect();
         let at = format!("{:?} {at}", self.query);
         assert!(matches!(snapshot.load_state(), LoadState::Ready), "{at}");
         let found: Shown = (0..snapshot.row_count()).map(|index| shown(&snapshot, index)).collect();

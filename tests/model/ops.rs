@@ -117,6 +117,16 @@ pub(crate) struct Query {
     pub(crate) search: Option<&'static str>,
     /// Columns, and whether they descend.
     pub(crate) sort: Vec<(&'static str, bool)>,
+    pub(crate) cut: Cut,
+}
+
+/// How much of the rows a table view shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Cut {
+    #[default]
+    Nothing,
+    First(usize),
+    Last(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -177,6 +187,7 @@ pub(crate) enum Op {
     OpenValue(Kind, &'static str, Query),
     OpenRecord(Id),
     Drop(u8),
+    SetCut(u8, Cut),
     SetSort(u8, Vec<(&'static str, bool)>),
     SetSearch(u8, Option<&'static str>),
     SetConditions(u8, Vec<C>),
@@ -289,7 +300,20 @@ fn sort() -> impl Strategy<Value = Vec<(&'static str, bool)>> {
 }
 
 fn query() -> impl Strategy<Value = Query> {
-    (conditions(), search(), sort()).prop_map(|(conditions, search, sort)| Query { conditions, search, sort })
+    (conditions(), search(), sort(), cut()).prop_map(|(conditions, search, sort, cut)| Query {
+        conditions,
+        search,
+        sort,
+        cut,
+    })
+}
+
+fn cut() -> impl Strategy<Value = Cut> {
+    prop_oneof![
+        4 => Just(Cut::Nothing),
+        1 => (0..5_usize).prop_map(Cut::First),
+        1 => (0..5_usize).prop_map(Cut::Last),
+    ]
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -327,6 +351,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (kind(), path(), query()).prop_map(|(kind, path, query)| Op::OpenValue(kind, path, query)),
         2 => id().prop_map(Op::OpenRecord),
         2 => any::<u8>().prop_map(Op::Drop),
+        2 => (any::<u8>(), cut()).prop_map(|(view, cut)| Op::SetCut(view, cut)),
         2 => (any::<u8>(), sort()).prop_map(|(view, sort)| Op::SetSort(view, sort)),
         1 => (any::<u8>(), search()).prop_map(|(view, search)| Op::SetSearch(view, search)),
         2 => (any::<u8>(), conditions()).prop_map(|(view, conditions)| Op::SetConditions(view, conditions)),

@@ -7,7 +7,7 @@ use diorama::value::compare;
 use diorama::vista::SortBy;
 use diorama::{Condition, QueryDescriptor, Record, SortDir, Value};
 
-use crate::ops::{C, Query};
+use crate::ops::{C, Cut, Query};
 
 /// A row of the model: its id and its fields.
 pub(crate) type Plain = (String, Record);
@@ -174,6 +174,17 @@ impl Query {
             });
         }
         order
+    }
+
+    /// The rows that a table view of it shows.
+    pub(crate) fn shown_of(&self, table: &Table) -> Vec<Plain> {
+        let mut rows = self.of(table);
+        match self.cut {
+            Cut::Nothing => {}
+            Cut::First(count) => rows.truncate(count),
+            Cut::Last(count) => drop(rows.drain(..rows.len().saturating_sub(count))),
+        }
+        rows
     }
 
     /// The rows it asks for, in its order; ties keep theirs.

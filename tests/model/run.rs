@@ -7,7 +7,7 @@ use diorama::sources::memory::Call;
 use diorama::{Generation, LensBuilder, RecordStatus, TableSnapshot};
 
 use crate::check::{RecordView, TableView, ValueView};
-use crate::ops::{Event, Id, Kind, Op, Query, Script};
+use crate::ops::{Cut, Event, Id, Kind, Op, Query, Script};
 use crate::plain::{Plain, Table};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -238,6 +238,19 @@ impl World {
                 }
             }
             Op::Drop(which) => self.drop_view(usize::from(*which)),
+            Op::SetCut(view, cut) => {
+                if let Some(place) = usize::from(*view).checked_rem(self.tables.len()) {
+                    let view = &mut self.tables[place];
+                    view.query.cut = *cut;
+                    match *cut {
+                        Cut::Nothing => view.view.set_limit(None).unwrap(),
+                        Cut::First(count) => view.view.set_limit(Some(count)).unwrap(),
+                        Cut::Last(count) => view.view.set_tail(Some(count)).unwrap(),
+                    }
+                    // The order is the same, so the changes are told row by row.
+                    view.view.wait_until_ready(Some(SOON)).unwrap();
+                }
+            }
             Op::SetSort(view, sort) => self.set(*view, |view| {
                 view.query.sort.clone_from(sort);
                 view.view.set_sort(view.query.sort_by()).unwrap();
@@ -255,7 +268,7 @@ impl World {
                     && self.snapshots.len() < OPEN
                 {
                     let view = &self.tables[place];
-                    self.snapshots.push((view.view.snapshot(), view.query.of(&self.here)));
+                    self.snapshots.push((view.view.snapshot(), view.query.shown_of(&self.here)));
                 }
             }
             Op::DropSnapshot(which) => {

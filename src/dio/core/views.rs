@@ -15,6 +15,8 @@ use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
 use crate::scenery::accumulator::BuiltIn;
+use crate::scenery::cut::Cut;
+use crate::scenery::index::diff::diff;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
@@ -59,8 +61,17 @@ pub(super) struct Index {
 struct TableView {
     slot: Arc<TableSlot>,
     shows: Option<u64>,
-    awaits: Option<(u64, u64)>,
+    cut: Cut,
+    awaits: Option<Awaited>,
     load: LoadState,
+}
+
+/// What a view is to show once its index is there.
+#[derive(Clone, Copy)]
+struct Awaited {
+    index: u64,
+    cut: Cut,
+    request: u64,
 }
 
 #[derive(Default)]
@@ -107,6 +118,13 @@ pub(super) fn load_state(complete: bool) -> LoadState {
     if complete { LoadState::Ready } else { LoadState::Loading }
 }
 
+/// How many rows differ between two states of one index.
+fn count_differences(old: &Tree<Entry>, new: &Tree<Entry>) -> usize {
+    let mut count = 0;
+    diff(old, new, &mut |_| count += 1);
+    count
+}
+
 fn is_same_order(a: &Tree<Entry>, b: &Tree<Entry>) -> bool {
     a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.row == b.row && a.version == b.version)
 }
@@ -142,17 +160,23 @@ impl Views {
             let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
                 continue;
             };
+            let last = view.slot.roots.newest();
+            let tree = view.cut.of(tree);
+            // What lies beyond the cut doesn't show.
+            let entries = match view.cut {
+                Cut::Nothing => entries,
+                _ => entries.map(|_| count_differences(&last.tree, &tree)).filter(|entries| *entries > 0),
+            };
             let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
             let stale_moves = stale_before != stale_upto && tree.iter().any(becomes_other);
             if entries.is_none() && !stale_moves && view.load.same_as(&load) {
                 continue;
             }
             view.load = load;
-            let last = view.slot.roots.newest();
             let root = Root {
                 generation: last.generation.next(),
                 seq,
-                tree: tree.clone(),
+                tree,
                 query: query.clone(),
                 load: view.load.clone(),
                 stale_upto,
@@ -243,33 +267,45 @@ impl Views {
     }
 
     /// Shows the body of an index in a view, in the place of what it showed.
-    fn land(&mut self, view_id: ViewId, index_id: u64, request: u64, seq: Seq) {
+    fn land(&mut self, view_id: ViewId, awaited: Awaited, seq: Seq) {
+        let Awaited { index: index_id, cut, request } = awaited;
         let Some(view) = self.tables.get_mut(&view_id) else { return };
         let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&index_id) else {
             return;
         };
         let last = view.slot.roots.newest();
         let showed = view.shows.replace(index_id);
+        view.cut = cut;
         view.awaits = None;
         view.load = load_state(self.complete);
-        let same =
-            last.load.same_as(&view.load) && last.stale_upto == self.stale_upto && is_same_order(&last.tree, tree);
+        let tree = cut.of(tree);
+        let same_index = showed == Some(index_id);
+        let (changed, same_order) = if same_index {
+            let changed = count_differences(&last.tree, &tree);
+            (changed, changed == 0)
+        } else {
+            (tree.len(), is_same_order(&last.tree, &tree))
+        };
+        let same = same_order && last.load.same_as(&view.load) && last.stale_upto == self.stale_upto;
         // Published even if nothing moves: the sort keys, and so `position_of` and later differences, are new.
         let root = Root {
             generation: if same { last.generation } else { last.generation.next() },
             seq,
-            tree: tree.clone(),
+            tree,
             query: query.clone(),
             load: view.load.clone(),
             stale_upto: self.stale_upto,
-            epoch: last.epoch + 1,
-            changed: tree.len(),
+            epoch: last.epoch + u64::from(!same_index),
+            changed,
         };
         let generation = root.generation;
         let gone = view.slot.roots.publish(root);
         view.slot.signal.advance_to(generation);
         view.slot.queries.landed_well(request);
         drop(gone);
+        if same_index {
+            return;
+        }
         if let Some(index) = showed.and_then(|showed| self.indexes.get_mut(&showed)) {
             index.shown_by.retain(|other| *other != view_id);
         }
@@ -313,7 +349,7 @@ impl Views {
         });
         self.customs.sweep();
         let tables = self.tables.values();
-        let wanted = tables.flat_map(|view| [view.shows, view.awaits.map(|(awaited, _)| awaited)]).flatten();
+        let wanted = tables.flat_map(|view| [view.shows, view.awaits.map(|awaited| awaited.index)]).flatten();
         let wanted: HashSet<u64> = wanted.chain(self.customs.indexes()).collect();
         let is_used = |index: &Index| match &index.value {
             Some(slot) => !slot.is_dropped(),
@@ -351,7 +387,14 @@ impl Views {
 }
 
 impl Core {
-    pub(super) fn set_query(&mut self, view: ViewId, slot: Opening<TableSlot>, query: Arc<ViewQuery>, request: u64) {
+    pub(super) fn set_query(
+        &mut self,
+        view: ViewId,
+        slot: Opening<TableSlot>,
+        query: Arc<ViewQuery>,
+        cut: Cut,
+        request: u64,
+    ) {
         let Some(slot) = slot.arrived() else { return };
         self.views.complete = self.complete;
         self.views.stale_upto = self.stale_upto;
@@ -359,12 +402,14 @@ impl Core {
         let entry = self.views.tables.entry(view).or_insert_with(|| TableView {
             slot,
             shows: None,
+            cut,
             awaits: None,
             load: LoadState::Loading,
         });
-        entry.awaits = Some((index, request));
+        let awaited = Awaited { index, cut, request };
+        entry.awaits = Some(awaited);
         if matches!(self.views.indexes.get(&index), Some(Index { state: State::Ready(_), .. })) {
-            self.views.land(view, index, request, self.seq);
+            self.views.land(view, awaited, self.seq);
         }
         self.give_up_refused(index);
         self.views.sweep();
@@ -448,8 +493,8 @@ impl Core {
                 }
                 index.state = State::Ready(body);
                 self.views.building.remove(&index_id);
-                for (view, request) in self.views.waiting_for(index_id) {
-                    self.views.land(view, index_id, request, self.seq);
+                for (view, awaited) in self.views.waiting_for(index_id) {
+                    self.views.land(view, awaited, self.seq);
                 }
                 self.show_value(index_id);
                 self.run_customs();
@@ -469,8 +514,8 @@ impl Core {
 
     fn build_failed(&mut self, index_id: u64, error: &Error) {
         let error = error.clone().with("table", self.to.table_name.to_string());
-        for (view, request) in self.views.waiting_for(index_id) {
-            self.views.fail(view, request, self.seq, &error);
+        for (view, awaited) in self.views.waiting_for(index_id) {
+            self.views.fail(view, awaited.request, self.seq, &error);
         }
         self.views.customs.index_failed(index_id, &error, self.seq);
         if let Some(slot) = self.views.remove_index(index_id).and_then(|index| index.value) {
@@ -496,10 +541,10 @@ fn may_try_again(error: &Error) -> bool {
 }
 
 impl Views {
-    fn waiting_for(&self, index: u64) -> Vec<(ViewId, u64)> {
+    fn waiting_for(&self, index: u64) -> Vec<(ViewId, Awaited)> {
         let awaits = |(id, view): (&ViewId, &TableView)| {
-            let (awaited, request) = view.awaits?;
-            (awaited == index).then_some((*id, request))
+            let awaited = view.awaits?;
+            (awaited.index == index).then_some((*id, awaited))
         };
         self.tables.iter().filter_map(awaits).collect()
     }

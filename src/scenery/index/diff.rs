@@ -249,6 +249,12 @@ mod tests {
             }
             prop_assert_eq!(found(&before, &after), expected(&old, &new));
             prop_assert_eq!(found(&after, &before), expected(&new, &old));
+            for (from, to) in [(0, 7), (3, 40), (20, usize::MAX)] {
+                let part_of = |model: &Model| model.clone().into_iter().take(to).skip(from).collect::<Model>();
+                let (old, new) = (part_of(&old), part_of(&new));
+                prop_assert_eq!(found(&before.part(from..to), &after.part(from..to)), expected(&old, &new));
+                prop_assert_eq!(found(&after.part(from..to), &before.part(from..to)), expected(&new, &old));
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 mod tests;
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a [`Tree`] holds: something with a total order, and a payload that may differ under an equal order.
@@ -288,6 +289,20 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         self.get_equal(probe).filter(|item| item.same(probe))
     }
 
+    /// The items of a range of positions, as a tree that shares all but O(log n) nodes with this one. It is for reading: its
+    /// edges may be filled less than a tree that changes needs.
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.len);
+        let start = range.start.min(end);
+        let mut root = part_of(&self.root, self.len, start, end);
+        while let Node::Branch(children) = &*root
+            && let [only] = children.as_slice()
+        {
+            root = Arc::clone(&only.node);
+        }
+        Tree { root, len: end - start }
+    }
+
     /// All items in order.
     pub(crate) fn iter(&self) -> Iter<'_, T, CAP> {
         self.iter_from(0)
@@ -338,6 +353,35 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
             }
         }
     }
+}
+
+/// The items from `start` to `end` below a node with `count` of them.
+fn part_of<T: Item, const CAP: usize>(
+    node: &Arc<Node<T, CAP>>,
+    count: usize,
+    start: usize,
+    end: usize,
+) -> Arc<Node<T, CAP>> {
+    if start == 0 && end == count {
+        return Arc::clone(node);
+    }
+    visit();
+    Arc::new(match &**node {
+        _ if start >= end => Node::Leaf(Vec::new()),
+        Node::Leaf(items) => Node::Leaf(items[start..end].to_vec()),
+        Node::Branch(children) => {
+            let mut before = 0;
+            let mut parts = Vec::new();
+            for child in children {
+                let (first, last) = (start.saturating_sub(before), end.saturating_sub(before).min(child.count));
+                before += child.count;
+                if first < last {
+                    parts.extend(Child::of_shared(part_of(&child.node, child.count, first, last)));
+                }
+            }
+            Node::Branch(parts)
+        }
+    })
 }
 
 /// From this share (one in so many) on, a batch rebuilds the tree: measured in `benches/index.rs`.

@@ -99,6 +99,12 @@ fn read(tree: &Small, model: &Model, key: u32, index: usize) {
     let rest: Vec<Pair> = tree.iter_from(index).copied().collect();
     assert_eq!(rest, items.get(index..).unwrap_or_default());
     assert_eq!(tree.iter_from(index).len(), rest.len());
+    let range = index..key as usize;
+    let part = tree.part(range.clone());
+    let expected = &items[range.start.min(items.len())..range.end.min(items.len()).max(range.start.min(items.len()))];
+    assert_eq!((part.iter().copied().collect::<Vec<_>>(), part.len()), (expected.to_vec(), expected.len()));
+    assert_eq!((part.get(0), part.get(part.len())), (expected.first(), None));
+    assert_eq!(part.find(&Pair(key, 9)), expected.binary_search_by(|item| item.0.cmp(&key)));
 }
 
 proptest! {
