@@ -108,9 +108,10 @@ struct Bytes(Vec<u8>);
 
 impl<'a> Arbitrary<'a> for Bytes {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let bytes: Vec<u8> = u.arbitrary()?;
         // Some rows of more than a page, some of several.
-        let repeated = if u.ratio(1, 4)? { usize::from(u.arbitrary::<u16>()?) } else { 1 };
-        Ok(Bytes(u.arbitrary::<Vec<u8>>()?.repeat(repeated).into_iter().take(40_000).collect()))
+        let length = if u.ratio(1, 4)? { usize::from(u.arbitrary::<u16>()?) } else { bytes.len() };
+        Ok(Bytes(bytes.into_iter().cycle().take(length).collect()))
     }
 }
 
