@@ -106,6 +106,12 @@
 //! table, id or file, and [`source`](std::error::Error::source) keeps the cause. A source that can't be reached is no error
 //! for readers: they go on reading the cache, and [`Dio::status`] says why the last refresh failed.
 //!
+//! # Looking inside
+//!
+//! [`Dio::status`] says how a Dio is doing, [`Dio::diagnostics`] everything else: print it when something seems stuck. It
+//! names each thread, the source or callback that it is in and for how long, what waits in each queue, every open view, and
+//! what snapshots keep. Work is traced with the `tracing` crate: spans and events at debug, warnings for what failed behind.
+//!
 //! # Closing
 //!
 //! [`Lens::close`] and [`Dio::close`] refuse new work, deliver what can be delivered in the time given, wake everyone who
@@ -137,23 +143,24 @@ pub mod vista;
 
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::{
-    CacheHandle, Cause, CloseReport, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord, HotTier, Refused,
-    WriteOutcome, WriteState, WriteTicket,
+    CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
+    HotTier, QueueInfo, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
 pub use scenery::changes::Change;
+pub use scenery::custom::CustomAggregate;
 pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
-pub use scenery::value::{Aggregate, ValueScenery, ValueStatus};
+pub use scenery::value::{Aggregate, ValueCounts, ValueScenery, ValueStatus};
 pub use scenery::value_builder::ValueSceneryBuilder;
 #[cfg(feature = "csv")]
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
-pub use sync::live_threads;
+pub use sync::{ThreadInfo, live_threads};
 pub use typed::{TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
 pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};

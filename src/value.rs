@@ -14,6 +14,7 @@ mod typed;
 mod value_ref;
 
 pub use ciborium::Value;
+pub(crate) use order::{Summand, summand};
 pub use order::{
     TypeRank, compare, compare_ref_to_value, compare_refs, encode_sort_key, encode_value_sort_key, same_value,
     type_rank,

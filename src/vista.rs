@@ -7,7 +7,7 @@ mod call;
 mod capability;
 mod change;
 mod handle;
-mod query;
+pub(crate) mod query;
 mod schema;
 mod shell;
 mod write;

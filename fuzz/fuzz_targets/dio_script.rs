@@ -2,10 +2,15 @@
 
 use arbitrary::{Result, Unstructured};
 
-use crate::ops::{C, COLUMNS, Event, FLOATS, Fields, INTS, Id, Op, PATHS, PATTERNS, Query, SEARCHES, Script, TEXTS, V};
+use crate::ops::{
+    C, COLUMNS, Event, FLOATS, Fields, INTS, Id, Kind, Op, PATHS, PATTERNS, Query, SEARCHES, Script, TEXTS, V,
+};
 
 /// The most operations of one script.
 const LONGEST: usize = 60;
+
+const KINDS: [Kind; 8] =
+    [Kind::Count, Kind::Sum, Kind::Avg, Kind::Min, Kind::Max, Kind::Distinct, Kind::Custom, Kind::Computed];
 
 /// As many operations as the bytes give.
 pub fn script(u: &mut Unstructured<'_>) -> Script {
@@ -44,8 +49,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         37 => Op::Invalidate(id(u)?),
         38 => Op::InvalidateAll,
         39..=43 => Op::Open(query(u)?),
-        44 => Op::OpenCount(query(u)?),
-        45..=46 => Op::OpenSum(path(u)?, query(u)?),
+        44..=46 => Op::OpenValue(*u.choose(&KINDS)?, path(u)?, query(u)?),
         47 => Op::OpenRecord(id(u)?),
         48 => Op::Drop(u.arbitrary()?),
         49..=50 => Op::SetSort(u.arbitrary()?, sort(u)?),

@@ -17,6 +17,7 @@
 
 mod batch;
 mod body;
+mod customs;
 mod protect;
 mod views;
 
@@ -32,16 +33,18 @@ use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
-use crate::dio::{EventHub, StateBoard, WriteQueue};
+use crate::dio::{EventHub, QueueInfo, StateBoard, WriteQueue};
 use crate::lens::Pool;
+use crate::scenery::accumulator::BuiltIn;
+use crate::scenery::custom::OffCore;
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
-use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, Rank, ReplySender};
-use crate::value::{Record, StoredRow};
+use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, RowNo, Seq};
+use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub(crate) use body::Body;
 
@@ -163,7 +166,12 @@ pub(crate) enum Message {
     OpenValue {
         slot: Opening<ValueSlot>,
         query: Arc<ViewQuery>,
-        aggregate: Aggregate,
+        aggregate: BuiltIn,
+    },
+    OpenCustom {
+        slot: Opening<ValueSlot>,
+        query: Arc<ViewQuery>,
+        user: OffCore,
     },
     OpenRecord {
         slot: Opening<RecordSlot>,
@@ -174,15 +182,35 @@ pub(crate) enum Message {
         build: u64,
         result: Result<Body>,
     },
+    /// What user code made of the rows up to `seq`.
+    Computed {
+        custom: u64,
+        seq: Seq,
+        result: Result<Value>,
+    },
     Close {
         reply: Option<ReplySender<()>>,
     },
 }
 
 /// What a view and the core share.
-pub(crate) trait ViewSlot {
+pub(crate) trait ViewSlot: Send + Sync {
     /// Wakes everyone who waits for the view, for good.
     fn close(&self);
+
+    /// What it shows now, in words and numbers.
+    fn look(&self) -> ViewLook;
+
+    /// Whether all its handles are gone.
+    fn is_dropped(&self) -> bool;
+}
+
+/// What a view shows, for diagnostics.
+pub(crate) struct ViewLook {
+    pub(crate) generation: Generation,
+    pub(crate) seq: Seq,
+    pub(crate) rows: Option<usize>,
+    pub(crate) state: String,
 }
 
 /// A view on its way to the core. One that never gets there is closed, so that nobody waits for it.
@@ -286,6 +314,15 @@ impl CoreHandle {
     pub(crate) fn waiting(&self) -> usize {
         self.urgent.len() + self.bulk.len()
     }
+
+    /// Its inboxes.
+    pub(crate) fn queues(&self) -> [QueueInfo; 2] {
+        [("core: urgent", &self.urgent), ("core: bulk", &self.bulk)].map(|(name, inbox)| QueueInfo {
+            name: name.to_owned(),
+            length: inbox.len(),
+            capacity: inbox.capacity(),
+        })
+    }
 }
 
 fn gone() -> Error {
@@ -386,8 +423,10 @@ impl Core {
                 match other {
                     Message::SetQuery { view, slot, query, request } => self.set_query(view, slot, query, request),
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
+                    Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),
                     Message::Built { index, build, result } => self.built(index, build, result),
+                    Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
                 }

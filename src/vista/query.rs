@@ -11,7 +11,7 @@ mod lexer;
 mod like;
 mod parse;
 mod search;
-mod text;
+pub(crate) mod text;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use crate::dio::core::Changed;
 use crate::dio::versions::{Pin, Versions};
+use crate::scenery::accumulator::{Accumulator, BuiltIn};
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
-use crate::scenery::value::{Accumulator, Aggregate};
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ const MANY: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) enum BodyKind {
     Table,
-    Value(Aggregate),
+    Value(BuiltIn),
 }
 
 pub(crate) enum Body {
@@ -69,7 +69,10 @@ impl Body {
             return Err(Error::new(ErrorKind::Cancelled, "the view's query was replaced while it was being built"));
         }
         Ok(match accumulator {
-            Some(accumulator) => Body::Value(accumulator),
+            Some(mut accumulator) => {
+                accumulator.settle();
+                Body::Value(accumulator)
+            }
             None => {
                 entries.sort_unstable_by(|a, b| a.key.cmp(&b.key).then(a.row.cmp(&b.row)));
                 Body::Table(Tree::from_sorted(entries))
@@ -93,6 +96,7 @@ impl Body {
                         changed += 1;
                     }
                 }
+                accumulator.settle();
                 changed
             }
         }

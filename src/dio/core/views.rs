@@ -10,11 +10,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
+use crate::dio::core::customs::Customs;
 use crate::dio::core::{Changed, Core, Message, Opening, ViewId, ViewSlot};
+use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
-use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
@@ -25,7 +27,7 @@ const RECORDED: usize = 1 << 18;
 const ATTEMPTS: u32 = 4;
 
 /// A build under way.
-struct Build {
+pub(super) struct Build {
     number: u64,
     attempt: u32,
     cancel: CancelToken,
@@ -35,17 +37,17 @@ struct Build {
     recorded_rows: usize,
 }
 
-enum State {
+pub(super) enum State {
     Building(Build),
     Ready(Body),
 }
 
 /// One body and those who show it.
-struct Index {
+pub(super) struct Index {
     id: u64,
     kind: BodyKind,
     query: Arc<ViewQuery>,
-    state: State,
+    pub(super) state: State,
     value: Option<Arc<ValueSlot>>,
 }
 
@@ -59,8 +61,9 @@ struct TableView {
 
 #[derive(Default)]
 pub(super) struct Views {
-    indexes: HashMap<u64, Index>,
+    pub(super) indexes: HashMap<u64, Index>,
     tables: HashMap<ViewId, TableView>,
+    pub(super) customs: Customs,
     next: u64,
     /// Rows up to this Seq are stale, as last published.
     stale_upto: Seq,
@@ -89,7 +92,7 @@ impl Moved {
     }
 }
 
-fn load_state(complete: bool) -> LoadState {
+pub(super) fn load_state(complete: bool) -> LoadState {
     if complete { LoadState::Ready } else { LoadState::Loading }
 }
 
@@ -101,7 +104,7 @@ impl Views {
     /// How many views and indexes there are.
     pub(super) fn counts(&self) -> (usize, usize) {
         let values = self.indexes.values().filter(|index| index.value.is_some()).count();
-        (self.tables.len() + values, self.indexes.len())
+        (self.tables.len() + values + self.customs.len(), self.indexes.len())
     }
 
     /// Brings every body up to the batch and publishes those that moved.
@@ -146,6 +149,7 @@ impl Views {
                 build.recorded_rows = 0;
             }
         }
+        self.customs.note(batch, &changed, all_may_move);
         for view in self.tables.values_mut() {
             let Some(shown) = view.shows else { continue };
             let entries = changed.get(&shown).copied();
@@ -235,12 +239,13 @@ impl Views {
     /// Lets go of views whose handles are gone and of indexes that nobody shows or awaits.
     pub(super) fn sweep(&mut self) {
         self.tables.retain(|_, view| !view.slot.dropped.is_set());
+        self.customs.sweep();
         let tables = self.tables.values();
-        let wanted: HashSet<u64> =
-            tables.flat_map(|view| [view.shows, view.awaits.map(|(awaited, _)| awaited)]).flatten().collect();
+        let wanted = tables.flat_map(|view| [view.shows, view.awaits.map(|(awaited, _)| awaited)]).flatten();
+        let wanted: HashSet<u64> = wanted.chain(self.customs.indexes()).collect();
         self.indexes.retain(|id, index| {
             let used = match &index.value {
-                Some(slot) => !slot.dropped.is_set(),
+                Some(slot) => !slot.is_dropped(),
                 None => wanted.contains(id),
             };
             if !used && let State::Building(build) = &index.state {
@@ -262,8 +267,23 @@ impl Views {
                 slot.close();
             }
         }
+        self.customs.close();
         self.indexes.clear();
         self.tables.clear();
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Tells the views of built-in aggregates that they take in everything up to `seq`.
+    pub(super) fn values_take_in(&self, seq: Seq) {
+        for index in self.indexes.values() {
+            if let (State::Ready(_), Some(slot)) = (&index.state, &index.value) {
+                slot.take_in(seq);
+            }
+        }
     }
 }
 
@@ -272,16 +292,7 @@ impl Core {
         let Some(slot) = slot.arrived() else { return };
         self.views.complete = self.complete;
         self.views.stale_upto = self.stale_upto;
-        let shared = self
-            .views
-            .indexes
-            .values()
-            .find(|index| index.value.is_none() && index.query.canonical() == query.canonical())
-            .map(|index| index.id);
-        let index = match shared {
-            Some(index) => index,
-            None => self.start_index(BodyKind::Table, query, None),
-        };
+        let index = self.table_index(&query);
         let entry = self.views.tables.entry(view).or_insert_with(|| TableView {
             slot,
             shows: None,
@@ -296,7 +307,16 @@ impl Core {
         self.views.sweep();
     }
 
-    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: Aggregate) {
+    /// The index of the rows in this order: that of other views, or a new one.
+    pub(super) fn table_index(&mut self, query: &Arc<ViewQuery>) -> u64 {
+        let is_same = |index: &&Index| index.value.is_none() && index.query.canonical() == query.canonical();
+        match self.views.indexes.values().find(is_same).map(|index| index.id) {
+            Some(index) => index,
+            None => self.start_index(BodyKind::Table, query.clone(), None),
+        }
+    }
+
+    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: BuiltIn) {
         let Some(slot) = slot.arrived() else { return };
         let index = self.start_index(BodyKind::Value(aggregate), query, Some(slot));
         self.show_value(index);
@@ -305,8 +325,7 @@ impl Core {
 
     /// Makes an index; the build thread fills it, unless there is nothing to fill it with.
     fn start_index(&mut self, kind: BodyKind, query: Arc<ViewQuery>, value: Option<Arc<ValueSlot>>) -> u64 {
-        self.views.next += 1;
-        let id = self.views.next;
+        let id = self.views.next_number();
         let state = if self.rows == 0 {
             State::Ready(Body::empty(&kind))
         } else {
@@ -317,13 +336,22 @@ impl Core {
     }
 
     fn start_build(&mut self, index: u64, kind: &BodyKind, query: &Arc<ViewQuery>, attempt: u32) -> Build {
-        self.views.next += 1;
-        let number = self.views.next;
+        let number = self.views.next_number();
+        self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
+        let table = self.to.table_name.clone();
         let job = move || {
-            let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+            let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
+            let result = span.in_scope(|| {
+                let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+                match &result {
+                    Ok(_) => tracing::debug!("built"),
+                    Err(error) => tracing::debug!(%error, "not built"),
+                }
+                result
+            });
             drop(pin);
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
@@ -333,7 +361,7 @@ impl Core {
     }
 
     /// A build that no thread will make fails at once: nobody is to wait for it.
-    fn give_up_refused(&mut self, index: u64) {
+    pub(super) fn give_up_refused(&mut self, index: u64) {
         if let Some(Index { state: State::Building(Build { refused: Some(error), .. }), .. }) =
             self.views.indexes.get(&index)
         {
@@ -358,6 +386,7 @@ impl Core {
                     self.views.land(view, index_id, request, self.seq);
                 }
                 self.show_value(index_id);
+                self.run_customs();
             }
             Err(error) if !may_try_again(&error) || build.attempt >= ATTEMPTS => self.build_failed(index_id, &error),
             _ => {
@@ -377,11 +406,9 @@ impl Core {
         for (view, request) in self.views.waiting_for(index_id) {
             self.views.fail(view, request, self.seq, &error);
         }
+        self.views.customs.index_failed(index_id, &error, self.seq);
         if let Some(slot) = self.views.indexes.remove(&index_id).and_then(|index| index.value) {
-            if let Some(generation) = slot.fail(error, self.seq) {
-                slot.signal.advance_to(generation);
-            }
-            slot.opened();
+            slot.give_up(error, self.seq);
         }
     }
 
@@ -395,6 +422,7 @@ impl Core {
             slot.signal.advance_to(generation);
         }
         slot.opened();
+        slot.take_in(self.seq);
     }
 }
 

@@ -270,7 +270,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// A value so that no two different values have the same text: `1`, `1.0` and `"1"` differ.
-struct ValueText<'a>(&'a Value);
+pub(crate) struct ValueText<'a>(pub(crate) &'a Value);
 
 impl fmt::Display for ValueText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
