@@ -73,6 +73,9 @@
 //! or [`Changes::Reset`] when a view no longer remembers that far back. [`Dio::subscribe_events`] tells of rows,
 //! refreshes and writes rather than of views.
 //!
+//! What a view shows is narrowed by [`Condition`]s, made with [`col`] or read from text, and by a search that disregards case
+//! ([`QueryDescriptor::search`] has the exact rule). [`Dio::typed`] gives views, reads and writes in a struct of your own.
+//!
 //! # Threads and waiting
 //!
 //! One thread per Dio, its core, changes the Dio's state; others read the source, deliver writes and store the cache. You
@@ -161,7 +164,7 @@ pub use scenery::value_builder::ValueSceneryBuilder;
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
 pub use sync::{ThreadInfo, live_threads};
-pub use typed::{TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
+pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
 pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};
 

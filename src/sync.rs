@@ -20,7 +20,7 @@ mod thread;
 pub(crate) use doorbell::Doorbell;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
 pub use notifier::{Notifier, Subscription, Waited};
-pub(crate) use prims::{Deadline, deadline_after};
+pub(crate) use prims::{Deadline, deadline_after, time_left};
 pub(crate) use reply::{ReplySender, reply};
 pub(crate) use thread::{Rank, Role, Worker, as_rank, catch_panic, catch_user, may_wait_for, on_own_thread, spawn};
 pub use thread::{ThreadInfo, live_threads};

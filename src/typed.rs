@@ -17,11 +17,11 @@ use crate::value::{Record, Value, typed_row_of};
 use crate::vista::{ColumnType, Schema, WriteOp};
 use crate::{Error, ErrorKind, Result};
 
-pub use view::{TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
+pub use view::{TypedChangeSet, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 
 /// A Dio whose rows are `T`s: [`Dio::typed`]. A cheap clone; like the Dio itself, it keeps the Dio alive.
 ///
-/// `T` is any struct with serde's `Serialize` and `Deserialize`; its fields are the columns, with what `rename`, `default`,
+/// `T` is any struct with serde's `Deserialize` for reading and `Serialize` for writing; its fields are the columns, with what `rename`, `default`,
 /// `flatten` and the like say. Columns that `T` doesn't have are left out, `Option` fields may be null or missing.
 ///
 /// **Ids.** The id column may be a field of `T` or not. As a field it may be text or an integer: text that is exactly an
@@ -79,7 +79,7 @@ impl<T> fmt::Debug for TypedDio<T> {
 impl Dio {
     /// Its rows as `T`s: reads, writes and views in a struct of your own. Costs nothing; no row is looked at before it is
     /// asked for.
-    pub fn typed<T: Serialize + DeserializeOwned>(&self) -> TypedDio<T> {
+    pub fn typed<T>(&self) -> TypedDio<T> {
         let inner = self.inner();
         let rows = RowType { table: inner.name.clone(), schema: inner.schema.clone(), is: PhantomData };
         TypedDio { dio: self.clone(), rows }
@@ -112,7 +112,7 @@ impl<T> TypedDio<T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned> TypedDio<T> {
+impl<T: DeserializeOwned> TypedDio<T> {
     // ---- reading -----------------------------------------------------------------------------------------------
 
     /// One row, from the cache; `None` when there is none.
@@ -139,6 +139,23 @@ impl<T: Serialize + DeserializeOwned> TypedDio<T> {
             .collect()
     }
 
+    // ---- views -------------------------------------------------------------------------------------------------
+
+    /// Describes a table view of `T`s; then `open()`.
+    pub fn table_scenery(&self) -> TypedTableBuilder<T> {
+        TypedTableBuilder::new(self.dio.table_scenery(), self.rows.clone())
+    }
+
+    /// Follows one row by its id, as [`Dio::record_scenery`] does.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty id; `Closed`.
+    pub fn record_scenery(&self, id: impl fmt::Display) -> Result<TypedRecord<T>> {
+        Ok(TypedRecord::new(self.dio.record_scenery(id.to_string())?, self.rows.clone()))
+    }
+}
+
+impl<T: Serialize> TypedDio<T> {
     // ---- writing -----------------------------------------------------------------------------------------------
 
     /// A new row, as [`Dio::write`] does. Its id is that of `T`'s id field; without one, or when that is `None`, the source
@@ -180,21 +197,6 @@ impl<T: Serialize + DeserializeOwned> TypedDio<T> {
         let id = id.to_string();
         let record = self.rows.whole_record_of(row, &id)?;
         self.dio.write(WriteOp::upsert(id, record))
-    }
-
-    // ---- views -------------------------------------------------------------------------------------------------
-
-    /// Describes a table view of `T`s; then `open()`.
-    pub fn table_scenery(&self) -> TypedTableBuilder<T> {
-        TypedTableBuilder::new(self.dio.table_scenery(), self.rows.clone())
-    }
-
-    /// Follows one row by its id, as [`Dio::record_scenery`] does.
-    ///
-    /// # Errors
-    /// `Invalid` for an empty id; `Closed`.
-    pub fn record_scenery(&self, id: impl fmt::Display) -> Result<TypedRecord<T>> {
-        Ok(TypedRecord::new(self.dio.record_scenery(id.to_string())?, self.rows.clone()))
     }
 }
 

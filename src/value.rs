@@ -20,6 +20,7 @@ pub use order::{
     type_rank,
 };
 pub use path::Path;
+pub(crate) use record::is_deeper_than;
 pub use record::{IntoValue, Record};
 pub use row::{ROW_FORMAT_VERSION, RowIter, RowRef, StoredRow};
 pub(crate) use typed::typed_row_of;

@@ -16,6 +16,7 @@ pub use call::{CallCx, CancelToken, CancelWatch};
 pub use capability::Capabilities;
 pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
+pub(crate) use query::Guard;
 pub use query::{Col, Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window, col};
 pub use schema::{Column, ColumnType, Schema};
 pub use shell::{PushDown, TableShell};

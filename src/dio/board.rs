@@ -110,11 +110,12 @@ impl StateBoard {
     }
 
     /// A batch that changed so many rows is about to be published; there are `rows` afterwards.
-    pub(crate) fn batch(&self, rows: u64, changed: usize) {
+    pub(crate) fn batch(&self, rows: u64, changed: usize, asked: usize) {
         let mut inner = self.0.lock();
         inner.rows = rows;
         inner.counters.batches += 1;
         inner.counters.changed_rows += changed as u64;
+        inner.counters.indexes_asked += asked as u64;
     }
 
     /// A view's index is to be built, for the first time or again.

@@ -19,6 +19,7 @@ mod batch;
 mod body;
 mod customs;
 mod protect;
+mod route;
 mod views;
 
 use std::collections::HashMap;
@@ -389,10 +390,10 @@ impl Core {
     /// The thread's loop: everything that waits is handled, urgent before bulk, then it sleeps.
     pub(crate) fn run(mut self, inboxes: Inboxes) {
         while !self.closed {
-            let first = select_biased! {
-                recv(inboxes.urgent) -> message => message.ok(),
-                recv(inboxes.bell.receiver()) -> _ => None,
-                recv(inboxes.bulk) -> message => message.ok(),
+            let (first, is_rung) = select_biased! {
+                recv(inboxes.urgent) -> message => (message.ok(), false),
+                recv(inboxes.bell.receiver()) -> _ => (None, true),
+                recv(inboxes.bulk) -> message => (message.ok(), false),
             };
             let mut handled = 0;
             let mut next = first;
@@ -405,7 +406,9 @@ impl Core {
                 next = inboxes.urgent.try_recv().ok();
             }
             self.commit();
-            self.sweep();
+            if is_rung || inboxes.bell.receiver().try_recv().is_ok() {
+                self.sweep();
+            }
         }
         // Whoever still waits for an answer gets `Closed` now that the inboxes are dropped with what is in them.
     }
@@ -430,6 +433,7 @@ impl Core {
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
                 }
+                self.to.board.set_views(self.views.counts());
             }
         }
     }
@@ -499,6 +503,9 @@ pub(crate) struct Touched {
     pub(crate) after: Option<StoredRow>,
 }
 
+/// A row of a batch: what it was, and what it is.
+pub(crate) type ChangedRow<'a> = (RowNo, Option<&'a StoredRow>, Option<&'a StoredRow>);
+
 /// Everything that a batch changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
@@ -517,10 +524,24 @@ impl Changed {
     }
 
     /// Every row with what it was and what it is.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (RowNo, Option<&StoredRow>, Option<&StoredRow>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ChangedRow<'_>> {
         let touched = self.touched.iter().map(|touched| (touched.row, touched.before.as_ref(), touched.after.as_ref()));
         let fresh = self.fresh.iter().flat_map(|fresh| fresh.iter()).map(|(row_no, row)| (row_no, None, Some(row)));
         touched.chain(fresh)
+    }
+
+    /// The row at this place of [`iter`](Self::iter), which there must be.
+    pub(crate) fn at(&self, place: usize) -> ChangedRow<'_> {
+        match (self.touched.get(place), &self.fresh) {
+            (None, Some(fresh)) => {
+                let place = place - self.touched.len();
+                (fresh.number(place), None, Some(&fresh.rows()[place]))
+            }
+            _ => {
+                let touched = &self.touched[place];
+                (touched.row, touched.before.as_ref(), touched.after.as_ref())
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Counters {
     pub batches: u64,
     /// Rows that differed after a batch, summed over all batches.
     pub changed_rows: u64,
+    /// Views' indexes that had a look at a batch, summed over all batches: those that it could concern.
+    pub indexes_asked: u64,
     /// Views' indexes built from a scan of all rows.
     pub builds: u64,
     /// Builds begun again, because more changed meanwhile than could be recorded.
@@ -230,6 +232,7 @@ impl fmt::Display for Diagnostics {
         let Counters {
             batches,
             changed_rows,
+            indexes_asked,
             builds,
             builds_restarted,
             refreshes,
@@ -239,7 +242,7 @@ impl fmt::Display for Diagnostics {
         } = self.counters;
         writeln!(
             f,
-            "  done      {batches} batches, {changed_rows} changed rows, {builds} builds ({builds_restarted} again)"
+            "  done      {batches} batches, {changed_rows} changed rows, {indexes_asked} looks by indexes, {builds} builds ({builds_restarted} again)"
         )?;
         writeln!(f, "  refreshes {refreshes}, failed {refreshes_failed}")?;
         let pending = status.pending_writes;

@@ -5,14 +5,16 @@
 //! same moves no generation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::dio::core::{ViewLook, ViewSlot};
+use crate::dio::versions::Versions;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal, closed};
-use crate::sync::{Notifier, Waited};
+use crate::sync::{Notifier, Waited, deadline_after, time_left};
 use crate::value::{Path, Value, ValueRef, same_value};
 use crate::vista::query::text::ValueText;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
@@ -126,12 +128,31 @@ pub(crate) struct ValueSlot {
     pub(crate) signal: Signal,
     pub(crate) dropped: Arc<Dropped>,
     opened: Notifier,
-    /// The Seq up to which everything is in the value; closed when it will never be.
-    taken_in: Notifier,
+    /// Where it is said up to which Seq everything is in the value, once there is one.
+    taken_in: TakenIn,
+    /// There is no value and there will be none.
+    gave_up: AtomicBool,
+}
+
+/// What tells how far a value has come.
+pub(crate) enum TakenIn {
+    /// It is in step with its Dio: what is published is in it.
+    WithItsDio(Arc<Versions>),
+    /// It follows some time behind.
+    Behind(Notifier),
+}
+
+impl TakenIn {
+    fn notifier(&self) -> &Notifier {
+        match self {
+            TakenIn::WithItsDio(versions) => versions.published_notifier(),
+            TakenIn::Behind(notifier) => notifier,
+        }
+    }
 }
 
 impl ValueSlot {
-    pub(crate) fn new(signal: Signal, dropped: Arc<Dropped>) -> Self {
+    pub(crate) fn new(signal: Signal, dropped: Arc<Dropped>, taken_in: TakenIn) -> Self {
         let state = ValueState {
             value: Value::Null,
             status: ValueStatus::Loading,
@@ -139,7 +160,8 @@ impl ValueSlot {
             counts: ValueCounts::default(),
             seq: Seq(0),
         };
-        ValueSlot { state: Mutex::new(state), signal, dropped, opened: Notifier::new(0), taken_in: Notifier::new(0) }
+        let (state, opened) = (Mutex::new(state), Notifier::new(0));
+        ValueSlot { state, signal, dropped, opened, taken_in, gave_up: AtomicBool::new(false) }
     }
 
     /// Shows a result; gives back the generation to move to, if anything shown moved.
@@ -174,8 +196,11 @@ impl ValueSlot {
         if let Some(generation) = self.show((Err(error), ValueCounts::default()), seq) {
             self.signal.advance_to(generation);
         }
+        self.gave_up.store(true, Ordering::Release);
         self.opened();
-        self.taken_in.close();
+        if let TakenIn::Behind(notifier) = &self.taken_in {
+            notifier.close();
+        }
     }
 
     /// The first result is there.
@@ -183,9 +208,11 @@ impl ValueSlot {
         self.opened.advance_to(1);
     }
 
-    /// Everything up to `seq` is in the value.
+    /// Everything up to `seq` is in the value, which follows behind.
     pub(crate) fn take_in(&self, seq: Seq) {
-        self.taken_in.advance_to(seq.0);
+        if let TakenIn::Behind(notifier) = &self.taken_in {
+            notifier.advance_to(seq.0);
+        }
     }
 }
 
@@ -193,7 +220,9 @@ impl ViewSlot for ValueSlot {
     fn close(&self) {
         self.signal.close();
         self.opened.close();
-        self.taken_in.close();
+        if let TakenIn::Behind(notifier) = &self.taken_in {
+            notifier.close();
+        }
     }
 
     fn look(&self) -> ViewLook {
@@ -288,16 +317,25 @@ impl ValueScenery {
     /// built on.
     pub fn wait_for_seq(&self, seq: Seq, timeout: Option<Duration>) -> Result<Seq> {
         let slot = &self.0.slot;
-        if slot.taken_in.get() < seq.0 && !slot.taken_in.is_closed() {
+        let notifier = slot.taken_in.notifier();
+        if slot.opened.get() == 0 || notifier.get() < seq.0 {
             slot.signal.may_wait("a value view")?;
         }
-        match slot.taken_in.wait_until(seq.0, timeout) {
-            Waited::Reached(seq) => Ok(Seq(seq)),
-            Waited::Closed(_) if !slot.opened.is_closed() => Err(self.error().unwrap_or_else(closed)),
-            Waited::Closed(_) => Err(closed()),
-            Waited::TimedOut(_) => {
-                Err(Error::new(ErrorKind::Timeout, "the value didn't come to that Seq within the time given"))
+        let deadline = timeout.and_then(deadline_after);
+        let timed_out = || Error::new(ErrorKind::Timeout, "the value didn't come to that Seq within the time given");
+        match slot.opened.wait_until(1, timeout) {
+            Waited::Reached(_) if slot.gave_up.load(Ordering::Acquire) => {
+                return Err(self.error().unwrap_or_else(closed));
             }
+            Waited::Reached(_) => {}
+            Waited::Closed(_) => return Err(closed()),
+            Waited::TimedOut(_) => return Err(timed_out()),
+        }
+        match notifier.wait_until(seq.0, deadline.map(time_left)) {
+            Waited::Reached(seq) => Ok(Seq(seq)),
+            Waited::Closed(_) if slot.gave_up.load(Ordering::Acquire) => Err(self.error().unwrap_or_else(closed)),
+            Waited::Closed(_) => Err(closed()),
+            Waited::TimedOut(_) => Err(timed_out()),
         }
     }
 

@@ -8,8 +8,8 @@ use crate::dio::core::Message;
 use crate::scenery::custom::{Compute, CustomAggregate, CustomCode, MakeAggregate, OffCore};
 use crate::scenery::signal::Dropped;
 use crate::scenery::snapshot::TableSnapshot;
-use crate::scenery::value::{Aggregate, ValueScenery, ValueSlot};
-use crate::sync::{Rank, Role, may_wait_for};
+use crate::scenery::value::{Aggregate, TakenIn, ValueScenery, ValueSlot};
+use crate::sync::{Notifier, Rank, Role, may_wait_for};
 use crate::value::IntoValue;
 use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir};
 use crate::{Error, ErrorKind, Result};
@@ -204,7 +204,12 @@ impl ValueSceneryBuilder {
             self.dio.schema.check_path(column).map_err(|error| self.dio.name_error(error))?;
         }
         let query = Arc::new(self.dio.view_query(&self.query)?);
-        let slot = Arc::new(ValueSlot::new(self.dio.signal(), Dropped::new(self.dio.core.bell().clone())));
+        let taken_in = match &chosen {
+            Chosen::BuiltIn(_) => TakenIn::WithItsDio(self.dio.reader.versions.clone()),
+            Chosen::Custom(_) | Chosen::Computed(_) => TakenIn::Behind(Notifier::new(0)),
+        };
+        let dropped = Dropped::new(self.dio.core.bell().clone());
+        let slot = Arc::new(ValueSlot::new(self.dio.signal(), dropped, taken_in));
         let view = ValueScenery::new(slot.clone());
         let slot = self.dio.opening(format!("value {chosen:?} {}", query.canonical()), &slot);
         let message = match chosen {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::Result;
 use crate::scenery::record::RecordScenery;
 use crate::scenery::snapshot::{Row, TableSnapshot};
-use crate::scenery::table::{TableScenery, TableSceneryBuilder};
+use crate::scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
 use crate::typed::RowType;
 use crate::value::IntoValue;
 use crate::vista::{Condition, SortDir};
+use crate::{Generation, Result};
 
 /// Describes a table view of `T`s before it is opened: [`TypedDio::table_scenery`](crate::TypedDio::table_scenery).
 #[must_use = "nothing is opened before `open` or `open_now`"]
@@ -78,7 +78,7 @@ impl<T> TypedTableBuilder<T> {
 }
 
 /// A table view whose rows are `T`s. Everything but its rows is the [`TableScenery`]'s, to which it dereferences:
-/// `generation()`, `set_sort(…)`, `changes_since(…)`.
+/// `generation()`, `set_sort(…)`, `wait_for_change(…)`.
 pub struct TypedTable<T> {
     view: TableScenery,
     rows: RowType<T>,
@@ -110,8 +110,39 @@ impl<T: DeserializeOwned> TypedTable<T> {
         self.snapshot_of(self.view.snapshot())
     }
 
-    /// A snapshot of this view with typed rows: that of [`changes_since`](TableScenery::changes_since).
-    pub fn snapshot_of(&self, snapshot: TableSnapshot) -> TypedSnapshot<T> {
+    /// What has changed since a generation, and the rows it leads to, as [`TableScenery::changes_since`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use diorama::prelude::*;
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Product {
+    ///     name: String,
+    /// }
+    ///
+    /// # fn main() -> diorama::Result<()> {
+    /// # let soon = Duration::from_secs(5);
+    /// # let lens = Lens::new().in_memory().build()?;
+    /// # let dio = lens.make_dio(MemoryVista::new("products", "id"))?;
+    /// let products = dio.typed::<Product>();
+    /// let table = products.table_scenery().sort("name", SortDir::Asc).open()?;
+    /// let painted = table.generation();
+    /// products.insert_as("a", &Product { name: "Anvil".into() })?.wait(soon)?;
+    ///
+    /// let news = table.changes_since(painted);
+    /// assert_eq!(news.changes, Changes::List(vec![Change::Insert { index: 0 }]));
+    /// assert_eq!(news.snapshot.row(0)?.map(|product| product.name).as_deref(), Some("Anvil"));
+    /// assert_eq!(news.snapshot.id(0).as_deref(), Some("a"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn changes_since(&self, from: Generation) -> TypedChangeSet<T> {
+        let ChangeSet { from, to, snapshot, changes } = self.view.changes_since(from);
+        TypedChangeSet { from, to, snapshot: self.snapshot_of(snapshot), changes }
+    }
+
+    fn snapshot_of(&self, snapshot: TableSnapshot) -> TypedSnapshot<T> {
         TypedSnapshot { snapshot, rows: self.rows.clone() }
     }
 
@@ -122,10 +153,44 @@ impl<T: DeserializeOwned> TypedTable<T> {
     pub fn row(&self, index: usize) -> Result<Option<T>> {
         self.snapshot().row(index)
     }
+
+    /// The row at a position of the newest state if memory has it. Never touches the disk.
+    ///
+    /// # Errors
+    /// As [`TypedSnapshot::row`].
+    pub fn try_row(&self, index: usize) -> Result<Option<T>> {
+        self.snapshot().try_row(index)
+    }
+}
+
+/// The answer of [`TypedTable::changes_since`].
+pub struct TypedChangeSet<T> {
+    /// The generation that was asked about.
+    pub from: Generation,
+    /// The generation of the snapshot.
+    pub to: Generation,
+    /// The state that the changes lead to.
+    pub snapshot: TypedSnapshot<T>,
+    /// What turns the rows of `from` into those of the snapshot.
+    pub changes: Changes,
+}
+
+impl<T> Clone for TypedChangeSet<T> {
+    fn clone(&self) -> Self {
+        TypedChangeSet { snapshot: self.snapshot.clone(), changes: self.changes.clone(), ..*self }
+    }
+}
+
+impl<T> fmt::Debug for TypedChangeSet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TypedChangeSet { from, to, snapshot, changes } = self;
+        let mut all = f.debug_struct("TypedChangeSet");
+        all.field("from", from).field("to", to).field("snapshot", snapshot).field("changes", changes).finish()
+    }
 }
 
 /// A snapshot whose rows are `T`s, made anew at each call. Everything else is the [`TableSnapshot`]'s, to which it
-/// dereferences; `(*snapshot).row(0)` is its untyped row, which knows its id and status.
+/// dereferences; `(*snapshot).row(0)` is its untyped row, which knows its status.
 pub struct TypedSnapshot<T> {
     snapshot: TableSnapshot,
     rows: RowType<T>,
@@ -159,6 +224,20 @@ impl<T: DeserializeOwned> TypedSnapshot<T> {
     /// `Closed`, or why the row could not be read.
     pub fn row(&self, index: usize) -> Result<Option<T>> {
         self.snapshot.row(index).map(|row| self.read(&row)).transpose()
+    }
+
+    /// The row at a position if memory has it. Never touches the disk.
+    ///
+    /// # Errors
+    /// As [`row`](Self::row).
+    pub fn try_row(&self, index: usize) -> Result<Option<T>> {
+        self.snapshot.try_row(index).map(|row| self.read(&row)).transpose()
+    }
+
+    /// The id of the row at a position, for a `T` that doesn't have it; `None` past the end. A row that doesn't fit `T` has
+    /// one, too.
+    pub fn id(&self, index: usize) -> Option<String> {
+        self.snapshot.row(index).map(|row| row.id().to_owned())
     }
 
     /// The rows of a range of positions, as far as there are any. One that doesn't fit doesn't end them.

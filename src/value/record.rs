@@ -187,7 +187,8 @@ impl Record {
     }
 }
 
-fn is_deeper_than(value: &Value, levels: usize) -> bool {
+/// Whether arrays, maps and tags in it nest for more than so many levels.
+pub(crate) fn is_deeper_than(value: &Value, levels: usize) -> bool {
     match value {
         Value::Array(_) | Value::Map(_) | Value::Tag(..) if levels == 0 => true,
         Value::Array(items) => items.iter().any(|item| is_deeper_than(item, levels - 1)),

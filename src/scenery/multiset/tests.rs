@@ -81,6 +81,10 @@ proptest! {
             prop_assert!(is(values.greatest(), sorted.last()), "{:?}", values.greatest());
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn many_changes_at_once_are_the_same_as_one_by_one(

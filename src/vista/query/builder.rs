@@ -127,27 +127,45 @@ impl Condition {
         Condition::Or(conditions.into_iter().collect())
     }
 
-    /// This and `other`. Each call binds what stands before it: `a.or(b).and(c)` is `(a or b) and c`.
+    /// This and `other`. Each call binds what stands before it: `a.or(b).and(c)` is `(a or b) and c`. A chain of one kind
+    /// stays flat, whichever end it grows at.
     #[must_use]
     pub fn and(self, other: Condition) -> Self {
-        match self {
-            Condition::And(mut children) => {
-                children.push(other);
-                Condition::And(children)
+        match (self, other) {
+            (Condition::And(mut first), Condition::And(more)) => {
+                first.extend(more);
+                Condition::And(first)
             }
-            first => Condition::And(vec![first, other]),
+            (Condition::And(mut first), other) => {
+                first.push(other);
+                Condition::And(first)
+            }
+            (first, Condition::And(mut more)) if !more.is_empty() => {
+                more.insert(0, first);
+                Condition::And(more)
+            }
+            (first, other) => Condition::And(vec![first, other]),
         }
     }
 
-    /// This or `other`. Each call binds what stands before it: `a.and(b).or(c)` is `(a and b) or c`.
+    /// This or `other`. Each call binds what stands before it: `a.and(b).or(c)` is `(a and b) or c`. A chain of one kind
+    /// stays flat, whichever end it grows at.
     #[must_use]
     pub fn or(self, other: Condition) -> Self {
-        match self {
-            Condition::Or(mut children) => {
-                children.push(other);
-                Condition::Or(children)
+        match (self, other) {
+            (Condition::Or(mut first), Condition::Or(more)) => {
+                first.extend(more);
+                Condition::Or(first)
             }
-            first => Condition::Or(vec![first, other]),
+            (Condition::Or(mut first), other) => {
+                first.push(other);
+                Condition::Or(first)
+            }
+            (first, Condition::Or(mut more)) if !more.is_empty() => {
+                more.insert(0, first);
+                Condition::Or(more)
+            }
+            (first, other) => Condition::Or(vec![first, other]),
         }
     }
 

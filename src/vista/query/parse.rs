@@ -28,7 +28,8 @@ use crate::vista::query::text::{TAG_DATETIME, TAG_DECIMAL};
 use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir, Window};
 use crate::{Error, Result};
 
-/// How deep parentheses, `not` and values may nest, all together.
+/// How deep parentheses and `not` may nest, and within a clause its value: enough for every condition that
+/// [`Condition::check`] lets pass, each level of which takes two at the most.
 const MAX_NESTING: usize = 256;
 
 /// Words that are no column where a column is expected, unless they stand between backticks.
@@ -63,8 +64,8 @@ impl Condition {
     /// ```
     ///
     /// # Errors
-    /// `Invalid`, with what was expected, what was found, and where (`character`, from 1); also when it nests deeper than
-    /// 256 levels.
+    /// `Invalid`, with what was expected, what was found, and where (`character`, from 1); also when parentheses,
+    /// `not` or the values of one clause nest deeper than 256 levels.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parser = Parser::new(text)?;
         let condition = parser.condition()?;
@@ -273,7 +274,7 @@ impl<'t> Parser<'t> {
         };
         if let Some(compare) = compare {
             self.advance()?;
-            return Ok(compare(path, self.value()?));
+            return Ok(compare(path, self.operand()?));
         }
         if self.took_word("is")? {
             let negated = self.took_word("not")?;
@@ -285,18 +286,18 @@ impl<'t> Parser<'t> {
         let negated = self.took_word("not")?;
         if self.took_word("in")? {
             self.expect_mark("(", "`(` and a list of values")?;
-            let values = self.list(")", Self::value)?;
+            let values = self.list(")", Self::operand)?;
             return Ok(if negated { Condition::NotIn(path, values) } else { Condition::In(path, values) });
         }
         if self.took_word("like")? {
             return Ok(negated_if(negated, Condition::Like(path, self.text("a pattern between quotation marks")?)));
         }
         if self.took_word("between")? {
-            let low = self.value()?;
+            let low = self.operand()?;
             if !self.took_word("and")? {
                 return Err(self.unexpected("`and` and the upper bound"));
             }
-            let high = self.value()?;
+            let high = self.operand()?;
             let both = vec![Condition::Ge(path.clone(), low), Condition::Le(path, high)];
             return Ok(negated_if(negated, Condition::And(both)));
         }
@@ -355,6 +356,14 @@ impl<'t> Parser<'t> {
                 return Err(self.unexpected(format_args!("`,` or `{close}`")));
             }
         }
+    }
+
+    /// A value that a column is compared with, whose levels count for themselves.
+    fn operand(&mut self) -> Result<Value> {
+        let around = std::mem::take(&mut self.nesting);
+        let value = self.value();
+        self.nesting = around;
+        value
     }
 
     fn value(&mut self) -> Result<Value> {

@@ -375,7 +375,7 @@ pub(crate) fn plain_answer(query: &QueryDescriptor, rows: &[(String, Record)]) -
     let mut rows: Vec<(String, Record)> = rows.to_vec();
     rows.retain(|(_, record)| query.conditions.iter().all(|condition| plainly(condition, record)));
     if let Some(text) = &query.search {
-        let lower = |text: &str| text.to_lowercase().replace('ς', "σ");
+        let lower = |text: &str| text.to_lowercase().to_uppercase().to_lowercase().replace('ς', "σ");
         rows.retain(|(_, record)| {
             record.iter().any(|(_, value)| lower(&plain_text(value)).contains(&lower(text))) || text.is_empty()
         });

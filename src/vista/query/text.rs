@@ -150,17 +150,23 @@ struct Canonical {
     /// What joins the parts, of which there are none or several; `None`: it is no group.
     joint: Option<Joint>,
     parts: Vec<Canonical>,
+    /// The text of its negation, where that has a way of its own to be said.
+    negated: Option<String>,
 }
 
 impl Canonical {
     fn of(condition: &Condition) -> Self {
-        let text = match condition {
+        let (text, negated) = match condition {
             Condition::And(children) => return Self::joined(children.iter().map(Self::of), Joint::And),
             Condition::Or(children) => return Self::joined(children.iter().map(Self::of), Joint::Or),
-            Condition::Not(child) => negated_text(child).unwrap_or_else(|| format!("not ({})", Self::of(child).text)),
-            leaf => leaf_text(leaf, true),
+            Condition::Not(child) => {
+                // Judged by the canonical child: a group of equal conditions is one of them.
+                let child = Self::of(child);
+                (child.negated.unwrap_or_else(|| format!("not ({})", child.text)), None)
+            }
+            leaf => (leaf_text(leaf, true), negated_text(leaf)),
         };
-        Canonical { text, joint: None, parts: Vec::new() }
+        Canonical { text, joint: None, parts: Vec::new(), negated }
     }
 
     /// Groups of the same kind opened, sorted, each once.
@@ -184,7 +190,7 @@ impl Canonical {
             [] => joint.of_none().to_owned(),
             _ => parts.iter().map(Canonical::as_part).collect::<Vec<_>>().join(joint.word()),
         };
-        Canonical { text, joint: Some(joint), parts }
+        Canonical { text, joint: Some(joint), parts, negated: None }
     }
 
     /// Its text inside another condition: groups stand in parentheses.

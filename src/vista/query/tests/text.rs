@@ -22,6 +22,9 @@ fn conditions_are_made_as_they_are_read() {
     check(!!a(), "not (not (a = 1))");
     check(a().not(), "not (a = 1)");
     check(col("a").between(1, 2), "a >= 1 and a <= 2");
+    check(col("a").between(1, 2).and(col("b").between(3, 4)), "a >= 1 and a <= 2 and b >= 3 and b <= 4");
+    check(a().and(b().and(c())), "a = 1 and b != 2 and c >= 3.5");
+    check(a().or(b().or(c())), "a = 1 or b != 2 or c >= 3.5");
     check(col("a").gt(1).and(col("a.b").le(2)), "a > 1 and a.b <= 2");
     check(col("a").not_in([1, 2]), "a not in (1, 2)");
     check(col("a").is_in(Vec::<Value>::new()), "a in ()");
@@ -31,6 +34,7 @@ fn conditions_are_made_as_they_are_read() {
     check(col("a").ends_with("x"), r#"a like "%x""#);
     check(col("a").contains("x"), r#"a like "%x%""#);
     check(Condition::any([]).and(Condition::all([])), "false and true");
+    check(Condition::all([]).or(Condition::any([])), "true or false");
 }
 
 #[test]
@@ -40,6 +44,10 @@ fn groups_of_one_stay_apart_from_their_neighbours() {
     assert_eq!(hidden.to_string(), "c = 3 and (a = 1 or b = 2)");
     assert_eq!(hidden.canonical(), "(a = 1 or b = 2) and c = 3");
     assert_eq!(Condition::any([Condition::all([either()]), col("a").eq(1)]).canonical(), "a = 1 or b = 2");
+    let twice = |condition: Condition| Condition::all([condition.clone(), condition]);
+    assert_eq!(twice(col("a").is_null()).not().canonical(), "a is not null");
+    assert_eq!(twice(col("a").like("x")).not().canonical(), r#"a not like "x""#);
+    assert_eq!(twice(twice(col("a").eq(1))).not().canonical(), "not (a = 1)");
     assert_eq!(QueryDescriptor::new().filtered(either()).canonical(), "where a = 1 or b = 2");
     let both = QueryDescriptor::new().filtered(either()).filtered(col("c").eq(3));
     assert_eq!(both.canonical(), "where (a = 1 or b = 2) and c = 3");
@@ -178,8 +186,50 @@ fn hostile_nesting_is_refused() {
         let error = Condition::parse(&text).unwrap_err();
         assert!(error.message().starts_with("expected at most 256 levels of nesting"), "{error}");
     }
-    let deep = (0..128).fold(Condition::eq("a", 1), |inner, _| !inner);
-    assert_eq!(parsed(&deep.canonical()), deep);
+    let deepest = format!("{}a = {}1{}{}", "(".repeat(256), "[".repeat(256), "]".repeat(256), ")".repeat(256));
+    assert!(parsed(&deepest).check(&Schema::open("id")).is_err());
+}
+
+#[test]
+fn what_a_check_lets_pass_is_read_back_and_what_is_deeper_is_refused() {
+    let schema = Schema::open("id");
+    let value = |levels: usize| (0..levels).fold(Value::from(1), |inner, _| Value::Array(vec![inner]));
+    let clause = || Condition::eq("a", value(MAX_DEPTH));
+    let negated = |levels: usize| (0..levels).fold(clause(), |inner, _| !inner);
+    let grouped = |levels: usize| {
+        let alternate = |inner: Condition, level: usize| {
+            if level.is_multiple_of(2) { inner.and(col("b").eq(1)) } else { inner.or(col("c").eq(1)) }
+        };
+        (0..levels).fold(clause(), alternate)
+    };
+    for deep in [negated(MAX_LEVELS), grouped(MAX_LEVELS)] {
+        assert!(deep.check(&schema).is_ok());
+        assert_eq!(parsed(&deep.to_string()), deep);
+        assert_eq!(parsed(&deep.canonical()).canonical(), deep.canonical());
+    }
+    let refused = |condition: Condition| {
+        let error = condition.check(&schema).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.to_string()
+    };
+    for deeper in [negated(MAX_LEVELS + 1), grouped(MAX_LEVELS + 1), negated(2_000)] {
+        assert!(refused(deeper).contains("nests deeper than 128 levels; make it flatter"));
+    }
+    let error = refused(Condition::is_in("a", [value(0), value(MAX_DEPTH + 1)]).not());
+    assert!(error.contains("the value nests deeper than 128 levels"), "{error}");
+}
+
+#[test]
+fn a_long_chain_stays_flat_at_both_ends() {
+    let clauses = || (0..2_000).map(|n| col("n").eq(n));
+    let any = Condition::any(clauses());
+    assert_eq!(clauses().reduce(Condition::or), Some(any.clone()));
+    assert_eq!(clauses().rev().reduce(|chain, clause| clause.or(chain)), Some(any.clone()));
+    let all = Condition::all(clauses());
+    assert_eq!(clauses().reduce(Condition::and), Some(all.clone()));
+    assert_eq!(clauses().rev().reduce(|chain, clause| clause.and(chain)), Some(all.clone()));
+    assert_eq!(all.clone().and(all.clone()).check(&Schema::open("id")).ok(), Some(()));
+    assert_eq!(parsed(&any.to_string()), any);
 }
 
 /// Groups of one opened, as their text doesn't show them.
