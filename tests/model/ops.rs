@@ -210,14 +210,14 @@ impl fmt::Debug for Script {
     }
 }
 
-const COLUMNS: [&str; 4] = ["a", "b", "t", "m"];
-const PATHS: [&str; 8] = ["a", "b", "t", "m", "m.x", "m.x.y", "id", "nowhere"];
-const TEXTS: [&str; 10] = ["", "a", "Anvil", "ÄRGER", "ärger", "Straße", "日本", "5", "a%b_c", "Ωmega ΟΔΟΣ"];
-const SEARCHES: [&str; 9] = ["a", "är", "5", "TRUE", "ß", "本", "οδοσ", "-1", "0.1"];
-const PATTERNS: [&str; 7] = ["%", "a%", "_", "%r%", "Stra_e", "a\\%b\\_c", ""];
-const FLOATS: [f64; 12] =
+pub(crate) const COLUMNS: [&str; 4] = ["a", "b", "t", "m"];
+pub(crate) const PATHS: [&str; 8] = ["a", "b", "t", "m", "m.x", "m.x.y", "id", "nowhere"];
+pub(crate) const TEXTS: [&str; 10] = ["", "a", "Anvil", "ÄRGER", "ärger", "Straße", "日本", "5", "a%b_c", "Ωmega ΟΔΟΣ"];
+pub(crate) const SEARCHES: [&str; 9] = ["a", "är", "5", "TRUE", "ß", "本", "οδοσ", "-1", "0.1"];
+pub(crate) const PATTERNS: [&str; 7] = ["%", "a%", "_", "%r%", "Stra_e", "a\\%b\\_c", ""];
+pub(crate) const FLOATS: [f64; 12] =
     [0.0, -0.0, 0.1, -0.5, 5.0, 1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e15, 9007199254740993.0, -1e15];
-const INTS: [i64; 10] = [0, 1, -1, 5, 2, 3, 1 << 53, (1 << 53) + 1, 1_000_000_007, -(1 << 53)];
+pub(crate) const INTS: [i64; 10] = [0, 1, -1, 5, 2, 3, 1 << 53, (1 << 53) + 1, 1_000_000_007, -(1 << 53)];
 
 fn scalar() -> impl Strategy<Value = V> {
     prop_oneof![
