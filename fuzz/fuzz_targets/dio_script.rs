@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 
 use crate::ops::{
-    C, COLUMNS, Event, FLOATS, Fields, INTS, Id, Kind, Op, PATHS, PATTERNS, Query, SEARCHES, Script, TEXTS, V,
+    C, COLUMNS, Cut, Event, FLOATS, Fields, INTS, Id, Kind, Op, PATHS, PATTERNS, Query, SEARCHES, Script, TEXTS, V,
 };
 
 /// The most operations of one script.
@@ -52,7 +52,8 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         44..=46 => Op::OpenValue(*u.choose(&KINDS)?, path(u)?, query(u)?),
         47 => Op::OpenRecord(id(u)?),
         48 => Op::Drop(u.arbitrary()?),
-        49..=50 => Op::SetSort(u.arbitrary()?, sort(u)?),
+        49 => Op::SetSort(u.arbitrary()?, sort(u)?),
+        50 => Op::SetCut(u.arbitrary()?, cut(u)?),
         51 => Op::SetSearch(u.arbitrary()?, search(u)?),
         52..=53 => Op::SetConditions(u.arbitrary()?, several(u, 3, |u| condition(u, 2))?),
         54..=57 => Op::Snapshot(u.arbitrary()?),
@@ -145,5 +146,10 @@ fn sort(u: &mut Unstructured<'_>) -> Result<Vec<(&'static str, bool)>> {
 }
 
 fn query(u: &mut Unstructured<'_>) -> Result<Query> {
-    Ok(Query { conditions: several(u, 3, |u| condition(u, 2))?, search: search(u)?, sort: sort(u)? })
+    Ok(Query { conditions: several(u, 3, |u| condition(u, 2))?, search: search(u)?, sort: sort(u)?, cut: cut(u)? })
+}
+
+fn cut(u: &mut Unstructured<'_>) -> Result<Cut> {
+    let rows = u.int_in_range(0..=4)?;
+    Ok(*u.choose(&[Cut::Nothing, Cut::First(rows), Cut::Last(rows)])?)
 }
