@@ -11,8 +11,8 @@ mod changes;
 mod common;
 #[path = "views/facade.rs"]
 mod facade;
-#[path = "views/gate.rs"]
-mod gate;
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "views/record.rs"]
 mod record;
 #[path = "views/setters.rs"]
@@ -21,6 +21,8 @@ mod setters;
 mod sharing;
 #[path = "views/snapshot.rs"]
 mod snapshot;
+#[path = "common/storage.rs"]
+mod storage;
 #[path = "views/stress.rs"]
 mod stress;
 #[path = "views/table.rs"]
