@@ -106,8 +106,7 @@ impl World {
                 return false;
             }
             Op::Invalidate(id) => {
-                let marks = self.here.get(&id.text()).is_some();
-                self.reread(&id.text(), marks, || dio.invalidate_record(id.text()));
+                self.reread(&id.text(), true, || dio.invalidate_record(id.text()));
                 return false;
             }
             Op::Open(query) => {
@@ -255,8 +254,10 @@ impl World {
         let seq = self.dio.seq();
         ask();
         // One batch marks the row, and one brings what was read, be it as it was.
-        let wanted = Seq(seq.0 + 1 + u64::from(marks));
+        let wanted = Seq(seq.0 + 1 + u64::from(marks && self.here.get(id).is_some()));
         assert!(self.dio.wait_for_seq(wanted, Some(SOON)).is_ok(), "{}", self.at);
+        // Views move right after the batch is told of.
+        self.settle();
         match self.there.get(id).cloned() {
             Some(record) => self.put(id, record),
             None => self.remove(id),

@@ -369,7 +369,7 @@ impl World {
             None => self.ground.model(&mut self.there, op),
             // Its own failure comes before the loss of the answer.
             Some(Fault::AnswerLost) => {
-                let _ = self.ground.model(&mut self.there, op);
+                self.ground.model(&mut self.there, op)?;
                 Err(kind_of(Fault::AnswerLost))
             }
             Some(fault) => Err(kind_of(fault)),
