@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::cache::CacheTable;
 use crate::dio::fresh::FreshRows;
-use crate::sync::{Doorbell, Notifier};
+use crate::sync::{Doorbell, Notifier, catch_user};
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
@@ -127,6 +127,16 @@ impl Versions {
         self.table.read().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))
     }
 
+    /// Reads the cache table. A backend may be the user's: one that panics fails this one read, on whatever thread.
+    fn read_table<T>(&self, read: impl FnOnce(&dyn CacheTable) -> Result<T>) -> Result<T> {
+        let table = self.table()?;
+        catch_user("the cache backend", || read(&*table)).and_then(|read| read)
+    }
+
+    fn stored_row(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
+        self.read_table(|table| table.get(row))
+    }
+
     /// Lets go of the cache table: rows that are not in memory answer `Closed` from now on.
     pub(crate) fn detach(&self) {
         self.table.write().take();
@@ -158,7 +168,7 @@ impl Versions {
         if let Some(read) = self.in_memory(row, |candidate| candidate.from == version) {
             return Ok(read);
         }
-        if let Some(bytes) = self.table()?.get(row)? {
+        if let Some(bytes) = self.stored_row(row)? {
             let stored = StoredRow::from_arc(bytes)?;
             if stored.seq() == version {
                 return Ok(RowRead::Found(stored));
@@ -182,7 +192,7 @@ impl Versions {
         if let Some(read) = self.in_memory(row, covers) {
             return Ok(read);
         }
-        match self.table()?.get(row)? {
+        match self.stored_row(row)? {
             Some(bytes) => {
                 let stored = StoredRow::from_arc(bytes)?;
                 if stored.seq() <= seq {
@@ -229,7 +239,7 @@ impl Versions {
         if let Some(meaning) = self.meaning_in_memory(id, seq) {
             return Ok(meaning.row);
         }
-        let found = self.table()?.lookup(id)?;
+        let found = self.read_table(|table| table.lookup(id))?;
         // The disk may have changed between the two looks; what it said before entered memory first.
         Ok(match self.meaning_in_memory(id, seq) {
             Some(meaning) => meaning.row,
@@ -290,7 +300,7 @@ impl Versions {
         let mut seen = RowSet::default();
         let mut stopped = false;
         let mut failed = None;
-        self.table()?.scan(RowNo(0), &mut |row, bytes| {
+        let mut take = |row: RowNo, bytes: &[u8]| {
             let known = memory.get(&row).cloned();
             let known = known.or_else(|| fresh.iter().find_map(|fresh| fresh.row(row)).cloned().map(Some));
             let read = match known {
@@ -313,7 +323,8 @@ impl Versions {
             let flow = each(row, &stored);
             stopped = flow.is_break();
             flow
-        })?;
+        };
+        self.read_table(|table| table.scan(RowNo(0), &mut take))?;
         if let Some(error) = failed {
             return Err(error);
         }

@@ -50,6 +50,7 @@ struct State {
     holders: HashMap<(Call, Point), usize>,
     inside: HashMap<(Call, Point), usize>,
     bells: Vec<Sender<()>>,
+    deaf: bool,
 }
 
 #[derive(Default)]
@@ -71,7 +72,7 @@ impl Script {
         answer
     }
 
-    /// Waits while somebody holds the point; a call that is cancelled goes on, and fails.
+    /// Waits while somebody holds the point; a call that is cancelled goes on, and fails, unless it is deaf.
     fn pass(&self, cx: &CallCx, at: (Call, Point)) -> Result<()> {
         let (bell, rung) = bounded(1);
         if self.change(|state| {
@@ -85,7 +86,8 @@ impl Script {
             return Ok(());
         }
         let watch = cx.cancel.ring_on_cancel(&bell);
-        while cx.check().is_ok() && self.state.lock().unwrap().holders[&at] > 0 {
+        let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0;
+        while waits(&self.state.lock().unwrap()) {
             let _ = rung.recv();
         }
         drop(watch);
@@ -164,6 +166,11 @@ impl ScriptedSource {
     /// Has every call of this kind go wrong, until [`heal`](Self::heal).
     pub(crate) fn always(&self, call: Call, trouble: Trouble) {
         self.script.change(|state| state.always.insert(call, trouble));
+    }
+
+    /// Has held calls wait on when they are cancelled.
+    pub(crate) fn be_deaf(&self) {
+        self.script.change(|state| state.deaf = true);
     }
 
     /// Nothing goes wrong or takes time any more. Held calls stay held.
