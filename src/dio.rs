@@ -11,6 +11,7 @@ pub(crate) mod callback;
 mod check;
 mod close;
 pub(crate) mod core;
+mod diagnostics;
 mod encode;
 mod event;
 pub(crate) mod fresh;
@@ -55,6 +56,7 @@ pub(crate) use bus::EventHub;
 pub use cache_handle::CacheHandle;
 pub use close::CloseReport;
 pub(crate) use close::with_time_to_end;
+pub use diagnostics::{Counters, Diagnostics, QueueInfo, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub use shell::DioShell;
@@ -63,7 +65,8 @@ pub(crate) use writer::WriteQueue;
 
 use board::ReadToken;
 use callback::CallbackBatch;
-use core::{Announce, Apply, CoreHandle, Message, Opening, RowChange, StagedWrite};
+use core::{Announce, Apply, CoreHandle, Message, RowChange, StagedWrite};
+use diagnostics::OpenViews;
 use refresh::{Flight, Refresher};
 use store::Store;
 use ticket::TicketSender;
@@ -100,6 +103,7 @@ pub(crate) struct DioInner {
     /// Ids whose re-read is queued.
     reloads: Mutex<HashSet<Arc<str>>>,
     next_view: AtomicU64,
+    open_views: OpenViews,
     /// The last thread that ends lets go of the cache table and the seat.
     last_thread: Mutex<Option<Weak<make::LastThread>>>,
 }
@@ -291,7 +295,8 @@ impl Dio {
             slot.show(inner.find_now(&slot.id), self.seq());
         }
         let view = RecordScenery::new(slot.clone(), inner.reader.clone());
-        inner.send(Message::OpenRecord { slot: Opening::new(slot), given: has_given })?;
+        let slot = inner.opening(format!("record {}", slot.id), &slot);
+        inner.send(Message::OpenRecord { slot, given: has_given })?;
         Ok(view)
     }
 

@@ -73,6 +73,9 @@
 //! or [`Changes::Reset`] when a view no longer remembers that far back. [`Dio::subscribe_events`] tells of rows,
 //! refreshes and writes rather than of views.
 //!
+//! What a view shows is narrowed by [`Condition`]s, made with [`col`] or read from text, and by a search that disregards case
+//! ([`QueryDescriptor::search`] has the exact rule). [`Dio::typed`] gives views, reads and writes in a struct of your own.
+//!
 //! # Threads and waiting
 //!
 //! One thread per Dio, its core, changes the Dio's state; others read the source, deliver writes and store the cache. You
@@ -106,6 +109,12 @@
 //! table, id or file, and [`source`](std::error::Error::source) keeps the cause. A source that can't be reached is no error
 //! for readers: they go on reading the cache, and [`Dio::status`] says why the last refresh failed.
 //!
+//! # Looking inside
+//!
+//! [`Dio::status`] says how a Dio is doing, [`Dio::diagnostics`] everything else: print it when something seems stuck. It
+//! names each thread, the source or callback that it is in and for how long, what waits in each queue, every open view, and
+//! what snapshots keep. Work is traced with the `tracing` crate: spans and events at debug, warnings for what failed behind.
+//!
 //! # Closing
 //!
 //! [`Lens::close`] and [`Dio::close`] refuse new work, deliver what can be delivered in the time given, wake everyone who
@@ -131,40 +140,43 @@ mod numbers;
 mod scenery;
 pub mod sources;
 mod sync;
+mod typed;
 pub mod value;
 pub mod vista;
 
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::{
-    CacheHandle, Cause, CloseReport, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord, HotTier, Refused,
-    WriteOutcome, WriteState, WriteTicket,
+    CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
+    HotTier, QueueInfo, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
 pub use scenery::changes::Change;
+pub use scenery::custom::CustomAggregate;
 pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
-pub use scenery::value::{Aggregate, ValueScenery, ValueStatus};
+pub use scenery::value::{Aggregate, ValueCounts, ValueScenery, ValueStatus};
 pub use scenery::value_builder::ValueSceneryBuilder;
 #[cfg(feature = "csv")]
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
-pub use sync::live_threads;
+pub use sync::{ThreadInfo, live_threads};
+pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
-pub use vista::{ChangeEvent, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp};
+pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};
 
 /// Everything that most programs use.
 pub mod prelude {
     #[cfg(feature = "csv")]
     pub use crate::sources::CsvVista;
     pub use crate::sources::MemoryVista;
-    pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written};
+    pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
         Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,
-        RowStatus, Scenery, Seq, TableScenery, Value, ValueScenery, record,
+        RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable, Value, ValueScenery, record,
     };
 }
 

@@ -1,8 +1,11 @@
 //! Sceneries: the reactive views on a Dio, and what they are made of.
 
+pub(crate) mod accumulator;
 pub(crate) mod changes;
+pub(crate) mod custom;
 pub(crate) mod exact_sum;
 pub(crate) mod index;
+pub(crate) mod multiset;
 pub(crate) mod record;
 pub(crate) mod signal;
 pub(crate) mod snapshot;

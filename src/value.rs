@@ -14,13 +14,16 @@ mod typed;
 mod value_ref;
 
 pub use ciborium::Value;
+pub(crate) use order::{Summand, summand};
 pub use order::{
     TypeRank, compare, compare_ref_to_value, compare_refs, encode_sort_key, encode_value_sort_key, same_value,
     type_rank,
 };
 pub use path::Path;
+pub(crate) use record::is_deeper_than;
 pub use record::{IntoValue, Record};
 pub use row::{ROW_FORMAT_VERSION, RowIter, RowRef, StoredRow};
+pub(crate) use typed::typed_row_of;
 pub use value_ref::{ArrayIter, ArrayRef, MapIter, MapRef, Segments, TaggedRef, ValueRef};
 
 /// How deep arrays, maps and tags may nest inside one field. What lies deeper counts as null: it is stored as null and

@@ -9,6 +9,8 @@
 mod cache;
 #[path = "behaviour/closing.rs"]
 mod closing;
+#[path = "behaviour/diagnostics.rs"]
+mod diagnostics;
 #[path = "behaviour/events.rs"]
 mod events;
 #[path = "behaviour/freshness.rs"]

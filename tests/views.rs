@@ -9,6 +9,8 @@
 mod changes;
 #[path = "views/common.rs"]
 mod common;
+#[path = "views/custom_value.rs"]
+mod custom_value;
 #[path = "views/facade.rs"]
 mod facade;
 #[path = "common/limit.rs"]

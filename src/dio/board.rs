@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::dio::core::{FullCopy, TableState};
+use crate::dio::diagnostics::Counters;
 use crate::dio::hot_tier::time_of;
 use crate::{Error, Seq};
 
@@ -72,9 +73,8 @@ struct Inner {
     refresh_failures: u32,
     refresh_error: Option<Error>,
     pending_writes: usize,
-    failed_writes: u64,
+    counters: Counters,
     write_error: Option<Error>,
-    delivered: u64,
     views: (usize, usize),
     /// Where the reads under way began, and how many began there.
     reads: BTreeMap<Seq, usize>,
@@ -109,8 +109,23 @@ impl StateBoard {
         }
     }
 
-    pub(crate) fn set_rows(&self, rows: u64) {
-        self.0.lock().rows = rows;
+    /// A batch that changed so many rows is about to be published; there are `rows` afterwards.
+    pub(crate) fn batch(&self, rows: u64, changed: usize, asked: usize) {
+        let mut inner = self.0.lock();
+        inner.rows = rows;
+        inner.counters.batches += 1;
+        inner.counters.changed_rows += changed as u64;
+        inner.counters.indexes_asked += asked as u64;
+    }
+
+    /// A view's index is to be built, for the first time or again.
+    pub(crate) fn build_began(&self, again: bool) {
+        let mut inner = self.0.lock();
+        if again {
+            inner.counters.builds_restarted += 1;
+        } else {
+            inner.counters.builds += 1;
+        }
     }
 
     pub(crate) fn set_pending(&self, pending: usize) {
@@ -122,12 +137,12 @@ impl StateBoard {
     }
 
     pub(crate) fn delivered(&self) {
-        self.0.lock().delivered += 1;
+        self.0.lock().counters.writes_delivered += 1;
     }
 
     pub(crate) fn write_failed(&self, error: &Error) {
         let mut inner = self.0.lock();
-        inner.failed_writes += 1;
+        inner.counters.writes_failed += 1;
         inner.write_error = Some(error.clone());
     }
 
@@ -140,7 +155,7 @@ impl StateBoard {
     /// Writes delivered and writes failed so far.
     pub(crate) fn write_counts(&self) -> (u64, u64) {
         let inner = self.0.lock();
-        (inner.delivered, inner.failed_writes)
+        (inner.counters.writes_delivered, inner.counters.writes_failed)
     }
 
     // ---- the refresher's ----
@@ -154,10 +169,12 @@ impl StateBoard {
         inner.refreshing = false;
         match result {
             Ok(()) => {
+                inner.counters.refreshes += 1;
                 inner.refresh_failures = 0;
                 inner.refresh_error = None;
             }
             Err(error) => {
+                inner.counters.refreshes_failed += 1;
                 inner.refresh_failures += 1;
                 inner.refresh_error = Some(error);
             }
@@ -165,6 +182,10 @@ impl StateBoard {
     }
 
     // ---- anyone's ----
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.0.lock().counters
+    }
 
     pub(crate) fn is_complete(&self) -> bool {
         self.0.lock().complete
@@ -197,7 +218,7 @@ impl StateBoard {
             refresh_failures: inner.refresh_failures,
             refresh_error: inner.refresh_error.clone(),
             pending_writes: inner.pending_writes,
-            failed_writes: inner.failed_writes,
+            failed_writes: inner.counters.writes_failed,
             write_error: inner.write_error.clone(),
             cache_error: None,
             views: inner.views.0,

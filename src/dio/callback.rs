@@ -72,7 +72,7 @@ impl Drop for Opened {
 /// Runs user code as a callback of this Dio. Its result, and on `Ok` what it did.
 pub(crate) fn run<T>(
     dio: &Arc<DioInner>,
-    what: &str,
+    what: &'static str,
     user_code: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Option<CallbackBatch>)> {
     let opened = Opened::new(CallbackBatch {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::dio::core::Message;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
 use crate::lens::Lens;
-use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn};
+use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn, time_left};
 use crate::{Error, ErrorKind};
 
 /// How much of the time to close is kept for ending the threads, a quarter at the most.
@@ -57,7 +57,7 @@ fn may_wait() -> bool {
 /// A deadline before this one, which leaves time for ending threads: so that only those stuck in a call are told as
 /// running.
 pub(crate) fn with_time_to_end(deadline: Deadline) -> Deadline {
-    let left = deadline_after(Duration::ZERO).map_or(Duration::ZERO, |now| deadline.saturating_duration_since(now));
+    let left = time_left(deadline);
     deadline - (left / 4).min(TO_END)
 }
 

@@ -17,7 +17,9 @@
 
 mod batch;
 mod body;
+mod customs;
 mod protect;
+mod route;
 mod views;
 
 use std::collections::HashMap;
@@ -32,16 +34,18 @@ use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
-use crate::dio::{EventHub, StateBoard, WriteQueue};
+use crate::dio::{EventHub, QueueInfo, StateBoard, WriteQueue};
 use crate::lens::Pool;
+use crate::scenery::accumulator::BuiltIn;
+use crate::scenery::custom::OffCore;
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
-use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, Rank, ReplySender};
-use crate::value::{Record, StoredRow};
+use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, RowNo, Seq};
+use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub(crate) use body::Body;
 
@@ -163,7 +167,12 @@ pub(crate) enum Message {
     OpenValue {
         slot: Opening<ValueSlot>,
         query: Arc<ViewQuery>,
-        aggregate: Aggregate,
+        aggregate: BuiltIn,
+    },
+    OpenCustom {
+        slot: Opening<ValueSlot>,
+        query: Arc<ViewQuery>,
+        user: OffCore,
     },
     OpenRecord {
         slot: Opening<RecordSlot>,
@@ -174,15 +183,35 @@ pub(crate) enum Message {
         build: u64,
         result: Result<Body>,
     },
+    /// What user code made of the rows up to `seq`.
+    Computed {
+        custom: u64,
+        seq: Seq,
+        result: Result<Value>,
+    },
     Close {
         reply: Option<ReplySender<()>>,
     },
 }
 
 /// What a view and the core share.
-pub(crate) trait ViewSlot {
+pub(crate) trait ViewSlot: Send + Sync {
     /// Wakes everyone who waits for the view, for good.
     fn close(&self);
+
+    /// What it shows now, in words and numbers.
+    fn look(&self) -> ViewLook;
+
+    /// Whether all its handles are gone.
+    fn is_dropped(&self) -> bool;
+}
+
+/// What a view shows, for diagnostics.
+pub(crate) struct ViewLook {
+    pub(crate) generation: Generation,
+    pub(crate) seq: Seq,
+    pub(crate) rows: Option<usize>,
+    pub(crate) state: String,
 }
 
 /// A view on its way to the core. One that never gets there is closed, so that nobody waits for it.
@@ -286,6 +315,15 @@ impl CoreHandle {
     pub(crate) fn waiting(&self) -> usize {
         self.urgent.len() + self.bulk.len()
     }
+
+    /// Its inboxes.
+    pub(crate) fn queues(&self) -> [QueueInfo; 2] {
+        [("core: urgent", &self.urgent), ("core: bulk", &self.bulk)].map(|(name, inbox)| QueueInfo {
+            name: name.to_owned(),
+            length: inbox.len(),
+            capacity: inbox.capacity(),
+        })
+    }
 }
 
 fn gone() -> Error {
@@ -352,10 +390,10 @@ impl Core {
     /// The thread's loop: everything that waits is handled, urgent before bulk, then it sleeps.
     pub(crate) fn run(mut self, inboxes: Inboxes) {
         while !self.closed {
-            let first = select_biased! {
-                recv(inboxes.urgent) -> message => message.ok(),
-                recv(inboxes.bell.receiver()) -> _ => None,
-                recv(inboxes.bulk) -> message => message.ok(),
+            let (first, is_rung) = select_biased! {
+                recv(inboxes.urgent) -> message => (message.ok(), false),
+                recv(inboxes.bell.receiver()) -> _ => (None, true),
+                recv(inboxes.bulk) -> message => (message.ok(), false),
             };
             let mut handled = 0;
             let mut next = first;
@@ -368,7 +406,9 @@ impl Core {
                 next = inboxes.urgent.try_recv().ok();
             }
             self.commit();
-            self.sweep();
+            if is_rung || inboxes.bell.receiver().try_recv().is_ok() {
+                self.sweep();
+            }
         }
         // Whoever still waits for an answer gets `Closed` now that the inboxes are dropped with what is in them.
     }
@@ -386,11 +426,14 @@ impl Core {
                 match other {
                     Message::SetQuery { view, slot, query, request } => self.set_query(view, slot, query, request),
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
+                    Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),
                     Message::Built { index, build, result } => self.built(index, build, result),
+                    Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
                 }
+                self.to.board.set_views(self.views.counts());
             }
         }
     }
@@ -460,6 +503,9 @@ pub(crate) struct Touched {
     pub(crate) after: Option<StoredRow>,
 }
 
+/// A row of a batch: what it was, and what it is.
+pub(crate) type ChangedRow<'a> = (RowNo, Option<&'a StoredRow>, Option<&'a StoredRow>);
+
 /// Everything that a batch changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
@@ -478,10 +524,24 @@ impl Changed {
     }
 
     /// Every row with what it was and what it is.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (RowNo, Option<&StoredRow>, Option<&StoredRow>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ChangedRow<'_>> {
         let touched = self.touched.iter().map(|touched| (touched.row, touched.before.as_ref(), touched.after.as_ref()));
         let fresh = self.fresh.iter().flat_map(|fresh| fresh.iter()).map(|(row_no, row)| (row_no, None, Some(row)));
         touched.chain(fresh)
+    }
+
+    /// The row at this place of [`iter`](Self::iter), which there must be.
+    pub(crate) fn at(&self, place: usize) -> ChangedRow<'_> {
+        match (self.touched.get(place), &self.fresh) {
+            (None, Some(fresh)) => {
+                let place = place - self.touched.len();
+                (fresh.number(place), None, Some(&fresh.rows()[place]))
+            }
+            _ => {
+                let touched = &self.touched[place];
+                (touched.row, touched.before.as_ref(), touched.after.as_ref())
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::dio::refresh::{self, Refresher};
 use crate::dio::store::Store;
 use crate::dio::versions::Versions;
 use crate::dio::writer::{self, WriteQueue};
-use crate::dio::{Dio, DioInner, EventHub, Handle, OPEN, StateBoard, WeakDio, meta};
+use crate::dio::{Dio, DioInner, EventHub, Handle, OPEN, StateBoard, WeakDio, diagnostics, meta};
 use crate::lens::{Lens, LensInner};
 use crate::scenery::snapshot::RowReader;
 use crate::sync::{self, Doorbell, Rank, Role, catch_user};
@@ -100,6 +100,7 @@ impl DioInner {
             first_copy: Mutex::new(None),
             reloads: Mutex::new(HashSet::new()),
             next_view: AtomicU64::new(1),
+            open_views: diagnostics::OpenViews::default(),
             last_thread: Mutex::new(None),
         });
         let dio = Dio { handle: Arc::new(Handle { inner: inner.clone(), lens: lens.clone(), closes: true }) };

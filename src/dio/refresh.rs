@@ -183,6 +183,7 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
 }
 
 fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
+    let _span = tracing::debug_span!("refresh", table = %dio.name).entered();
     dio.board.refresh_began();
     dio.events.publish(DioEvent::Refreshing { seq: dio.published() });
     let result = dio.catch_up().and_then(|()| refresh_once(dio, handle, kind));
@@ -190,7 +191,10 @@ fn fly(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()> {
     dio.board.refresh_ended(result.clone());
     let seq = dio.published();
     match &result {
-        Ok(()) => dio.events.publish(DioEvent::Refreshed { seq }),
+        Ok(()) => {
+            tracing::debug!(seq = seq.0, rows = dio.board.rows(), "refreshed");
+            dio.events.publish(DioEvent::Refreshed { seq });
+        }
         Err(error) => {
             tracing::warn!(table = %dio.name, %error, "a refresh failed; the rows stay as they are");
             dio.events.publish(DioEvent::RefreshFailed { seq, error: error.clone() });

@@ -14,7 +14,7 @@
 //! Not here: the read side (`versions`), the journal.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
 use crate::dio::fresh::FreshRows;
 use crate::dio::meta;
 use crate::dio::versions::Versions;
+use crate::dio::{QueueInfo, StoreCounters};
 use crate::sync::{self, Deadline, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq};
 
@@ -82,6 +83,7 @@ struct Queue {
     /// Someone wants a failed front tried again.
     retry: bool,
     closing: bool,
+    counters: StoreCounters,
     /// The thread has left its loop for good.
     ended: bool,
 }
@@ -312,6 +314,20 @@ impl Store {
         self.shared.queue.lock().bytes
     }
 
+    pub(crate) fn counters(&self) -> StoreCounters {
+        self.shared.queue.lock().counters
+    }
+
+    /// How many batches and flushes wait; their bytes bound them.
+    pub(crate) fn queue(&self) -> QueueInfo {
+        QueueInfo { name: "store".to_owned(), length: self.shared.queue.lock().jobs.len(), capacity: None }
+    }
+
+    /// The cache's directory.
+    pub(crate) fn location(&self) -> Option<&Path> {
+        self.shared.location.as_deref()
+    }
+
     pub(crate) fn worker(&self) -> &Worker {
         &self.worker
     }
@@ -379,6 +395,10 @@ impl Shared {
             rubbish.add(outcome.rubbish);
             queue = self.queue.lock();
             queue.bytes = queue.bytes.saturating_sub(outcome.bytes);
+            queue.counters.transactions += outcome.transactions;
+            queue.counters.rows += outcome.rows;
+            queue.counters.bytes += outcome.bytes as u64;
+            queue.counters.failures += u64::from(outcome.failure.is_some());
             queue.done += outcome.jobs_done;
             for job in outcome.unfinished.into_iter().rev() {
                 queue.jobs.push_front(job);
@@ -410,6 +430,8 @@ impl Shared {
                     failure: written.failure,
                     jobs_done: total - written.unwritten.len() as u64,
                     unfinished: written.unwritten.into_iter().map(Job::Batch).collect(),
+                    transactions: written.transactions,
+                    rows: written.rows,
                     bytes: written.bytes,
                     rubbish: written.rubbish,
                 }
@@ -453,6 +475,8 @@ enum Todo {
 struct Outcome {
     failure: Option<Error>,
     jobs_done: u64,
+    transactions: u64,
+    rows: u64,
     unfinished: Vec<Job>,
     bytes: usize,
     rubbish: Rubbish,
@@ -463,6 +487,8 @@ struct Outcome {
 struct Written {
     /// Bytes that are stored.
     bytes: usize,
+    rows: u64,
+    transactions: u64,
     failure: Option<Error>,
     /// After a failure: what is to be tried again.
     unwritten: Vec<StoreBatch>,
@@ -509,7 +535,9 @@ fn write(mut batches: Vec<StoreBatch>) -> Written {
         }
     }
     match slice.apply() {
-        Ok(()) => Written { bytes: slice.bytes, ..Written::default() },
+        Ok(()) => {
+            Written { bytes: slice.bytes, rows: slice.batch.ops.len() as u64, transactions: 1, ..Written::default() }
+        }
         Err(error) => Written { failure: Some(error), unwritten: batches, ..Written::default() },
     }
 }
@@ -554,6 +582,8 @@ fn write_long(mut batch: StoreBatch) -> Written {
             *done += taken;
         }
         written.bytes += slice.bytes;
+        written.rows += slice.batch.ops.len() as u64;
+        written.transactions += 1;
         written.rubbish.ops.push(slice.batch.ops);
         if last {
             if let Some((fresh, _)) = batch.fresh {
@@ -600,8 +630,9 @@ impl Slice {
     }
 
     fn apply(&self) -> Result<()> {
-        user(|| self.table.apply(&self.batch))?;
         let ops = &self.batch.ops;
+        let span = tracing::debug_span!("store", table = self.table.name(), rows = ops.len(), bytes = self.bytes);
+        span.in_scope(|| user(|| self.table.apply(&self.batch)))?;
         for (op, (seq, versions)) in ops[ops.len() - self.stamps.len()..].iter().zip(&self.stamps) {
             match op {
                 CacheOp::Put { row, id, .. } => versions.stored(*row, *seq, id, false),

@@ -152,6 +152,11 @@ impl Versions {
         }
     }
 
+    /// The oldest Seq that a snapshot holds.
+    pub(crate) fn oldest_snapshot(&self) -> Option<Seq> {
+        self.pins.lock().oldest_snapshot()
+    }
+
     fn row_shard(&self, row: RowNo) -> &RowShard {
         &self.rows[(row.0 as usize) % SHARDS]
     }

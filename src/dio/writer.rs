@@ -18,7 +18,7 @@ use crate::dio::callback;
 use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
 use crate::dio::ticket::WriteTicket;
 use crate::dio::versions::RowRead;
-use crate::dio::{Dio, DioInner, WeakDio, at_newest};
+use crate::dio::{Dio, DioInner, QueueInfo, WeakDio, at_newest};
 use crate::sync::{Deadline, catch_user, deadline_after, on_own_thread};
 use crate::value::{Record, StoredRow};
 use crate::vista::{WriteOp, Written};
@@ -101,6 +101,11 @@ impl WriteQueue {
         self.changed.notify_all();
     }
 
+    /// How full it is.
+    pub(crate) fn info(&self) -> QueueInfo {
+        QueueInfo { name: "writes".to_owned(), length: self.queue.lock().used, capacity: Some(self.capacity) }
+    }
+
     fn pop(&self) -> Option<StagedWrite> {
         let mut queue = self.queue.lock();
         loop {
@@ -149,7 +154,15 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
         write.ticket.delivering(1);
         // For the callback. It may become the last handle, whose drop closes the Dio: not before the settlement is sent.
         let strong = dio.lens.callbacks.on_write.as_ref().and_then(|_| handle.upgrade_or_revive());
-        let result = deliver(dio, strong.as_ref(), &write.op).map_err(|error| name(dio, &write.op, error));
+        let span = tracing::debug_span!("deliver", table = %dio.name, write = write.op.verb(), id = write.op.id());
+        let result = span.in_scope(|| {
+            let result = deliver(dio, strong.as_ref(), &write.op).map_err(|error| name(dio, &write.op, error));
+            match &result {
+                Ok(_) => tracing::debug!("delivered"),
+                Err(error) => tracing::debug!(%error, "not delivered"),
+            }
+            result
+        });
         // A closed core drops the settlement, and with it the ticket, which says so.
         let _ = dio.send(Message::Settle(Settlement { write, result }));
         dio.writes.release();

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::sync::{self, Deadline, Rank, Worker, as_rank, catch_user};
+use crate::dio::QueueInfo;
+use crate::sync::{self, Deadline, Rank, ThreadInfo, Worker, as_rank, catch_panic};
 use crate::{Error, ErrorKind, Result};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -76,6 +77,20 @@ impl Pool {
         Ok(())
     }
 
+    /// Its threads.
+    pub(crate) fn thread_infos(&self) -> Vec<ThreadInfo> {
+        self.workers.lock().iter().map(Worker::info).collect()
+    }
+
+    /// The jobs that wait.
+    pub(crate) fn queue(&self) -> QueueInfo {
+        QueueInfo {
+            name: self.name.clone(),
+            length: self.shared.queue.lock().jobs.len(),
+            capacity: Some(self.capacity),
+        }
+    }
+
     /// Refuses new jobs, drops those that have not begun.
     pub(crate) fn hang_up(&self) {
         let jobs = {
@@ -83,8 +98,9 @@ impl Pool {
             queue.closed = true;
             std::mem::take(&mut queue.jobs)
         };
-        drop(jobs);
         self.shared.wake.notify_all();
+        // A job may hold what a user gave.
+        let _ = catch_panic("a job that was given up", || drop(jobs));
     }
 
     /// Hangs up and waits for the threads; gives back the names of those still at work at the deadline.
@@ -107,7 +123,7 @@ impl Shared {
         loop {
             if let Some((rank, job)) = queue.jobs.pop_front() {
                 drop(queue);
-                if let Err(error) = catch_user("a job", || as_rank(rank, job)) {
+                if let Err(error) = catch_panic("a job", || as_rank(rank, job)) {
                     tracing::error!(%error, "a job ended in a panic");
                 }
                 queue = self.queue.lock();

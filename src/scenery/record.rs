@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::dio::core::ViewSlot;
+use crate::dio::core::{ViewLook, ViewSlot};
 use crate::dio::hot_tier::EnrichedRecord;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::scenery::snapshot::RowReader;
@@ -109,6 +109,19 @@ impl RecordSlot {
 impl ViewSlot for RecordSlot {
     fn close(&self) {
         self.signal.close();
+    }
+
+    fn look(&self) -> ViewLook {
+        let state = self.state.lock();
+        let words = match &state.error {
+            Some(error) => format!("error: {error}"),
+            None => format!("{:?}", state.status).to_lowercase(),
+        };
+        ViewLook { generation: self.signal.generation(), seq: state.seq, rows: None, state: words }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 

@@ -56,13 +56,19 @@ impl Signal {
 
     fn wait(&self, at_least: u64, timeout: Option<Duration>) -> Result<Generation> {
         if self.generation.get() < at_least && !self.generation.is_closed() {
-            may_wait_for(self.rank, "a change of a view")?;
+            self.may_wait("a change of a view")?;
         }
         match self.generation.wait_until(at_least, timeout) {
             Waited::Reached(generation) => Ok(Generation(generation)),
             Waited::Closed(_) => Err(closed()),
             Waited::TimedOut(_) => Err(Error::new(ErrorKind::Timeout, "the view didn't change within the time given")),
         }
+    }
+
+    /// # Errors
+    /// `WouldDeadlock` on a thread that moves the view.
+    pub(crate) fn may_wait(&self, what: &str) -> Result<()> {
+        may_wait_for(self.rank, what)
     }
 
     fn add_hook(&self, hook: Box<dyn FnMut(u64) + Send>) -> Result<HookGuard> {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::dio::core::ViewSlot;
+use crate::dio::core::{ViewLook, ViewSlot};
 use crate::dio::hot_tier::{EnrichedRecord, HotTier};
 use crate::dio::versions::{Pin, RowRead, Versions};
 use crate::scenery::index::key::Entry;
@@ -291,6 +291,12 @@ impl TableSnapshot {
         TableSnapshot(Arc::new(Inner { root, pin, reader: reader.clone() }))
     }
 
+    /// A snapshot of a root that no view publishes. The root's rows must be the newest published ones.
+    pub(crate) fn of_root(root: Root, reader: &Arc<RowReader>) -> Self {
+        let (pin, ()) = reader.versions.pin_with(|| ((), root.seq));
+        TableSnapshot(Arc::new(Inner { root: Arc::new(root), pin, reader: reader.clone() }))
+    }
+
     pub(crate) fn root(&self) -> &Arc<Root> {
         &self.0.root
     }
@@ -412,6 +418,20 @@ impl ViewSlot for TableSlot {
     fn close(&self) {
         self.signal.close();
         self.queries.close();
+    }
+
+    fn look(&self) -> ViewLook {
+        let root = self.roots.newest();
+        let state = match &root.load {
+            LoadState::Loading => "loading".to_owned(),
+            LoadState::Ready => "ready".to_owned(),
+            LoadState::Failed(error) => format!("failed: {error}"),
+        };
+        ViewLook { generation: root.generation, seq: root.seq, rows: Some(root.tree.len()), state }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 

@@ -153,7 +153,8 @@ impl TableScenery {
             queries: QueryProgress::new(),
         });
         let id = dio.next_view();
-        dio.send(Message::SetQuery { view: id, slot: Opening::new(slot.clone()), query, request: 1 })?;
+        let opening = dio.opening(format!("table {}", query.canonical()), &slot);
+        dio.send(Message::SetQuery { view: id, slot: opening, query, request: 1 })?;
         let query = Mutex::new(Query { wanted: descriptor, request: 1 });
         Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, viewport: Arc::default(), _guard: dropped.guard() })))
     }

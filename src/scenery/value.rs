@@ -1,19 +1,22 @@
 //! Value scenery: one aggregate over a Dio's rows, kept up change by change.
 //!
 //! Owner: the core adds and removes; handles read.
-//! Invariants: an aggregate equals a recompute, bit by bit (`sums_and_counts_equal_a_recompute`); a result that stays the
+//! Invariants: an aggregate equals a recompute, bit by bit (`accumulator`); a result that stays the
 //! same moves no generation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::dio::core::ViewSlot;
-use crate::scenery::exact_sum::{ExactSum, SumResult};
-use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
-use crate::sync::Notifier;
-use crate::value::{Path, RowRef, Value, ValueRef, same_value};
+use crate::dio::core::{ViewLook, ViewSlot};
+use crate::dio::versions::Versions;
+use crate::scenery::accumulator::BuiltIn;
+use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal, closed};
+use crate::sync::{Notifier, Waited, deadline_after, time_left};
+use crate::value::{Path, Value, ValueRef, same_value};
+use crate::vista::query::text::ValueText;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
 
 /// What a value scenery computes over the rows that match.
@@ -22,9 +25,52 @@ use crate::{Error, ErrorKind, Generation, Result, Seq};
 pub enum Aggregate {
     /// How many rows there are.
     Count,
-    /// The exact sum of a column: an integer when all of them are, else the correctly rounded float. Rows without a number
-    /// there are left out and counted in [`ValueScenery::skipped`].
+    /// The exact sum of a column: an integer when all of them are, else the correctly rounded float; 0 without rows. An
+    /// integer that doesn't fit CBOR's 64 bits and a sign is an error, until it fits again.
+    ///
+    /// Bignums below 2^120 are integers here too. Larger ones and decimals (CBOR's tag 4) are first rounded to the
+    /// nearest float, each by itself; everything after that is exact. Rows without a number are left out and counted in
+    /// [`ValueScenery::counts`].
     Sum(String),
+    /// The mean of a column: its exact sum divided by how many numbers there are, rounded to a float once, ties to even.
+    /// Numbers are taken as by [`Sum`](Self::Sum), but no total is too large. Null without numbers.
+    Avg(String),
+    /// The least value of a column in the one order of [`compare`](crate::value::compare), of whatever type. Null when
+    /// there is none.
+    ///
+    /// Of values that are equal in the order, like 1 and 1.0, always the same one is shown, whatever came first.
+    Min(String),
+    /// The greatest value of a column in the one order that is not null: NaN is greater than all other numbers, text
+    /// greater than numbers. Null when there is none.
+    Max(String),
+    /// How many different values a column has, null not counted. Values that are equal in the one order, like 1 and 1.0,
+    /// are one.
+    Distinct(String),
+}
+
+impl Aggregate {
+    /// The column it reads.
+    pub(crate) fn column(&self) -> Option<&str> {
+        match self {
+            Aggregate::Count => None,
+            Aggregate::Sum(column)
+            | Aggregate::Avg(column)
+            | Aggregate::Min(column)
+            | Aggregate::Max(column)
+            | Aggregate::Distinct(column) => Some(column),
+        }
+    }
+
+    pub(crate) fn built_in(&self) -> BuiltIn {
+        match self {
+            Aggregate::Count => BuiltIn::Count,
+            Aggregate::Sum(column) => BuiltIn::Sum(Path::new(column)),
+            Aggregate::Avg(column) => BuiltIn::Avg(Path::new(column)),
+            Aggregate::Min(column) => BuiltIn::Min(Path::new(column)),
+            Aggregate::Max(column) => BuiltIn::Max(Path::new(column)),
+            Aggregate::Distinct(column) => BuiltIn::Distinct(Path::new(column)),
+        }
+    }
 }
 
 /// How a value scenery's value stands.
@@ -33,74 +79,46 @@ pub enum Aggregate {
 pub enum ValueStatus {
     /// The rows are being read for the first time.
     Loading,
-    /// The value is that of the newest rows.
+    /// The value is that of the newest rows. One of code of your own follows them soon after:
+    /// [`ValueScenery::wait_for_seq`].
     Fresh,
-    /// The newest rows have no value; the last one stays.
+    /// The newest rows have no value, or computing it failed; the last one stays.
     Error,
 }
 
-/// The running state of an aggregate.
-pub(crate) enum Accumulator {
-    Count(u64),
-    Sum { path: Path, sum: Box<ExactSum>, skipped: u64 },
-}
-
-impl Accumulator {
-    pub(crate) fn new(aggregate: &Aggregate) -> Self {
-        match aggregate {
-            Aggregate::Count => Accumulator::Count(0),
-            Aggregate::Sum(path) => {
-                Accumulator::Sum { path: Path::new(path), sum: Box::new(ExactSum::new()), skipped: 0 }
-            }
-        }
-    }
-
-    pub(crate) fn add(&mut self, row: RowRef<'_>) {
-        match self {
-            Accumulator::Count(count) => *count += 1,
-            Accumulator::Sum { path, sum, skipped } => match row.get_path(path).map(ValueRef::untagged) {
-                Some(ValueRef::Int(value)) => sum.add_int(value),
-                Some(ValueRef::Float(value)) => sum.add_float(value),
-                _ => *skipped += 1,
-            },
-        }
-    }
-
-    pub(crate) fn remove(&mut self, row: RowRef<'_>) {
-        match self {
-            Accumulator::Count(count) => *count -= 1,
-            Accumulator::Sum { path, sum, skipped } => match row.get_path(path).map(ValueRef::untagged) {
-                Some(ValueRef::Int(value)) => sum.remove_int(value),
-                Some(ValueRef::Float(value)) => sum.remove_float(value),
-                _ => *skipped -= 1,
-            },
-        }
-    }
-
-    /// The value, and how many rows had none to add.
-    pub(crate) fn result(&self) -> (Result<Value>, u64) {
-        match self {
-            Accumulator::Count(count) => (Ok(Value::from(*count)), 0),
-            Accumulator::Sum { path, sum, skipped } => {
-                let value = match sum.result() {
-                    SumResult::Float(value) => Ok(Value::Float(value)),
-                    SumResult::Int(value) => {
-                        ciborium::value::Integer::try_from(value).map(Value::Integer).map_err(|_| {
-                            Error::new(ErrorKind::Invalid, "the sum doesn't fit 64 bits").with("column", path.as_str())
-                        })
-                    }
-                };
-                (value, *skipped)
-            }
-        }
-    }
+/// What an aggregate's value leaves out, or can't tell apart by itself. It is a part of what the view shows: when it moves, so
+/// does the generation.
+///
+/// ```
+/// # fn main() -> diorama::Result<()> {
+/// use diorama::prelude::*;
+///
+/// let rows = [("a", record! { "v" => 1 }), ("b", record! { "v" => "n/a" }), ("c", record! { "v" => f64::NAN })];
+/// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("t", "id").with_rows(rows))?;
+/// let total = dio.value_scenery().sum("v").open()?;
+/// assert!(total.float().is_some_and(f64::is_nan));
+/// assert_eq!((total.counts().skipped, total.counts().nan, total.counts().infinite), (1, 1, 0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ValueCounts {
+    /// Matching rows that are left out: without a number for sum and average, null or absent for minimum, maximum and
+    /// distinct.
+    pub skipped: u64,
+    /// NaNs that a sum or an average takes in, which make it NaN. Not counted by the others, which order NaN after all
+    /// other numbers.
+    pub nan: u64,
+    /// Infinities of either sign that a sum or an average takes in.
+    pub infinite: u64,
 }
 
 struct ValueState {
     value: Value,
     status: ValueStatus,
     error: Option<Error>,
-    skipped: u64,
+    counts: ValueCounts,
     seq: Seq,
 }
 
@@ -110,28 +128,55 @@ pub(crate) struct ValueSlot {
     pub(crate) signal: Signal,
     pub(crate) dropped: Arc<Dropped>,
     opened: Notifier,
+    /// Where it is said up to which Seq everything is in the value, once there is one.
+    taken_in: TakenIn,
+    /// There is no value and there will be none.
+    gave_up: AtomicBool,
+}
+
+/// What tells how far a value has come.
+pub(crate) enum TakenIn {
+    /// It is in step with its Dio: what is published is in it.
+    WithItsDio(Arc<Versions>),
+    /// It follows some time behind.
+    Behind(Notifier),
+}
+
+impl TakenIn {
+    fn notifier(&self) -> &Notifier {
+        match self {
+            TakenIn::WithItsDio(versions) => versions.published_notifier(),
+            TakenIn::Behind(notifier) => notifier,
+        }
+    }
 }
 
 impl ValueSlot {
-    pub(crate) fn new(signal: Signal, dropped: Arc<Dropped>) -> Self {
-        let state =
-            ValueState { value: Value::Null, status: ValueStatus::Loading, error: None, skipped: 0, seq: Seq(0) };
-        ValueSlot { state: Mutex::new(state), signal, dropped, opened: Notifier::new(0) }
+    pub(crate) fn new(signal: Signal, dropped: Arc<Dropped>, taken_in: TakenIn) -> Self {
+        let state = ValueState {
+            value: Value::Null,
+            status: ValueStatus::Loading,
+            error: None,
+            counts: ValueCounts::default(),
+            seq: Seq(0),
+        };
+        let (state, opened) = (Mutex::new(state), Notifier::new(0));
+        ValueSlot { state, signal, dropped, opened, taken_in, gave_up: AtomicBool::new(false) }
     }
 
     /// Shows a result; gives back the generation to move to, if anything shown moved.
-    pub(crate) fn show(&self, (result, skipped): (Result<Value>, u64), seq: Seq) -> Option<Generation> {
+    pub(crate) fn show(&self, (result, counts): (Result<Value>, ValueCounts), seq: Seq) -> Option<Generation> {
         let mut state = self.state.lock();
         state.seq = seq;
-        let moved = match &result {
-            Ok(value) => {
-                state.status != ValueStatus::Fresh
-                    || state.skipped != skipped
-                    || !same_value(ValueRef::from(&state.value), ValueRef::from(value))
-            }
-            Err(_) => state.status != ValueStatus::Error || state.skipped != skipped,
-        };
-        state.skipped = skipped;
+        let moved = state.counts != counts
+            || match &result {
+                Ok(value) => {
+                    state.status != ValueStatus::Fresh
+                        || !same_value(ValueRef::from(&state.value), ValueRef::from(value))
+                }
+                Err(error) => state.error.as_ref().is_none_or(|shown| shown.message() != error.message()),
+            };
+        state.counts = counts;
         match result {
             Ok(value) => {
                 state.value = value;
@@ -146,13 +191,28 @@ impl ValueSlot {
         moved.then(|| self.signal.generation().next())
     }
 
-    pub(crate) fn fail(&self, error: Error, seq: Seq) -> Option<Generation> {
-        self.show((Err(error), 0), seq)
+    /// Says why there is no value, and that there will be none.
+    pub(crate) fn give_up(&self, error: Error, seq: Seq) {
+        if let Some(generation) = self.show((Err(error), ValueCounts::default()), seq) {
+            self.signal.advance_to(generation);
+        }
+        self.gave_up.store(true, Ordering::Release);
+        self.opened();
+        if let TakenIn::Behind(notifier) = &self.taken_in {
+            notifier.close();
+        }
     }
 
     /// The first result is there.
     pub(crate) fn opened(&self) {
         self.opened.advance_to(1);
+    }
+
+    /// Everything up to `seq` is in the value, which follows behind.
+    pub(crate) fn take_in(&self, seq: Seq) {
+        if let TakenIn::Behind(notifier) = &self.taken_in {
+            notifier.advance_to(seq.0);
+        }
     }
 }
 
@@ -160,6 +220,27 @@ impl ViewSlot for ValueSlot {
     fn close(&self) {
         self.signal.close();
         self.opened.close();
+        if let TakenIn::Behind(notifier) = &self.taken_in {
+            notifier.close();
+        }
+    }
+
+    fn look(&self) -> ViewLook {
+        let (value, status, error, seq) = {
+            let state = self.state.lock();
+            (state.value.clone(), state.status, state.error.clone(), state.seq)
+        };
+        // The cause of an error may be a user's, and its text is made by the user's code: not under the lock.
+        let words = match error {
+            Some(error) => format!("error: {error}"),
+            None if status == ValueStatus::Loading => "loading".to_owned(),
+            None => format!("shows {}", ValueText(&value)),
+        };
+        ViewLook { generation: self.signal.generation(), seq, rows: None, state: words }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.is_set()
     }
 }
 
@@ -212,14 +293,50 @@ impl ValueScenery {
         self.0.slot.state.lock().error.clone()
     }
 
-    /// How many matching rows had no number in the column.
+    /// How many matching rows are left out: those without a number in the column of a sum or an average, those where the
+    /// column of a minimum, maximum or distinct is null.
     pub fn skipped(&self) -> u64 {
-        self.0.slot.state.lock().skipped
+        self.counts().skipped
+    }
+
+    /// What the value leaves out or can't tell: rows without a number, NaNs, infinities.
+    pub fn counts(&self) -> ValueCounts {
+        self.0.slot.state.lock().counts
     }
 
     /// The last batch that the value takes in and that had a part in it.
     pub fn seq(&self) -> Seq {
         self.0.slot.state.lock().seq
+    }
+
+    /// Blocks until the value takes in everything up to `seq`, whether or not that changes it. A built-in aggregate does as
+    /// soon as the Dio has published `seq`; one of code of your own some time later.
+    ///
+    /// # Errors
+    /// `Timeout`; `Closed`; why the view could not be filled; `WouldDeadlock` on a thread of the library that views are
+    /// built on.
+    pub fn wait_for_seq(&self, seq: Seq, timeout: Option<Duration>) -> Result<Seq> {
+        let slot = &self.0.slot;
+        let notifier = slot.taken_in.notifier();
+        if slot.opened.get() == 0 || notifier.get() < seq.0 {
+            slot.signal.may_wait("a value view")?;
+        }
+        let deadline = timeout.and_then(deadline_after);
+        let timed_out = || Error::new(ErrorKind::Timeout, "the value didn't come to that Seq within the time given");
+        match slot.opened.wait_until(1, timeout) {
+            Waited::Reached(_) if slot.gave_up.load(Ordering::Acquire) => {
+                return Err(self.error().unwrap_or_else(closed));
+            }
+            Waited::Reached(_) => {}
+            Waited::Closed(_) => return Err(closed()),
+            Waited::TimedOut(_) => return Err(timed_out()),
+        }
+        match notifier.wait_until(seq.0, deadline.map(time_left)) {
+            Waited::Reached(seq) => Ok(Seq(seq)),
+            Waited::Closed(_) if slot.gave_up.load(Ordering::Acquire) => Err(self.error().unwrap_or_else(closed)),
+            Waited::Closed(_) => Err(closed()),
+            Waited::TimedOut(_) => Err(timed_out()),
+        }
     }
 
     /// Blocks until the first value is there or the time is over.
@@ -228,11 +345,9 @@ impl ValueScenery {
     /// `Timeout`; `Closed`.
     pub fn wait_until_ready(&self, timeout: Option<Duration>) -> Result<()> {
         match self.0.slot.opened.wait_until(1, timeout) {
-            crate::sync::Waited::Reached(_) => Ok(()),
-            crate::sync::Waited::Closed(_) => Err(crate::scenery::signal::closed()),
-            crate::sync::Waited::TimedOut(_) => {
-                Err(Error::new(ErrorKind::Timeout, "the value was not ready within the time given"))
-            }
+            Waited::Reached(_) => Ok(()),
+            Waited::Closed(_) => Err(closed()),
+            Waited::TimedOut(_) => Err(Error::new(ErrorKind::Timeout, "the value was not ready within the time given")),
         }
     }
 }
@@ -242,6 +357,3 @@ impl Scenery for ValueScenery {
         &self.0.slot.signal
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,13 +4,14 @@ use crate::Result;
 use crate::RowNo;
 use crate::scenery::index::key::{Entry, SortKey};
 use crate::value::StoredRow;
-use crate::vista::{Filter, QueryDescriptor, Schema, SortKeyer};
+use crate::vista::{Filter, Guard, QueryDescriptor, Schema, SortKeyer};
 
 /// A checked query with its filter and sort keys compiled, and the text by which equal queries are known.
 #[derive(Debug)]
 pub(crate) struct ViewQuery {
     canonical: String,
     filter: Filter,
+    guard: Option<Guard>,
     keyer: SortKeyer,
 }
 
@@ -19,15 +20,22 @@ impl ViewQuery {
     /// `NotFound` or `Invalid`, naming the clause that the schema doesn't have.
     pub(crate) fn new(descriptor: &QueryDescriptor, schema: &Schema) -> Result<Self> {
         descriptor.check(schema)?;
+        let filter = Filter::new(descriptor, schema);
         Ok(ViewQuery {
             canonical: descriptor.canonical(),
-            filter: Filter::new(descriptor, schema),
+            guard: filter.guard(),
+            filter,
             keyer: SortKeyer::new(&descriptor.sort),
         })
     }
 
     pub(crate) fn canonical(&self) -> &str {
         &self.canonical
+    }
+
+    /// What every row that matches has in one column, if the query says so.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
     }
 
     pub(crate) fn matches(&self, row: &StoredRow) -> bool {

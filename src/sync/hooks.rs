@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::prims::{Condvar, Deadline};
-use super::thread::{Rank, Worker, catch_user, spawn};
+use super::thread::{Rank, ThreadInfo, Worker, catch_user, spawn};
 use crate::error::{Error, ErrorKind, Result};
 
 type HookFn = Box<dyn FnMut(u64) + Send>;
@@ -97,6 +97,11 @@ impl HookRunner {
             state: Mutex::new(State::Idle(hook)),
         });
         Ok((Hook { cell: cell.clone(), shared: self.shared.clone() }, HookGuard { cell }))
+    }
+
+    /// Its thread, once there was a hook.
+    pub(crate) fn thread(&self) -> Option<ThreadInfo> {
+        self.worker.lock().as_ref().map(|worker| worker.info())
     }
 
     /// Refuses new rings, runs what is queued and ends the thread; says whether it has ended by the deadline.

@@ -16,6 +16,12 @@ pub(crate) fn deadline_after(timeout: Duration) -> Option<Deadline> {
     Instant::now().checked_add(timeout)
 }
 
+/// How long it is until the deadline.
+#[expect(clippy::disallowed_methods, reason = "the door to the system clock for timeouts of blocking waits")]
+pub(crate) fn time_left(deadline: Deadline) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// A Condvar whose wait takes an optional deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(parking_lot::Condvar);

@@ -6,10 +6,11 @@
 //!    name has left the list of live threads (`live_threads_lists_a_worker_until_it_is_joined`).
 //! 3. A panic of user code becomes an error of the one operation (`a_panic_of_user_code_becomes_an_error`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -56,6 +57,47 @@ impl Rank {
 
 thread_local! {
     static CURRENT_RANK: Cell<Option<Rank>> = const { Cell::new(None) };
+    static CURRENT_ACTIVITY: RefCell<Option<Arc<Activity>>> = const { RefCell::new(None) };
+}
+
+/// What user code a thread is in.
+#[derive(Default)]
+struct Activity(Mutex<Option<(&'static str, Instant)>>);
+
+/// Notes that this thread of the library is in user code until it is dropped.
+struct InUserCode {
+    activity: Option<Arc<Activity>>,
+    outer: Option<(&'static str, Instant)>,
+}
+
+impl InUserCode {
+    #[expect(clippy::disallowed_methods, reason = "how long a call has really taken, whatever clock the Lens has")]
+    fn enter(what: &'static str) -> Self {
+        let activity = CURRENT_ACTIVITY.with_borrow(Clone::clone);
+        let outer = activity.as_ref().and_then(|activity| activity.0.lock().replace((what, Instant::now())));
+        InUserCode { activity, outer }
+    }
+}
+
+impl Drop for InUserCode {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.activity {
+            *activity.0.lock() = self.outer;
+        }
+    }
+}
+
+/// A thread of the library, as [`Dio::diagnostics`](crate::Dio::diagnostics) shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadInfo {
+    /// Its name: the table's, or the Lens's, and what it does.
+    pub name: String,
+    /// Whether its work is over.
+    pub finished: bool,
+    /// The code that is not the library's which it is in (the source, a callback, a cache backend, a hook), and since when.
+    /// `None`: it works on its own, or waits for work.
+    pub inside: Option<(&'static str, Duration)>,
 }
 
 /// Whether the caller runs on a thread of the library.
@@ -143,6 +185,7 @@ impl Drop for EndSignal {
 /// A started thread. Dropping it detaches the thread; [`join_until`](Worker::join_until) waits for its end.
 pub(crate) struct Worker {
     name: String,
+    activity: Arc<Activity>,
     done: Arc<Done>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
@@ -156,6 +199,12 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it is doing.
+    pub(crate) fn info(&self) -> ThreadInfo {
+        let inside = self.activity.0.lock().map(|(what, since)| (what, since.elapsed()));
+        ThreadInfo { name: self.name.clone(), finished: self.is_finished(), inside }
     }
 
     /// Whether its work is over, by return or by panic.
@@ -193,10 +242,13 @@ impl Worker {
 pub(crate) fn spawn(name: String, rank: Rank, work: impl FnOnce() + Send + 'static) -> Result<Worker> {
     let done = Arc::new(Done::default());
     let end = EndSignal { done: done.clone(), live: Some(LiveEntry::add(&name)) };
+    let activity = Arc::new(Activity::default());
+    let current = activity.clone();
     let run = move || {
         let _end = end;
         CURRENT_RANK.set(Some(rank));
-        if let Err(panic) = catch_user("a worker thread", work) {
+        CURRENT_ACTIVITY.set(Some(current));
+        if let Err(panic) = catch_panic("a worker thread", work) {
             let thread = std::thread::current();
             tracing::error!(thread = thread.name().unwrap_or("unnamed"), error = %panic, "a worker thread ended in a panic");
         }
@@ -204,7 +256,7 @@ pub(crate) fn spawn(name: String, rank: Rank, work: impl FnOnce() + Send + 'stat
     // The system's name for a thread can't hold a NUL; a table's name can.
     let started = std::thread::Builder::new().name(name.replace('\0', "\u{2400}")).spawn(run);
     match started {
-        Ok(handle) => Ok(Worker { name, done, handle: Mutex::new(Some(handle)) }),
+        Ok(handle) => Ok(Worker { name, activity, done, handle: Mutex::new(Some(handle)) }),
         Err(cause) => {
             Err(Error::new(ErrorKind::Unavailable, "the system gave no new thread; close something and retry")
                 .with("thread", name)
@@ -214,8 +266,14 @@ pub(crate) fn spawn(name: String, rank: Rank, work: impl FnOnce() + Send + 'stat
 }
 
 /// Runs user code; a panic becomes [`ErrorKind::Panicked`] with the panic's text. `what` begins the sentence "… panicked".
-pub(crate) fn catch_user<T>(what: &str, user_code: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(user_code)).map_err(|payload| {
+pub(crate) fn catch_user<T>(what: &'static str, user_code: impl FnOnce() -> T) -> Result<T> {
+    let _inside = InUserCode::enter(what);
+    catch_panic(what, user_code)
+}
+
+/// Runs work of the library's own; a panic becomes an error, as of user code.
+pub(crate) fn catch_panic<T>(what: &str, work: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let text = if let Some(text) = payload.downcast_ref::<&'static str>() {
             (*text).to_owned()
         } else if let Some(text) = payload.downcast_ref::<String>() {

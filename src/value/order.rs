@@ -314,6 +314,30 @@ impl<'a> Text<'a> {
     }
 }
 
+/// A number as a sum takes it in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Summand {
+    /// An integer; a bignum below 2^120 too.
+    Int(i128),
+    /// A float; of a decimal and of a larger bignum the nearest one.
+    Float(f64),
+}
+
+/// What a value adds to a sum; `None` for what the order doesn't take for a number.
+#[inline]
+pub(crate) fn summand(value: ValueRef<'_>) -> Option<Summand> {
+    match value {
+        ValueRef::Int(value) => Some(Summand::Int(value)),
+        ValueRef::Float(value) => Some(Summand::Float(value)),
+        ValueRef::Tag(..) => match Ranked::of(value) {
+            Ranked::Number(Number::Int(value)) => Some(Summand::Int(value)),
+            Ranked::Number(number) => Some(Summand::Float(number.nearest())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// The number behind any tags as the nearest float.
 pub(super) fn nearest_f64(value: ValueRef<'_>) -> Option<f64> {
     match Ranked::of(value) {

@@ -168,7 +168,8 @@ impl Record {
 
     /// This record as a `T`, through its `Deserialize`. Integers are taken for floats, too.
     ///
-    /// Fails with [`ErrorKind::Invalid`]; the error's context names the column where one is to blame.
+    /// Fails with [`ErrorKind::Invalid`]; the error's context names the `column` where one is to blame, and the `field`
+    /// (`address.lines[2]`) when it lies deeper.
     pub fn to_typed<T: DeserializeOwned>(&self) -> Result<T> {
         typed::typed_of(self)
     }
@@ -186,7 +187,8 @@ impl Record {
     }
 }
 
-fn is_deeper_than(value: &Value, levels: usize) -> bool {
+/// Whether arrays, maps and tags in it nest for more than so many levels.
+pub(crate) fn is_deeper_than(value: &Value, levels: usize) -> bool {
     match value {
         Value::Array(_) | Value::Map(_) | Value::Tag(..) if levels == 0 => true,
         Value::Array(items) => items.iter().any(|item| is_deeper_than(item, levels - 1)),

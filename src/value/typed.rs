@@ -1,10 +1,9 @@
 //! Typed: records to and from the caller's own structs, through serde.
 //!
 //! Invariants: what `record_of` makes of a value, `typed_of` makes into it again; integers are taken for floats, too; an
-//! error names the column it arose in.
+//! error names the column it arose in, and the way to the field below it.
 //! Not here: `Record` as a serde value itself (`record`).
 
-use std::cell::Cell;
 use std::fmt;
 
 use serde::Serialize;
@@ -31,24 +30,66 @@ pub(super) fn record_of<T: Serialize>(value: &T) -> Result<Record> {
 }
 
 pub(super) fn typed_of<T: DeserializeOwned>(record: &Record) -> Result<T> {
-    let column = Cell::new(None);
-    T::deserialize(RecordReader { record, column: &column }).map_err(|Mismatch(what)| {
-        let error = Error::new(ErrorKind::Invalid, format!("the record doesn't fit the type: {what}"));
-        let error = match column.get() {
-            Some(name) => error.with("column", name),
-            None => error,
-        };
+    read(RecordReader { record, id: None })
+}
+
+/// The row `id` as a `T`, which may have the id column as a field or not, as text or as an integer.
+pub(crate) fn typed_row_of<T: DeserializeOwned>(record: &Record, id_column: Option<&str>, id: &str) -> Result<T> {
+    let value = id_column.and_then(|column| record.get(column)).filter(|value| !value.is_null()).cloned();
+    let value = value.unwrap_or_else(|| Value::Text(id.to_owned()));
+    read(RecordReader { record, id: id_column.map(|column| IdField { column, value: &value }) })
+}
+
+fn read<T: DeserializeOwned>(record: RecordReader<'_>) -> Result<T> {
+    T::deserialize(record).map_err(|mismatch| {
+        let mut error = Error::new(ErrorKind::Invalid, format!("the record doesn't fit the type: {}", mismatch.what));
+        if let Some(Step::Name(column)) = mismatch.path.last() {
+            error = error.with("column", column.clone());
+        }
+        if mismatch.path.len() > 1 {
+            error = error.with("field", mismatch.dotted());
+        }
         error.with("type", std::any::type_name::<T>())
     })
 }
 
-/// What serde says when a value doesn't fit.
+/// What serde says when a value doesn't fit, and the way to the value.
 #[derive(Debug)]
-struct Mismatch(String);
+struct Mismatch {
+    what: String,
+    /// The innermost step first.
+    path: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Name(String),
+    Item(usize),
+}
+
+impl Mismatch {
+    fn under(mut self, step: impl FnOnce() -> Step) -> Self {
+        self.path.push(step());
+        self
+    }
+
+    /// The way as a dotted path: `address.lines[2]`.
+    fn dotted(&self) -> String {
+        let mut text = String::new();
+        for step in self.path.iter().rev() {
+            match step {
+                Step::Name(name) if text.is_empty() => text.push_str(name),
+                Step::Name(name) => text.extend([".", name]),
+                Step::Item(position) => text.push_str(&format!("[{position}]")),
+            }
+        }
+        text
+    }
+}
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 
@@ -56,21 +97,57 @@ impl std::error::Error for Mismatch {}
 
 impl de::Error for Mismatch {
     fn custom<T: fmt::Display>(what: T) -> Self {
-        Mismatch(what.to_string())
+        Mismatch { what: what.to_string(), path: Vec::new() }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Mismatch { what: format!("missing field `{field}`"), path: vec![Step::Name(field.to_owned())] }
     }
 }
 
-/// The record as a map that remembers which column is being read.
-struct RecordReader<'de, 'c> {
+/// The record as a map.
+struct RecordReader<'de> {
     record: &'de Record,
-    column: &'c Cell<Option<&'de str>>,
+    id: Option<IdField<'de>>,
 }
 
-impl<'de> Deserializer<'de> for RecordReader<'de, '_> {
+/// The id column, and the id as its value.
+#[derive(Clone, Copy)]
+struct IdField<'de> {
+    column: &'de str,
+    value: &'de Value,
+}
+
+impl<'de> RecordReader<'de> {
+    /// The columns; `with_id` puts the id among them, else its column is left out. Without an id to know of, all as they are.
+    fn columns(self, with_id: bool) -> impl Iterator<Item = (&'de str, Field<'de>)> {
+        let RecordReader { record, id } = self;
+        let is_id = move |name: &str| id.is_some_and(|id| id.column == name);
+        let absent = id.filter(|id| with_id && !record.contains(id.column));
+        let fields =
+            record.iter().filter(move |(name, _)| with_id || !is_id(name)).map(move |(name, value)| match id {
+                Some(id) if id.column == name => (name, Field::Id(id.value)),
+                _ => (name, Field::Value(value)),
+            });
+        fields.chain(absent.map(|id| (id.column, Field::Id(id.value))))
+    }
+}
+
+impl<'de> Deserializer<'de> for RecordReader<'de> {
     type Error = Mismatch;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
-        visitor.visit_map(Columns { left: self.record.iter(), value: None, column: self.column })
+        visitor.visit_map(Columns { left: self.columns(true), current: None })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        let with_id = self.id.is_none_or(|id| fields.contains(&id.column));
+        visitor.visit_map(Columns { left: self.columns(with_id), current: None })
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
@@ -100,33 +177,127 @@ impl<'de> Deserializer<'de> for RecordReader<'de, '_> {
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map identifier ignored_any
     }
 }
 
-struct Columns<'de, 'c, I> {
-    left: I,
-    value: Option<&'de Value>,
-    column: &'c Cell<Option<&'de str>>,
+enum Field<'de> {
+    Value(&'de Value),
+    Id(&'de Value),
 }
 
-impl<'de, I: Iterator<Item = (&'de str, &'de Value)>> de::MapAccess<'de> for Columns<'de, '_, I> {
+struct Columns<'de, I> {
+    left: I,
+    current: Option<(&'de str, Field<'de>)>,
+}
+
+impl<'de, I: Iterator<Item = (&'de str, Field<'de>)>> de::MapAccess<'de> for Columns<'de, I> {
     type Error = Mismatch;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
-        self.column.set(None);
-        let Some((name, value)) = self.left.next() else { return Ok(None) };
-        self.value = Some(value);
-        self.column.set(Some(name));
-        seed.deserialize(de::value::BorrowedStrDeserializer::new(name)).map(Some)
+        let Some((name, field)) = self.left.next() else { return Ok(None) };
+        self.current = Some((name, field));
+        let key = seed.deserialize(de::value::BorrowedStrDeserializer::new(name));
+        key.map(Some).map_err(|mismatch: Mismatch| mismatch.under(|| Step::Name(name.to_owned())))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
-        seed.deserialize(ValueReader(self.value.take().unwrap_or(&Value::Null)))
+        let (name, field) = self.current.take().unwrap_or(("", Field::Value(&Value::Null)));
+        let value = match field {
+            Field::Value(value) => seed.deserialize(ValueReader(value)),
+            Field::Id(value) => seed.deserialize(IdReader(value)),
+        };
+        value.map_err(|mismatch| mismatch.under(|| Step::Name(name.to_owned())))
     }
 
     fn size_hint(&self) -> Option<usize> {
         self.left.size_hint().1
+    }
+}
+
+/// An id as serde reads it: text that is exactly an integer is taken for one, and an integer for its text.
+struct IdReader<'de>(&'de Value);
+
+macro_rules! integer_ids {
+    ($($method:ident),+) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+                match self.integer_in_text() {
+                    Some(id) => visit_integer(id, visitor),
+                    None => ValueReader(self.0).$method(visitor),
+                }
+            }
+        )+
+    };
+}
+
+macro_rules! text_ids {
+    ($($method:ident),+) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+                match ValueReader(self.0).untagged().0 {
+                    Value::Integer(id) => visitor.visit_string(i128::from(*id).to_string()),
+                    _ => ValueReader(self.0).$method(visitor),
+                }
+            }
+        )+
+    };
+}
+
+impl IdReader<'_> {
+    fn integer_in_text(&self) -> Option<i128> {
+        let text = self.0.as_text()?;
+        text.parse().ok().filter(|id: &i128| id.to_string() == text)
+    }
+}
+
+impl<'de> Deserializer<'de> for IdReader<'de> {
+    type Error = Mismatch;
+
+    integer_ids! {
+        deserialize_i8, deserialize_i16, deserialize_i32, deserialize_i64, deserialize_i128, deserialize_u8,
+        deserialize_u16, deserialize_u32, deserialize_u64, deserialize_u128
+    }
+
+    text_ids! { deserialize_str, deserialize_string }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Mismatch> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        ValueReader(self.0).deserialize_enum(name, variants, visitor)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
+        ValueReader(self.0).deserialize_any(visitor)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+fn visit_integer<'de, V: Visitor<'de>>(value: i128, visitor: V) -> Result<V::Value, Mismatch> {
+    if let Ok(value) = u64::try_from(value) {
+        visitor.visit_u64(value)
+    } else if let Ok(value) = i64::try_from(value) {
+        visitor.visit_i64(value)
+    } else {
+        visitor.visit_i128(value)
     }
 }
 
@@ -191,16 +362,7 @@ impl<'de> Deserializer<'de> for ValueReader<'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.0 {
-            Value::Integer(value) => {
-                let value = i128::from(*value);
-                if let Ok(value) = u64::try_from(value) {
-                    visitor.visit_u64(value)
-                } else if let Ok(value) = i64::try_from(value) {
-                    visitor.visit_i64(value)
-                } else {
-                    visitor.visit_i128(value)
-                }
-            }
+            Value::Integer(value) => visit_integer(i128::from(*value), visitor),
             Value::Bytes(bytes) => visitor.visit_borrowed_bytes(bytes),
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(text) => visitor.visit_borrowed_str(text),
@@ -208,17 +370,20 @@ impl<'de> Deserializer<'de> for ValueReader<'de> {
             // ciborium's own types ask for tags in this form.
             Value::Tag(tag, inner) => visitor.visit_enum(Tagged { tag: Some(*tag), inner }),
             Value::Array(items) => {
-                let mut items = de::value::SeqDeserializer::new(items.iter().map(ValueReader));
-                let value = visitor.visit_seq(&mut items)?;
-                items.end()?;
-                Ok(value)
+                let mut left = Items { left: items.iter().enumerate() };
+                let value = visitor.visit_seq(&mut left)?;
+                match left.left.len() {
+                    0 => Ok(value),
+                    more => Err(de::Error::invalid_length(items.len(), &Fewer(items.len() - more))),
+                }
             }
             Value::Map(entries) => {
-                let entries = entries.iter().map(|(key, value)| (ValueReader(key), ValueReader(value)));
-                let mut entries = de::value::MapDeserializer::new(entries);
-                let value = visitor.visit_map(&mut entries)?;
-                entries.end()?;
-                Ok(value)
+                let mut left = Entries { left: entries.iter(), current: None };
+                let value = visitor.visit_map(&mut left)?;
+                match left.left.len() {
+                    0 => Ok(value),
+                    more => Err(de::Error::invalid_length(entries.len(), &Fewer(entries.len() - more))),
+                }
             }
             // `Value` may grow; ciborium 0.2 has no other kind than null left.
             _ => visitor.visit_unit(),
@@ -316,6 +481,66 @@ impl<'de> IntoDeserializer<'de, Mismatch> for ValueReader<'de> {
 
     fn into_deserializer(self) -> Self {
         self
+    }
+}
+
+/// How many items a type takes of an array or a map that has more.
+struct Fewer(usize);
+
+impl de::Expected for Fewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of them", self.0)
+    }
+}
+
+/// An array's items, which errors are told the position of.
+struct Items<I> {
+    left: I,
+}
+
+impl<'de, I: ExactSizeIterator<Item = (usize, &'de Value)>> de::SeqAccess<'de> for Items<I> {
+    type Error = Mismatch;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
+        let Some((position, item)) = self.left.next() else { return Ok(None) };
+        let item = seed.deserialize(ValueReader(item));
+        item.map(Some).map_err(|mismatch| mismatch.under(|| Step::Item(position)))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.len())
+    }
+}
+
+/// A map's entries, which errors are told the key of.
+struct Entries<'de> {
+    left: std::slice::Iter<'de, (Value, Value)>,
+    current: Option<&'de (Value, Value)>,
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'de> {
+    type Error = Mismatch;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
+        self.current = self.left.next();
+        let Some((key, _)) = self.current else { return Ok(None) };
+        seed.deserialize(ValueReader(key)).map(Some).map_err(|mismatch| mismatch.under(|| key_step(key)))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
+        let Some((key, value)) = self.current.take() else { return Err(de::Error::custom("a value without a key")) };
+        seed.deserialize(ValueReader(value)).map_err(|mismatch| mismatch.under(|| key_step(key)))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.len())
+    }
+}
+
+fn key_step(key: &Value) -> Step {
+    match key.as_text() {
+        Some(name) => Step::Name(name.to_owned()),
+        None => Step::Name(format!("{key:?}")),
     }
 }
 

@@ -109,6 +109,18 @@ impl<'a> ValueRef<'a> {
         })
     }
 
+    /// Appends the value as CBOR, written in one way however it was stored: [`read`](Self::read) and
+    /// [`to_value`](Self::to_value) give it back. `None`, and nothing appended, where `to_value` has none.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Option<()> {
+        match *self {
+            ValueRef::Int(value) => cbor::write_value(&cbor::integer(value), out),
+            ValueRef::Float(value) => cbor::write_value(&Value::Float(value), out),
+            ValueRef::Text(text) => cbor::write_text(text, out),
+            _ => cbor::write_value(&self.to_value()?, out),
+        }
+        Some(())
+    }
+
     /// Is it null?
     pub fn is_null(&self) -> bool {
         matches!(self, ValueRef::Null)

@@ -5,19 +5,28 @@
 //! Invariants: a condition has one meaning everywhere, the truth table of [`Condition`]; the canonical text of two
 //! queries is the same only when they ask for the same rows in the same order.
 
+mod builder;
 mod filter;
+mod lexer;
 mod like;
+mod parse;
 mod search;
-mod text;
+pub(crate) mod text;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::value::{IntoValue, Record, StoredRow, Value};
+use crate::value::{IntoValue, MAX_DEPTH, Record, StoredRow, Value, is_deeper_than};
 use crate::vista::Schema;
 use crate::{Error, ErrorKind, Result};
 
+pub use builder::{Col, col};
+pub(crate) use filter::Guard;
 pub use filter::{Filter, SortKeyer};
+
+/// For how many levels conditions may hold conditions. Beyond any filter a person or a program means, and far from the end
+/// of a thread's stack.
+const MAX_LEVELS: usize = 128;
 
 /// The direction of a sort column. Null and absent come last in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -86,13 +95,21 @@ impl Window {
 /// | `lt`, `le`, `gt`, `ge`, `like` | false | false |
 /// | `is_null` | true | – |
 ///
-/// All numbers are one type and compare exactly. `not` is plain negation.
+/// All numbers are one type and compare exactly. `not` is plain negation. Comparing a column with a value of a type that it
+/// never holds is no error: the answer is that of the table, false or true for every row.
+///
+/// A path is a column's name or reaches into maps (`address.city`); a column of that very name wins.
+///
+/// [`col`] makes conditions, and so does text: [`Condition::parse`] reads what `Display` writes, for filters that are typed
+/// or saved, and for logs.
 ///
 /// ```
-/// use diorama::vista::Condition;
+/// use diorama::vista::{Condition, col};
 ///
-/// let high_in_usa = Condition::and([Condition::eq("country", "USA"), Condition::ge("elevation", 1000)]);
+/// let high_in_usa = col("country").eq("USA").and(col("elevation").ge(1000));
 /// assert_eq!(high_in_usa.to_string(), r#"country = "USA" and elevation >= 1000"#);
+/// assert_eq!(Condition::parse(r#"country = "USA" and elevation >= 1000"#)?, high_in_usa);
+/// # Ok::<(), diorama::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -131,7 +148,11 @@ pub enum Condition {
 pub struct QueryDescriptor {
     /// Conditions that must all hold.
     pub conditions: Vec<Condition>,
-    /// Text that must occur, whatever its case, in a searchable column.
+    /// Text that must occur, whatever its case, in a searchable column (in any column when the schema calls none
+    /// searchable; never in a hidden one): in text, in a number as it is written out (`1000`, not `1e3`), in `true` or
+    /// `false`, in a datetime's text, and in any of these inside arrays and maps, whose keys don't count. Case is Unicode's
+    /// full case folding, in no particular language, so that `strasse` finds `STRASSE` and `Straße`; besides, `İ` and `ı`
+    /// are `i`. Accents count, and composed letters differ from decomposed ones.
     pub search: Option<String>,
     /// The order; ties, and everything without a sort, in the order of arrival.
     pub sort: Vec<SortBy>,
@@ -191,30 +212,45 @@ impl Condition {
         Condition::IsNull(path.into())
     }
 
-    /// All of `conditions`; true when there are none.
-    pub fn and(conditions: impl IntoIterator<Item = Condition>) -> Self {
-        Condition::And(conditions.into_iter().collect())
-    }
-
-    /// At least one of `conditions`; false when there are none.
-    pub fn or(conditions: impl IntoIterator<Item = Condition>) -> Self {
-        Condition::Or(conditions.into_iter().collect())
-    }
-
-    /// Not `condition`.
-    #[expect(clippy::should_implement_trait, reason = "stands in a row with `and` and `or`, and takes no self")]
-    pub fn not(condition: Condition) -> Self {
-        Condition::Not(Box::new(condition))
-    }
-
     /// The columns and dotted paths it looks at, each once, in the order of their first mention.
     pub fn paths(&self) -> Vec<&Arc<str>> {
         let mut paths = Vec::new();
-        self.collect_paths(&mut paths);
+        // It gives no reason to stop.
+        let _ = self.each_clause(&mut |path, _| {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            Ok(())
+        });
         paths
     }
 
-    fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a Arc<str>>) {
+    /// Whether conditions in it hold conditions for more than so many levels.
+    fn is_deeper_than(&self, levels: usize) -> bool {
+        let inner = match self {
+            Condition::And(children) | Condition::Or(children) => children.as_slice(),
+            Condition::Not(child) => std::slice::from_ref(&**child),
+            _ => return false,
+        };
+        levels == 0 || inner.iter().any(|child| child.is_deeper_than(levels - 1))
+    }
+
+    /// The values that it compares with itself, not in conditions that it holds.
+    fn values(&self) -> &[Value] {
+        match self {
+            Condition::Eq(_, value)
+            | Condition::Ne(_, value)
+            | Condition::Lt(_, value)
+            | Condition::Le(_, value)
+            | Condition::Gt(_, value)
+            | Condition::Ge(_, value) => std::slice::from_ref(value),
+            Condition::In(_, values) | Condition::NotIn(_, values) => values,
+            _ => &[],
+        }
+    }
+
+    /// Calls `each` with every condition in it that holds no other one, and the path which that one looks at.
+    fn each_clause<'a>(&'a self, each: &mut dyn FnMut(&'a Arc<str>, &'a Condition) -> Result<()>) -> Result<()> {
         match self {
             Condition::Eq(path, _)
             | Condition::Ne(path, _)
@@ -225,27 +261,52 @@ impl Condition {
             | Condition::In(path, _)
             | Condition::NotIn(path, _)
             | Condition::Like(path, _)
-            | Condition::IsNull(path) => {
-                if !paths.contains(&path) {
-                    paths.push(path);
-                }
-            }
+            | Condition::IsNull(path) => each(path, self),
             Condition::And(children) | Condition::Or(children) => {
-                children.iter().for_each(|child| child.collect_paths(paths));
+                children.iter().try_for_each(|child| child.each_clause(each))
             }
-            Condition::Not(child) => child.collect_paths(paths),
+            Condition::Not(child) => child.each_clause(each),
         }
     }
 
-    /// Whether every path in it can mean something in a table of this schema.
+    /// Whether every path in it can mean something in a table of this schema. The types of the values are not checked: see
+    /// the table above. Whatever takes conditions checks them.
+    ///
+    /// ```
+    /// use diorama::vista::{Column, ColumnType, Schema, col};
+    ///
+    /// let schema = Schema::new("id").with(Column::new("id", ColumnType::Text)).with(Column::new("price", ColumnType::Int));
+    /// let error = col("price").lt(10).and(!col("prize").gt(1)).check(&schema).unwrap_err();
+    /// assert_eq!((error.context("column"), error.context("clause")), (Some("prize"), Some("prize > 1")));
+    /// ```
     ///
     /// # Errors
-    /// `NotFound`, naming the column and the clause, when the schema is known and lacks it.
+    /// `NotFound`, naming the column and, of a nested condition, the innermost clause, when the schema is known and lacks
+    /// the column. `Invalid` when conditions nest deeper than 128 levels, or a value deeper than
+    /// [`MAX_DEPTH`](crate::value::MAX_DEPTH).
     pub fn check(&self, schema: &Schema) -> Result<()> {
-        for path in self.paths() {
-            schema.check_path(path).map_err(|error| error.with("clause", self.to_string()))?;
+        if self.is_deeper_than(MAX_LEVELS) {
+            let what = format!("the condition nests deeper than {MAX_LEVELS} levels; make it flatter");
+            return Err(Error::new(ErrorKind::Invalid, what));
         }
-        Ok(())
+        self.each_clause(&mut |path, clause| {
+            if clause.values().iter().any(|value| is_deeper_than(value, MAX_DEPTH)) {
+                let what = format!("the value nests deeper than {MAX_DEPTH} levels; no row has such a value");
+                return Err(Error::new(ErrorKind::Invalid, what).with("column", path.to_string()));
+            }
+            Ok(())
+        })?;
+        self.each_clause(&mut |path, clause| {
+            schema.check_path(path).map_err(|error| error.with("clause", shortened(&clause.to_string())))
+        })
+    }
+}
+
+/// At most two hundred characters of a text, for an error.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -382,7 +443,7 @@ impl SortBy {
     /// `NotFound` for a column that a known schema lacks, `Unsupported` for one that rows can't be ordered by; both name
     /// the column and the clause.
     pub fn check(&self, schema: &Schema) -> Result<()> {
-        let with_clause = |error: Error| error.with("clause", format!("order by {self}"));
+        let with_clause = |error: Error| error.with("clause", shortened(&format!("order by {self}")));
         schema.check_path(&self.path).map_err(with_clause)?;
         let first = self.path.split('.').next().unwrap_or(&self.path);
         match schema.column(&self.path).or_else(|| schema.column(first)) {

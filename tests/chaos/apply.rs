@@ -114,8 +114,12 @@ impl World {
                     self.tables.push(TableView::open(&dio, &self.ground.fit_query(query)));
                 }
             }
-            Op::OpenCount(query) => self.open_value(None, query),
-            Op::OpenSum(path, query) => self.open_value((!self.ground.is_text()).then_some(*path), query),
+            Op::OpenValue(kind, path, query) => {
+                if self.values.len() < OPEN {
+                    let (kind, path) = self.ground.fit_value(*kind, path);
+                    self.values.push(ValueView::open(&dio, kind, path, &self.ground.fit_query(query)));
+                }
+            }
             Op::OpenRecord(id) => {
                 if self.records.len() < OPEN {
                     self.records.push(RecordView::open(&dio, &id.text()));
@@ -265,12 +269,6 @@ impl World {
     }
 
     // ---- views -------------------------------------------------------------------------------------------------
-
-    fn open_value(&mut self, path: Option<&'static str>, query: &Query) {
-        if self.values.len() < OPEN {
-            self.values.push(ValueView::open(&self.dio, path, &self.ground.fit_query(query)));
-        }
-    }
 
     fn set(&mut self, which: u8, set: impl FnOnce(&mut TableView)) {
         if let Some(place) = usize::from(which).checked_rem(self.tables.len()) {

@@ -10,7 +10,7 @@ use diorama::prelude::*;
 use diorama::sources::CsvVista;
 use diorama::vista::{QueryDescriptor, TableShell};
 
-use crate::ops::{C, Fields, Query, V};
+use crate::ops::{self, C, Fields, Query, V};
 use crate::plain::{Plain, Table};
 use crate::run::{Effect, SOON};
 use crate::steps::Kind;
@@ -186,6 +186,16 @@ impl Ground {
         let conditions = query.conditions.iter().filter(|condition| is_known(condition)).cloned().collect();
         let sort = query.sort.iter().filter(|(path, _)| COLUMNS.contains(path)).copied().collect();
         Query { conditions, search: query.search, sort }
+    }
+
+    /// What can be computed of a column.
+    pub(crate) fn fit_value(&self, kind: ops::Kind, path: &'static str) -> (ops::Kind, &'static str) {
+        match kind {
+            _ if !self.is_text() => (kind, path),
+            ops::Kind::Sum | ops::Kind::Avg => (ops::Kind::Distinct, "a"),
+            _ if !COLUMNS.contains(&path) => (kind, "b"),
+            _ => (kind, path),
+        }
     }
 
     pub(crate) fn fit_sort(&self, sort: &[(&'static str, bool)]) -> Vec<(&'static str, bool)> {

@@ -1,12 +1,14 @@
 //! What must hold after every operation.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use diorama::prelude::*;
-use diorama::{Aggregate, RecordStatus, TableSnapshot, ValueStatus};
+use diorama::value::RowRef;
+use diorama::{Aggregate, CustomAggregate, RecordStatus, TableSnapshot, ValueStatus};
 
-use crate::ops::{Id, Query};
-use crate::plain::{Plain, Table, sum};
+use crate::ops::{Id, Kind, Query};
+use crate::plain::{Plain, Table, distinct, extreme, nulls, total};
 use crate::run::{NONE, SOON, Stale, World};
 
 /// Earlier states of a view that changes are asked since.
@@ -107,37 +109,101 @@ fn shown(snapshot: &TableSnapshot, index: usize) -> (Plain, bool) {
 
 pub(crate) struct ValueView {
     view: ValueScenery,
-    /// The column of a sum; without one it counts.
-    path: Option<&'static str>,
+    kind: Kind,
+    path: &'static str,
     query: Query,
     last: Option<(Generation, String)>,
 }
 
+/// How many rows have a value at the path; an error when these are four.
+struct Present(&'static str, u64);
+
+impl Present {
+    fn has(&self, row: RowRef<'_>) -> u64 {
+        u64::from(row.get(self.0).is_some_and(|value| !value.is_null()))
+    }
+}
+
+impl CustomAggregate for Present {
+    fn add(&mut self, row: RowRef<'_>) {
+        self.1 += self.has(row);
+    }
+
+    fn remove(&mut self, row: RowRef<'_>) {
+        self.1 -= self.has(row);
+    }
+
+    fn result(&self) -> diorama::Result<Value> {
+        match self.1 {
+            4 => Err(Error::new(ErrorKind::Invalid, "four")),
+            count => Ok(count.into()),
+        }
+    }
+}
+
 impl ValueView {
-    pub(crate) fn open(dio: &Dio, path: Option<&'static str>, query: &Query) -> Self {
-        let aggregate = path.map_or(Aggregate::Count, |path| Aggregate::Sum(path.to_owned()));
+    pub(crate) fn open(dio: &Dio, kind: Kind, path: &'static str, query: &Query) -> Self {
         let descriptor = query.descriptor();
-        let view = dio.value_scenery().aggregate(aggregate);
+        let view = dio.value_scenery();
+        let view = match kind {
+            Kind::Count => view.count(),
+            Kind::Sum => view.sum(path),
+            Kind::Avg => view.aggregate(Aggregate::Avg(path.to_owned())),
+            Kind::Min => view.min(path),
+            Kind::Max => view.max(path),
+            Kind::Distinct => view.distinct(path),
+            Kind::Custom => view.custom(move || Present(path, 0)),
+            Kind::Computed => view.computed(|rows| {
+                let ids: diorama::Result<Vec<String>> =
+                    rows.iter().map(|row| row.enriched().map(|row| row.id().to_owned())).collect();
+                ids.map(|ids| ids.join(", "))
+            }),
+        };
         let view = descriptor.conditions.into_iter().fold(view, |view, condition| view.condition(condition));
+        let view = descriptor.sort.into_iter().fold(view, |view, by| view.sort(by.path, by.dir));
         let view = match query.search {
             Some(text) => view.search(text),
             None => view,
         };
         let view = view.open().unwrap();
-        ValueView { view, path, query: query.clone(), last: None }
+        ValueView { view, kind, path, query: query.clone(), last: None }
     }
 
-    fn check(&mut self, here: &Table, one_step: bool, at: &str) {
+    fn check(&mut self, here: &Table, seq: Seq, one_step: bool, at: &str) {
         let rows = self.query.of(here);
-        let (value, skipped) = match self.path {
-            Some(path) => sum(&rows, path),
-            None => (Value::from(rows.len() as u64), 0),
+        let at = format!("{:?} {} of {:?} {at}", self.kind, self.path, self.query);
+        assert!(self.view.wait_for_seq(seq, Some(SOON)).unwrap() >= seq, "{at}");
+        let found = self.view.value();
+        let null = nulls(&rows, self.path);
+        let total = total(&rows, self.path);
+        let (value, counts) = match self.kind {
+            Kind::Count => (Some(Value::from(rows.len() as u64)), [0; 3]),
+            Kind::Sum => (Some(total.sum()), total.counts()),
+            Kind::Avg => (Some(total.mean()), total.counts()),
+            Kind::Min => (Some(extreme(&rows, self.path, &found, Ordering::Less)), [null, 0, 0]),
+            Kind::Max => (Some(extreme(&rows, self.path, &found, Ordering::Greater)), [null, 0, 0]),
+            Kind::Distinct => (Some(Value::from(distinct(&rows, self.path))), [null, 0, 0]),
+            Kind::Custom => {
+                let count = rows.len() as u64 - null;
+                ((count != 4).then(|| Value::from(count)), [0; 3])
+            }
+            Kind::Computed => {
+                let ids: Vec<&str> = rows.iter().map(|(id, _)| id.as_str()).collect();
+                (Some(Value::from(ids.join(", "))), [0; 3])
+            }
         };
-        let at = format!("{:?} of {:?} {at}", self.path, self.query);
-        assert_eq!(self.view.status(), ValueStatus::Fresh, "{at}");
-        assert_eq!(exactly(&self.view.value()), exactly(&value), "{at}");
-        assert_eq!(self.view.skipped(), skipped, "{at}");
-        let now = (self.view.generation(), format!("{} {skipped}", exactly(&value)));
+        let status = if value.is_some() { ValueStatus::Fresh } else { ValueStatus::Error };
+        assert_eq!(self.view.status(), status, "{:?} {at}", self.view.error());
+        if let Some(value) = &value {
+            assert_eq!(exactly(&found), exactly(value), "{at}");
+        } else if let Some((_, last)) = &self.last
+            && one_step
+        {
+            assert!(last.starts_with(&exactly(&found)), "the last value stays, which was {last}: {at}");
+        }
+        let shown = self.view.counts();
+        assert_eq!([shown.skipped, shown.nan, shown.infinite], counts, "{at}");
+        let now = (self.view.generation(), format!("{} {counts:?} {status:?}", exactly(&found)));
         if let Some(last) = self.last.replace(now.clone()) {
             check_step((last.0, now.0), last.1 != now.1, one_step, &at);
         }
@@ -191,11 +257,12 @@ impl World {
     /// Compares everything that is open with the model. `one_step`: since the last time there was one batch at the most.
     pub(crate) fn check(&mut self, one_step: bool) {
         let at = self.at.clone();
+        let seq = self.dio.seq();
         for view in &mut self.tables {
             view.check(&self.here, &self.stale, one_step, &at);
         }
         for view in &mut self.values {
-            view.check(&self.here, one_step, &at);
+            view.check(&self.here, seq, one_step, &at);
         }
         for view in &mut self.records {
             view.check(&self.here, &self.stale, one_step, &at);

@@ -126,6 +126,21 @@ pub(crate) enum Event {
     Deleted,
 }
 
+/// What a value view computes of a column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    Distinct,
+    /// Code of the test that takes rows in and out: how many have a value; an error when these are four.
+    Custom,
+    /// Code of the test that reads a snapshot: the ids in order.
+    Computed,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Op {
     // The cache.
@@ -159,8 +174,7 @@ pub(crate) enum Op {
     InvalidateAll,
     // Views.
     Open(Query),
-    OpenCount(Query),
-    OpenSum(&'static str, Query),
+    OpenValue(Kind, &'static str, Query),
     OpenRecord(Id),
     Drop(u8),
     SetSort(u8, Vec<(&'static str, bool)>),
@@ -278,6 +292,11 @@ fn query() -> impl Strategy<Value = Query> {
     (conditions(), search(), sort()).prop_map(|(conditions, search, sort)| Query { conditions, search, sort })
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    use Kind::{Avg, Computed, Count, Custom, Distinct, Max, Min, Sum};
+    prop::sample::select(&[Count, Sum, Sum, Avg, Min, Max, Distinct, Custom, Computed][..])
+}
+
 pub(crate) fn op() -> impl Strategy<Value = Op> {
     let event = prop::sample::select(&[Event::InsertedWithout, Event::UpdatedWithout, Event::Deleted][..]);
     prop_oneof![
@@ -305,8 +324,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => id().prop_map(Op::Invalidate),
         1 => Just(Op::InvalidateAll),
         6 => query().prop_map(Op::Open),
-        2 => query().prop_map(Op::OpenCount),
-        3 => (path(), query()).prop_map(|(path, query)| Op::OpenSum(path, query)),
+        6 => (kind(), path(), query()).prop_map(|(kind, path, query)| Op::OpenValue(kind, path, query)),
         2 => id().prop_map(Op::OpenRecord),
         2 => any::<u8>().prop_map(Op::Drop),
         2 => (any::<u8>(), sort()).prop_map(|(view, sort)| Op::SetSort(view, sort)),

@@ -135,8 +135,8 @@ impl C {
             C::NotIn(path, list) => Condition::not_in(*path, values(list)),
             C::Like(path, pattern) => Condition::like(*path, *pattern),
             C::IsNull(path) => Condition::is_null(*path),
-            C::And(all) => Condition::and(all.iter().map(C::condition)),
-            C::Or(any) => Condition::or(any.iter().map(C::condition)),
+            C::And(all) => Condition::all(all.iter().map(C::condition)),
+            C::Or(any) => Condition::any(any.iter().map(C::condition)),
             C::Not(condition) => Condition::not(condition.condition()),
         }
     }
@@ -201,34 +201,107 @@ impl Query {
     }
 }
 
-/// The sum of a column and how many rows have no number there: an integer when all are; else the float nearest to the exact
-/// total.
-pub(crate) fn sum(rows: &[Plain], path: &str) -> (Value, u64) {
-    /// All finite numbers that the model makes are multiples of 2^-60 and less than 2^54.
-    const UNIT: f64 = (1_u64 << 60) as f64;
-    let (mut total, mut exact, mut skipped, mut only_integers, mut beyond) = (0_i128, 0_i128, 0, true, 0.0);
+/// All finite numbers that the model makes are multiples of 2^-60 and less than 2^54.
+const UNIT: f64 = (1_u64 << 60) as f64;
+
+/// What a column's numbers add up to.
+#[derive(Default)]
+pub(crate) struct Total {
+    integers: i128,
+    /// Integers and finite floats, in units of 2^-60.
+    exact: i128,
+    /// What NaNs and infinities add up to; 0 without any.
+    beyond: f64,
+    numbers: u64,
+    floats: u64,
+    skipped: u64,
+    nans: u64,
+    infinities: u64,
+}
+
+pub(crate) fn total(rows: &[Plain], path: &str) -> Total {
+    let mut total = Total::default();
     for (_, record) in rows {
         match at(record, path) {
             Value::Integer(value) => {
-                total += i128::from(value);
-                exact += i128::from(value) << 60;
-            }
-            Value::Float(value) if value.is_finite() => {
-                only_integers = false;
-                // Both factors are powers of two or fit 53 bits: nothing is lost.
-                exact += (value * UNIT) as i128;
+                total.integers += i128::from(value);
+                total.exact += i128::from(value) << 60;
+                total.numbers += 1;
             }
             Value::Float(value) => {
-                only_integers = false;
-                beyond += value;
+                if value.is_finite() {
+                    // Both factors are powers of two or fit 53 bits: nothing is lost.
+                    total.exact += (value * UNIT) as i128;
+                } else {
+                    total.beyond += value;
+                }
+                total.nans += u64::from(value.is_nan());
+                total.infinities += u64::from(value.is_infinite());
+                total.floats += 1;
+                total.numbers += 1;
             }
-            _ => skipped += 1,
+            _ => total.skipped += 1,
         }
     }
-    let value = match () {
-        () if only_integers => Value::from(i64::try_from(total).unwrap()),
-        () if beyond != 0.0 => Value::Float(beyond),
-        () => Value::Float(exact as f64 / UNIT),
-    };
-    (value, skipped)
+    total
+}
+
+impl Total {
+    /// An integer when all are; else the float nearest to the exact total.
+    pub(crate) fn sum(&self) -> Value {
+        match () {
+            () if self.floats == 0 => Value::from(i64::try_from(self.integers).unwrap()),
+            () if self.beyond != 0.0 => Value::Float(self.beyond),
+            () => Value::Float(self.exact as f64 / UNIT),
+        }
+    }
+
+    /// The float nearest to the exact mean.
+    pub(crate) fn mean(&self) -> Value {
+        match () {
+            () if self.numbers == 0 => Value::Null,
+            () if self.beyond != 0.0 => Value::Float(self.beyond),
+            () if self.exact == 0 => Value::Float(0.0),
+            () => {
+                // As many bits as there are, so that one more for what is left over decides every tie.
+                let room = self.exact.unsigned_abs().leading_zeros();
+                let scaled = self.exact.unsigned_abs() << room;
+                let divisor = u128::from(self.numbers);
+                let quotient = (scaled / divisor) | u128::from(!scaled.is_multiple_of(divisor));
+                let nearest = quotient as f64 / 2_f64.powi(room as i32) / UNIT;
+                Value::Float(if self.exact < 0 { -nearest } else { nearest })
+            }
+        }
+    }
+
+    /// Rows without a number, NaNs, infinities.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        [self.skipped, self.nans, self.infinities]
+    }
+}
+
+/// How many rows have no value in a column.
+pub(crate) fn nulls(rows: &[Plain], path: &str) -> u64 {
+    rows.iter().filter(|(_, record)| at(record, path).is_null()).count() as u64
+}
+
+/// The value of a column than which no other is `better`; of equal ones the one that was found, if it is one of them.
+pub(crate) fn extreme(rows: &[Plain], path: &str, found: &Value, better: Ordering) -> Value {
+    let values: Vec<Value> = rows.iter().map(|(_, record)| at(record, path)).filter(|value| !value.is_null()).collect();
+    let is_best = |value: &&Value| !values.iter().any(|other| compare(other, value) == better);
+    let same = |value: &&Value| format!("{value:?}") == format!("{found:?}");
+    let best = values.iter().filter(is_best);
+    best.clone().find(same).or(best.clone().next()).cloned().unwrap_or(Value::Null)
+}
+
+/// How many values of a column differ in the order.
+pub(crate) fn distinct(rows: &[Plain], path: &str) -> u64 {
+    let mut values: Vec<Value> = Vec::new();
+    for (_, record) in rows {
+        let value = at(record, path);
+        if !value.is_null() && !values.iter().any(|other| compare(other, &value) == Ordering::Equal) {
+            values.push(value);
+        }
+    }
+    values.len() as u64
 }

@@ -7,7 +7,7 @@ use diorama::sources::memory::Call;
 use diorama::{Generation, LensBuilder, RecordStatus, TableSnapshot};
 
 use crate::check::{RecordView, TableView, ValueView};
-use crate::ops::{Event, Id, Op, Query, Script};
+use crate::ops::{Event, Id, Kind, Op, Query, Script};
 use crate::plain::{Plain, Table};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -231,8 +231,7 @@ impl World {
                     self.tables.push(TableView::open(&dio, query));
                 }
             }
-            Op::OpenCount(query) => self.open_value(None, query),
-            Op::OpenSum(path, query) => self.open_value(Some(path), query),
+            Op::OpenValue(kind, path, query) => self.open_value(*kind, path, query),
             Op::OpenRecord(id) => {
                 if self.records.len() < OPEN {
                     self.records.push(RecordView::open(&dio, &id.text()));
@@ -277,9 +276,9 @@ impl World {
         true
     }
 
-    fn open_value(&mut self, path: Option<&'static str>, query: &Query) {
+    fn open_value(&mut self, kind: Kind, path: &'static str, query: &Query) {
         if self.values.len() < OPEN {
-            self.values.push(ValueView::open(&self.dio, path, query));
+            self.values.push(ValueView::open(&self.dio, kind, path, query));
         }
     }
 

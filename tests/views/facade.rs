@@ -21,7 +21,7 @@ fn queries() -> Vec<QueryDescriptor> {
         all().sorted("group", SortDir::Asc).sorted("name", SortDir::Asc),
         all().searching("NAME 99997"),
         all().searching("1").filtered(Condition::not(Condition::like("id", "%1"))).sorted("n", SortDir::Desc),
-        all().filtered(Condition::or([Condition::lt("n", 3), Condition::is_null("n")])).sorted("n", SortDir::Desc),
+        all().filtered(Condition::any([Condition::lt("n", 3), Condition::is_null("n")])).sorted("n", SortDir::Desc),
         all().filtered(Condition::is_in("n", [3, 5, 500])),
         all().filtered(Condition::eq("n", "no such")),
     ]

@@ -243,10 +243,10 @@ fn t7_every_operator_follows_the_truth_table() {
         check(Condition::eq("v.x", 5), &["map"]);
         check(Condition::eq("v.x", 6), &["dotted"]);
         check(Condition::eq("v.y.z", "deep"), &["map"]);
-        check(Condition::and([]), &open_ids(dio.table_scenery()).iter().map(String::as_str).collect::<Vec<_>>());
-        check(Condition::or([]), &[]);
-        check(Condition::and([Condition::eq("v", 5), Condition::eq("w", true)]), &["int"]);
-        check(Condition::or([Condition::eq("w", false), Condition::is_null("v")]), &["float", "null", "absent"]);
+        check(Condition::all([]), &open_ids(dio.table_scenery()).iter().map(String::as_str).collect::<Vec<_>>());
+        check(Condition::any([]), &[]);
+        check(Condition::all([Condition::eq("v", 5), Condition::eq("w", true)]), &["int"]);
+        check(Condition::any([Condition::eq("w", false), Condition::is_null("v")]), &["float", "null", "absent"]);
     });
 }
 
@@ -328,7 +328,7 @@ fn t10_an_unknown_column_is_an_error_that_names_it_when_the_schema_is_known() {
         names(dio.value_scenery().sum("nn").open().unwrap_err(), "nn");
         names(dio.value_scenery().count().where_eq("nn.x", 1).open().unwrap_err(), "nn.x");
         names(dio.vista().add_condition_eq("nn", 1).map(drop).unwrap_err(), "nn");
-        let deep = Condition::not(Condition::or([Condition::eq("n", 1), Condition::is_null("nowhere")]));
+        let deep = Condition::not(Condition::any([Condition::eq("n", 1), Condition::is_null("nowhere")]));
         names(dio.table_scenery().condition(deep).open().unwrap_err(), "nowhere");
         let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
         names(view.set_sort([SortBy::asc("nn")]).unwrap_err(), "nn");

@@ -1,7 +1,7 @@
 //! Value views: aggregates that equal a recompute, and move only when their value does.
 
 use diorama::prelude::*;
-use diorama::{Aggregate, ValueStatus};
+use diorama::{Aggregate, ValueCounts, ValueStatus};
 
 use crate::common::*;
 
@@ -211,5 +211,283 @@ fn v3_a_value_view_needs_an_aggregate() {
         let (_lens, _source, dio) = dio(Lens::new().in_memory(), 1);
         let error = dio.value_scenery().open().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
+    });
+}
+
+/// What the model makes of a column: numbers are quarters, so that plain arithmetic is exact.
+mod plain {
+    use std::cmp::Ordering;
+
+    use diorama::prelude::*;
+    use diorama::value::compare;
+
+    pub(super) fn quarters(value: &Value) -> Option<i64> {
+        match value {
+            Value::Integer(value) => i64::try_from(*value).ok().map(|value| value * 4),
+            Value::Float(value) => Some((value * 4.0) as i64),
+            _ => None,
+        }
+    }
+
+    pub(super) fn sum(values: &[Value]) -> Value {
+        let total: i64 = values.iter().filter_map(quarters).sum();
+        match values.iter().any(|value| matches!(value, Value::Float(_))) {
+            true => Value::Float(total as f64 / 4.0),
+            false => Value::from(total / 4),
+        }
+    }
+
+    pub(super) fn mean(values: &[Value]) -> Value {
+        let quarters: Vec<i64> = values.iter().filter_map(quarters).collect();
+        // Both are small: the processor rounds their quotient once.
+        let mean = || Value::Float(quarters.iter().sum::<i64>() as f64 / (4 * quarters.len()) as f64);
+        if quarters.is_empty() { Value::Null } else { mean() }
+    }
+
+    /// The value that is not null and than which no other is more in this direction.
+    pub(super) fn extreme(values: &[Value], better: Ordering) -> Value {
+        let best = values
+            .iter()
+            .filter(|value| !value.is_null())
+            .reduce(|best, value| if compare(value, best) == better { value } else { best });
+        best.cloned().unwrap_or(Value::Null)
+    }
+
+    /// How many values differ by [`Condition::eq`].
+    pub(super) fn distinct(dio: &Dio, values: &[Value]) -> u64 {
+        let mut kinds: Vec<&Value> = Vec::new();
+        for value in values.iter().filter(|value| !value.is_null()) {
+            let query = |dio: &Dio| -> Result<u64, Error> {
+                let mut rows = dio.vista();
+                rows.add_condition(Condition::eq("v", value.clone()))?;
+                rows.add_condition(Condition::is_in(
+                    "v",
+                    kinds.iter().map(|kind| (*kind).clone()).collect::<Vec<_>>(),
+                ))?;
+                rows.get_count()
+            };
+            if query(dio).unwrap() == 0 {
+                kinds.push(value);
+            }
+        }
+        kinds.len() as u64
+    }
+}
+
+mod any_changes {
+    use diorama::value::compare;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Change {
+        Put(u8, Value),
+        Remove(u8),
+        Many(Vec<(u8, Value)>),
+        Reconcile(Vec<(u8, Value)>),
+        RemoveGreatest,
+        Clear,
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            6 => (-9..9_i64).prop_map(Value::from),
+            6 => (-40..40_i64).prop_map(|quarters| Value::Float(quarters as f64 / 4.0)),
+            1 => "[ab]{0,2}".prop_map(Value::from),
+            1 => any::<bool>().prop_map(Value::from),
+            1 => Just(Value::Null),
+        ]
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let rows = || prop::collection::vec((0..12_u8, value()), 0..8);
+        prop_oneof![
+            8 => (0..12_u8, value()).prop_map(|(id, value)| Change::Put(id, value)),
+            3 => (0..12_u8).prop_map(Change::Remove),
+            2 => rows().prop_map(Change::Many),
+            1 => rows().prop_map(Change::Reconcile),
+            4 => Just(Change::RemoveGreatest),
+            1 => Just(Change::Clear),
+        ]
+    }
+
+    fn stored((id, value): (u8, Value)) -> (String, Record) {
+        (
+            format!("r{id}"),
+            record! { "id" => format!("r{id}"), "v" => value, "group" => if id < 6 { "a" } else { "b" } },
+        )
+    }
+
+    fn apply(dio: &Dio, greatest: &ValueScenery, change: Change) {
+        match change {
+            Change::Put(id, value) => {
+                let (id, record) = stored((id, value));
+                dio.patched(id, record).unwrap();
+            }
+            Change::Remove(id) => dio.cache().remove(format!("r{id}")).unwrap(),
+            Change::Many(rows) => dio.cache().insert_many(rows.into_iter().map(stored)).unwrap(),
+            Change::Reconcile(mut rows) => {
+                rows.sort_by_key(|(id, _)| *id);
+                rows.dedup_by_key(|(id, _)| *id);
+                dio.reconcile(rows.into_iter().map(stored).collect()).unwrap();
+            }
+            Change::RemoveGreatest => {
+                let value = greatest.value();
+                let rows = dio.cache().list().unwrap();
+                let found = rows.iter().find(|(_, row)| row.get("v").is_some_and(|v| compare(v, &value).is_eq()));
+                if let Some((id, _)) = found {
+                    dio.cache().remove(id.as_str()).unwrap();
+                }
+            }
+            Change::Clear => dio.cache().clear().unwrap(),
+        }
+    }
+
+    fn open(dio: &Dio, group: Option<&str>) -> Vec<ValueScenery> {
+        let column = || "v".to_owned();
+        let aggregates = [
+            Aggregate::Count,
+            Aggregate::Sum(column()),
+            Aggregate::Avg(column()),
+            Aggregate::Min(column()),
+            Aggregate::Max(column()),
+            Aggregate::Distinct(column()),
+        ];
+        let open = |aggregate| {
+            let view = dio.value_scenery().aggregate(aggregate);
+            let view = match group {
+                Some(group) => view.where_eq("group", group),
+                None => view,
+            };
+            view.open().unwrap()
+        };
+        aggregates.into_iter().map(open).collect()
+    }
+
+    fn check(dio: &Dio, views: &[ValueScenery], group: Option<&str>) {
+        use std::cmp::Ordering::{Greater, Less};
+        let rows = dio.cache().list().unwrap();
+        let rows = rows.iter().filter(|(_, row)| group.is_none_or(|group| row.text("group") == Some(group)));
+        let values: Vec<Value> = rows.map(|(_, row)| row.get("v").cloned().unwrap_or(Value::Null)).collect();
+        let nulls = values.iter().filter(|value| value.is_null()).count() as u64;
+        let not_numbers = values.iter().filter(|value| plain::quarters(value).is_none()).count() as u64;
+        let shown: Vec<(String, Option<u64>)> = views[..3].iter().map(bits).collect();
+        let bits_of = |value: Value| match value {
+            Value::Float(float) => (format!("{value:?}"), Some(float.to_bits())),
+            other => (format!("{other:?}"), None),
+        };
+        let expected = [Value::from(values.len() as u64), plain::sum(&values), plain::mean(&values)];
+        assert_eq!(shown, expected.map(bits_of), "{values:?}");
+        for (view, direction) in [(&views[3], Less), (&views[4], Greater)] {
+            assert!(compare(&view.value(), &plain::extreme(&values, direction)).is_eq(), "{view:?} of {values:?}");
+        }
+        if group.is_none() {
+            assert_eq!(views[5].value(), Value::from(plain::distinct(dio, &values)), "{values:?}");
+        }
+        let skipped: Vec<u64> = views.iter().map(ValueScenery::skipped).collect();
+        assert_eq!(skipped, [0, not_numbers, not_numbers, nulls, nulls, nulls], "{values:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn v1_every_aggregate_with_conditions_equals_a_recompute_after_any_changes(
+            changes in prop::collection::vec(change(), 1..24),
+        ) {
+            limited(move || {
+                let dio = Lens::new().in_memory().build().unwrap().make_dio(MemoryVista::new("numbers", "id")).unwrap();
+                let groups = [None, Some("a"), Some("b")];
+                let live: Vec<Vec<ValueScenery>> = groups.iter().map(|group| open(&dio, *group)).collect();
+                for change in changes {
+                    apply(&dio, &live[0][4], change);
+                    for (group, live) in groups.iter().zip(&live) {
+                        check(&dio, live, *group);
+                    }
+                }
+                for (group, live) in groups.iter().zip(&live) {
+                    let anew = open(&dio, *group);
+                    let shown = |views: &[ValueScenery]| -> Vec<_> {
+                        views.iter().map(|view| (bits(view), view.status(), view.counts())).collect()
+                    };
+                    assert_eq!(shown(live), shown(&anew), "{group:?}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn v1_the_least_and_the_greatest_of_mixed_types_follow_the_one_order() {
+    limited(|| {
+        let tag = |tag, text: &str| Value::Tag(tag, Box::new(Value::from(text)));
+        // From the least to the greatest; null is no value.
+        let rising = [
+            Value::from(false),
+            Value::from(f64::NEG_INFINITY),
+            Value::from(-3),
+            Value::from(2.5),
+            Value::from(u64::MAX),
+            Value::from(f64::NAN),
+            Value::from("10"),
+            Value::from("9"),
+            Value::Bytes(vec![0]),
+            tag(0, "2024-01-01T00:00:00+02:00"),
+            tag(0, "2024-01-01T00:00:00Z"),
+            Value::from(vec![Value::from(1)]),
+        ];
+        let dio = Lens::new().in_memory().build().unwrap().make_dio(numbers(&[("null", Value::Null)])).unwrap();
+        let [least, greatest, kinds] = ["min", "max", "distinct"].map(|what| {
+            let view = dio.value_scenery();
+            let view = match what {
+                "min" => view.min("v"),
+                "max" => view.max("v"),
+                _ => view.distinct("v"),
+            };
+            view.open().unwrap()
+        });
+        assert_eq!([least.value(), greatest.value(), kinds.value()], [Value::Null, Value::Null, 0.into()]);
+        let same = |view: &ValueScenery, value: &Value| assert_eq!(format!("{:?}", view.value()), format!("{value:?}"));
+        for (number, value) in rising.iter().enumerate() {
+            dio.patched(format!("r{number}"), record! { "v" => value }).unwrap();
+            same(&least, &rising[0]);
+            same(&greatest, value);
+            assert_eq!((kinds.int(), kinds.skipped()), (Some(number as i64 + 1), 1));
+        }
+        for number in (1..rising.len()).rev() {
+            dio.cache().remove(format!("r{number}")).unwrap();
+            same(&greatest, &rising[number - 1]);
+        }
+        // The same by `eq`.
+        for (id, value) in [("x", Value::from(7)), ("y", Value::from(7.0)), ("z", tag(0, "2024-01-01T00:00:00Z"))] {
+            dio.patched(id, record! { "v" => &value }).unwrap();
+        }
+        dio.patched("zz", record! { "v" => tag(0, "2024-01-01T01:00:00+01:00") }).unwrap();
+        assert_eq!(kinds.int(), Some(3));
+    });
+}
+
+#[test]
+fn v2_a_mean_has_no_total_too_large_and_counts_what_it_can_not_take() {
+    limited(|| {
+        let max = Value::from(u64::MAX);
+        let dio =
+            Lens::new().in_memory().build().unwrap().make_dio(numbers(&[("a", max.clone()), ("b", max)])).unwrap();
+        let mean = dio.value_scenery().avg("v").open().unwrap();
+        assert_eq!((mean.value(), mean.status()), (Value::Float(u64::MAX as f64), ValueStatus::Fresh));
+        dio.patched("c", record! { "v" => 1 }).unwrap();
+        assert_eq!(mean.float(), Some(12_297_829_382_473_034_411_u64 as f64));
+        dio.patched("d", record! { "v" => "n/a" }).unwrap();
+        dio.patched("e", record! { "v" => f64::INFINITY }).unwrap();
+        assert_eq!((mean.float(), mean.counts().infinite, mean.counts().skipped), (Some(f64::INFINITY), 1, 1));
+        dio.patched("f", record! { "v" => f64::NAN }).unwrap();
+        assert!(mean.float().is_some_and(f64::is_nan));
+        assert_eq!(mean.counts().nan, 1);
+        let generation = mean.generation();
+        dio.patched("g", record! { "v" => f64::NAN }).unwrap();
+        assert_eq!((mean.counts().nan, mean.generation()), (2, generation.next()), "what is counted is shown, too");
+        dio.cache().clear().unwrap();
+        assert_eq!((mean.value(), mean.counts()), (Value::Null, ValueCounts::default()));
     });
 }

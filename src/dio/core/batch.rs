@@ -365,11 +365,13 @@ impl Core {
             let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto);
             let records = self.publish_records(&changed, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
-            self.to.board.set_rows(self.rows);
+            self.to.board.batch(self.rows, changed.len(), self.views.asked);
+            tracing::debug!(table = %self.to.table_name, seq = seq.0, changed = changed.len(), rows = self.rows, "batch");
             self.to.versions.publish(seq);
             self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(&changed.touched, &batch, seq);
             moved.advance();
+            self.run_customs();
             for slot in records {
                 slot.advance();
             }

@@ -5,11 +5,11 @@
 
 use std::ops::ControlFlow;
 
-use crate::dio::core::Changed;
+use crate::dio::core::ChangedRow;
 use crate::dio::versions::{Pin, Versions};
+use crate::scenery::accumulator::{Accumulator, BuiltIn};
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
-use crate::scenery::value::{Accumulator, Aggregate};
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ const MANY: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) enum BodyKind {
     Table,
-    Value(Aggregate),
+    Value(BuiltIn),
 }
 
 pub(crate) enum Body {
@@ -69,7 +69,10 @@ impl Body {
             return Err(Error::new(ErrorKind::Cancelled, "the view's query was replaced while it was being built"));
         }
         Ok(match accumulator {
-            Some(accumulator) => Body::Value(accumulator),
+            Some(mut accumulator) => {
+                accumulator.settle();
+                Body::Value(accumulator)
+            }
             None => {
                 entries.sort_unstable_by(|a, b| a.key.cmp(&b.key).then(a.row.cmp(&b.row)));
                 Body::Table(Tree::from_sorted(entries))
@@ -77,13 +80,18 @@ impl Body {
         })
     }
 
-    /// Takes in a batch: first what was, then what is. Gives back how many entries changed.
-    pub(crate) fn apply(&mut self, query: &ViewQuery, batch: &Changed, scratch: &mut Vec<u8>) -> usize {
+    /// Takes in rows of a batch: first what was, then what is. Gives back how many entries changed.
+    pub(crate) fn apply<'a>(
+        &mut self,
+        query: &ViewQuery,
+        rows: impl Iterator<Item = ChangedRow<'a>>,
+        scratch: &mut Vec<u8>,
+    ) -> usize {
         match self {
-            Body::Table(tree) => apply_to_tree(tree, query, batch, scratch),
+            Body::Table(tree) => apply_to_tree(tree, query, rows, scratch),
             Body::Value(accumulator) => {
                 let mut changed = 0;
-                for (_, before, after) in batch.iter() {
+                for (_, before, after) in rows {
                     if let Some(before) = before.filter(|row| query.matches(row)) {
                         accumulator.remove(before.fields());
                         changed += 1;
@@ -93,16 +101,22 @@ impl Body {
                         changed += 1;
                     }
                 }
+                accumulator.settle();
                 changed
             }
         }
     }
 }
 
-fn apply_to_tree(tree: &mut Tree<Entry>, query: &ViewQuery, batch: &Changed, scratch: &mut Vec<u8>) -> usize {
+fn apply_to_tree<'a>(
+    tree: &mut Tree<Entry>,
+    query: &ViewQuery,
+    rows: impl Iterator<Item = ChangedRow<'a>>,
+    scratch: &mut Vec<u8>,
+) -> usize {
     let mut removes = Vec::new();
     let mut inserts = Vec::new();
-    for (row_no, before, after) in batch.iter() {
+    for (row_no, before, after) in rows {
         if let Some(before) = before.filter(|row| query.matches(row)) {
             removes.push(query.entry(row_no, before, scratch));
         }

@@ -5,16 +5,20 @@
 //! 2. While a body is being built its index records every batch since its scan; before it is shown it takes them in: no
 //!    change is lost (`a_change_that_lands_while_a_view_is_opening_is_in_it`).
 //! 3. A view shows its old body until the new one is ready; a request that was superseded never lands.
+//! 4. A batch costs the views that it concerns, not all that are open (`a_change_looks_at_the_views_that_it_can_concern`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::core::body::{Body, BodyKind};
-use crate::dio::core::{Changed, Core, Message, Opening, ViewId, ViewSlot};
+use crate::dio::core::customs::Customs;
+use crate::dio::core::route::Router;
+use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
+use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{LoadState, Root, TableSlot};
-use crate::scenery::value::{Aggregate, ValueSlot};
+use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
@@ -25,7 +29,7 @@ const RECORDED: usize = 1 << 18;
 const ATTEMPTS: u32 = 4;
 
 /// A build under way.
-struct Build {
+pub(super) struct Build {
     number: u64,
     attempt: u32,
     cancel: CancelToken,
@@ -35,18 +39,20 @@ struct Build {
     recorded_rows: usize,
 }
 
-enum State {
+pub(super) enum State {
     Building(Build),
     Ready(Body),
 }
 
 /// One body and those who show it.
-struct Index {
+pub(super) struct Index {
     id: u64,
     kind: BodyKind,
     query: Arc<ViewQuery>,
-    state: State,
+    pub(super) state: State,
     value: Option<Arc<ValueSlot>>,
+    /// The table views that show it.
+    shown_by: Vec<ViewId>,
 }
 
 /// A table view: what it shows, and what it is to show.
@@ -59,13 +65,21 @@ struct TableView {
 
 #[derive(Default)]
 pub(super) struct Views {
-    indexes: HashMap<u64, Index>,
+    pub(super) indexes: HashMap<u64, Index>,
     tables: HashMap<ViewId, TableView>,
+    pub(super) customs: Customs,
+    router: Router,
+    /// The indexes that are being built.
+    building: HashSet<u64>,
     next: u64,
     /// Rows up to this Seq are stale, as last published.
     stale_upto: Seq,
     complete: bool,
     scratch: Vec<u8>,
+    keys: [Vec<u8>; 2],
+    routed: Vec<(u64, u32)>,
+    /// How many indexes the last batch was matched against.
+    pub(super) asked: usize,
 }
 
 /// Signals that are to move once everything is in place.
@@ -89,7 +103,7 @@ impl Moved {
     }
 }
 
-fn load_state(complete: bool) -> LoadState {
+pub(super) fn load_state(complete: bool) -> LoadState {
     if complete { LoadState::Ready } else { LoadState::Loading }
 }
 
@@ -101,7 +115,7 @@ impl Views {
     /// How many views and indexes there are.
     pub(super) fn counts(&self) -> (usize, usize) {
         let values = self.indexes.values().filter(|index| index.value.is_some()).count();
-        (self.tables.len() + values, self.indexes.len())
+        (self.tables.len() + values + self.customs.len(), self.indexes.len())
     }
 
     /// Brings every body up to the batch and publishes those that moved.
@@ -111,47 +125,19 @@ impl Views {
         let stale_before = self.stale_upto;
         self.stale_upto = stale_upto;
         self.complete = complete;
-        let mut changed = HashMap::new();
-        let mut restart = Vec::new();
-        for index in self.indexes.values_mut() {
-            match &mut index.state {
-                State::Ready(body) => {
-                    let entries = body.apply(&index.query, batch, &mut self.scratch);
-                    if entries > 0 {
-                        changed.insert(index.id, entries);
-                    }
-                    if let (Body::Value(accumulator), Some(slot)) = (&*body, &index.value)
-                        && entries > 0
-                        && let Some(generation) = slot.show(accumulator.result(), seq)
-                    {
-                        moved.values.push((slot.clone(), generation));
-                    }
-                }
-                State::Building(_) if batch.is_empty() => {}
-                State::Building(build) => {
-                    build.recorded_rows += batch.len();
-                    build.recorded.push(batch.clone());
-                    if build.recorded_rows > RECORDED {
-                        restart.push(index.id);
-                    }
-                }
-            }
-        }
-        for id in restart {
-            if let Some(Index { state: State::Building(build), .. }) = self.indexes.get_mut(&id) {
-                // What was recorded is in the scan of the next attempt; the running one is told to stop, and its end starts
-                // the next.
-                build.cancel.cancel();
-                build.recorded = Vec::new();
-                build.recorded_rows = 0;
-            }
-        }
-        for view in self.tables.values_mut() {
+        let changed = self.bring_up(batch, seq, &mut moved);
+        self.record(batch);
+        self.customs.note(batch, &changed, all_may_move);
+        let concerned: Vec<ViewId> = if all_may_move {
+            self.tables.keys().copied().collect()
+        } else {
+            let shown_by = |id: &u64| self.indexes.get(id).map(|index| index.shown_by.as_slice()).unwrap_or_default();
+            changed.keys().flat_map(shown_by).copied().collect()
+        };
+        for view in concerned {
+            let Some(view) = self.tables.get_mut(&view) else { continue };
             let Some(shown) = view.shows else { continue };
             let entries = changed.get(&shown).copied();
-            if entries.is_none() && !all_may_move {
-                continue;
-            }
             let load = load_state(complete);
             let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
                 continue;
@@ -179,6 +165,83 @@ impl Views {
         moved
     }
 
+    /// Brings the bodies that the batch concerns up to it; gives back how many entries of which index changed.
+    fn bring_up(&mut self, batch: &Changed, seq: Seq, moved: &mut Moved) -> HashMap<u64, usize> {
+        let mut changed = HashMap::new();
+        self.asked = 0;
+        let mut routed = std::mem::take(&mut self.routed);
+        for (place, (_, before, after)) in batch.iter().enumerate() {
+            self.router.route(place as u32, before, after, &mut self.keys, &mut routed);
+        }
+        routed.sort_unstable();
+        routed.dedup();
+        for rows in routed.chunk_by(|a, b| a.0 == b.0) {
+            let rows_of_batch = rows.iter().map(|(_, place)| batch.at(*place as usize));
+            self.bring_index_up(rows[0].0, rows_of_batch, seq, moved, &mut changed);
+        }
+        routed.clear();
+        self.routed = routed;
+        let always = std::mem::take(self.router.always());
+        for id in &always {
+            self.bring_index_up(*id, batch.iter(), seq, moved, &mut changed);
+        }
+        *self.router.always() = always;
+        changed
+    }
+
+    fn bring_index_up<'a>(
+        &mut self,
+        id: u64,
+        rows: impl Iterator<Item = ChangedRow<'a>>,
+        seq: Seq,
+        moved: &mut Moved,
+        changed: &mut HashMap<u64, usize>,
+    ) {
+        let Some(index) = self.indexes.get_mut(&id) else { return };
+        let State::Ready(body) = &mut index.state else { return };
+        self.asked += 1;
+        let entries = body.apply(&index.query, rows, &mut self.scratch);
+        if entries == 0 {
+            return;
+        }
+        changed.insert(id, entries);
+        if let (Body::Value(accumulator), Some(slot)) = (&*body, &index.value)
+            && let Some(generation) = slot.show(accumulator.result(), seq)
+        {
+            moved.values.push((slot.clone(), generation));
+        }
+    }
+
+    /// Keeps the batch for the indexes that are being built.
+    fn record(&mut self, batch: &Arc<Changed>) {
+        if batch.is_empty() {
+            return;
+        }
+        for id in &self.building {
+            let Some(Index { state: State::Building(build), .. }) = self.indexes.get_mut(id) else { continue };
+            build.recorded_rows += batch.len();
+            build.recorded.push(batch.clone());
+            if build.recorded_rows > RECORDED {
+                // What was recorded is in the scan of the next attempt; the running one is told to stop, and its end starts
+                // the next.
+                build.cancel.cancel();
+                build.recorded = Vec::new();
+                build.recorded_rows = 0;
+            }
+        }
+    }
+
+    /// Forgets an index; its build is told to stop.
+    fn remove_index(&mut self, id: u64) -> Option<Index> {
+        let index = self.indexes.remove(&id)?;
+        self.building.remove(&id);
+        self.router.remove(id, index.query.guard());
+        if let State::Building(build) = &index.state {
+            build.cancel.cancel();
+        }
+        Some(index)
+    }
+
     /// Shows the body of an index in a view, in the place of what it showed.
     fn land(&mut self, view_id: ViewId, index_id: u64, request: u64, seq: Seq) {
         let Some(view) = self.tables.get_mut(&view_id) else { return };
@@ -186,7 +249,7 @@ impl Views {
             return;
         };
         let last = view.slot.roots.newest();
-        view.shows = Some(index_id);
+        let showed = view.shows.replace(index_id);
         view.awaits = None;
         view.load = load_state(self.complete);
         let same =
@@ -207,6 +270,12 @@ impl Views {
         view.slot.signal.advance_to(generation);
         view.slot.queries.landed_well(request);
         drop(gone);
+        if let Some(index) = showed.and_then(|showed| self.indexes.get_mut(&showed)) {
+            index.shown_by.retain(|other| *other != view_id);
+        }
+        if let Some(index) = self.indexes.get_mut(&index_id) {
+            index.shown_by.push(view_id);
+        }
     }
 
     fn fail(&mut self, view_id: ViewId, request: u64, seq: Seq, error: &Error) {
@@ -234,20 +303,26 @@ impl Views {
 
     /// Lets go of views whose handles are gone and of indexes that nobody shows or awaits.
     pub(super) fn sweep(&mut self) {
-        self.tables.retain(|_, view| !view.slot.dropped.is_set());
-        let tables = self.tables.values();
-        let wanted: HashSet<u64> =
-            tables.flat_map(|view| [view.shows, view.awaits.map(|(awaited, _)| awaited)]).flatten().collect();
-        self.indexes.retain(|id, index| {
-            let used = match &index.value {
-                Some(slot) => !slot.dropped.is_set(),
-                None => wanted.contains(id),
-            };
-            if !used && let State::Building(build) = &index.state {
-                build.cancel.cancel();
+        let (tables, indexes) = (&mut self.tables, &mut self.indexes);
+        tables.retain(|id, view| {
+            let dropped = view.slot.is_dropped();
+            if dropped && let Some(index) = view.shows.and_then(|shown| indexes.get_mut(&shown)) {
+                index.shown_by.retain(|other| other != id);
             }
-            used
+            !dropped
         });
+        self.customs.sweep();
+        let tables = self.tables.values();
+        let wanted = tables.flat_map(|view| [view.shows, view.awaits.map(|(awaited, _)| awaited)]).flatten();
+        let wanted: HashSet<u64> = wanted.chain(self.customs.indexes()).collect();
+        let is_used = |index: &Index| match &index.value {
+            Some(slot) => !slot.is_dropped(),
+            None => wanted.contains(&index.id),
+        };
+        let unused: Vec<u64> = self.indexes.values().filter(|index| !is_used(index)).map(|index| index.id).collect();
+        for id in unused {
+            self.remove_index(id);
+        }
     }
 
     pub(super) fn close(&mut self) {
@@ -262,8 +337,16 @@ impl Views {
                 slot.close();
             }
         }
+        self.customs.close();
         self.indexes.clear();
+        self.router.clear();
+        self.building.clear();
         self.tables.clear();
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 }
 
@@ -272,16 +355,7 @@ impl Core {
         let Some(slot) = slot.arrived() else { return };
         self.views.complete = self.complete;
         self.views.stale_upto = self.stale_upto;
-        let shared = self
-            .views
-            .indexes
-            .values()
-            .find(|index| index.value.is_none() && index.query.canonical() == query.canonical())
-            .map(|index| index.id);
-        let index = match shared {
-            Some(index) => index,
-            None => self.start_index(BodyKind::Table, query, None),
-        };
+        let index = self.table_index(&query);
         let entry = self.views.tables.entry(view).or_insert_with(|| TableView {
             slot,
             shows: None,
@@ -296,7 +370,16 @@ impl Core {
         self.views.sweep();
     }
 
-    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: Aggregate) {
+    /// The index of the rows in this order: that of other views, or a new one.
+    pub(super) fn table_index(&mut self, query: &Arc<ViewQuery>) -> u64 {
+        let is_same = |index: &&Index| index.value.is_none() && index.query.canonical() == query.canonical();
+        match self.views.indexes.values().find(is_same).map(|index| index.id) {
+            Some(index) => index,
+            None => self.start_index(BodyKind::Table, query.clone(), None),
+        }
+    }
+
+    pub(super) fn open_value(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, aggregate: BuiltIn) {
         let Some(slot) = slot.arrived() else { return };
         let index = self.start_index(BodyKind::Value(aggregate), query, Some(slot));
         self.show_value(index);
@@ -305,25 +388,35 @@ impl Core {
 
     /// Makes an index; the build thread fills it, unless there is nothing to fill it with.
     fn start_index(&mut self, kind: BodyKind, query: Arc<ViewQuery>, value: Option<Arc<ValueSlot>>) -> u64 {
-        self.views.next += 1;
-        let id = self.views.next;
+        let id = self.views.next_number();
         let state = if self.rows == 0 {
             State::Ready(Body::empty(&kind))
         } else {
+            self.views.building.insert(id);
             State::Building(self.start_build(id, &kind, &query, 1))
         };
-        self.views.indexes.insert(id, Index { id, kind, query, state, value });
+        self.views.router.add(id, query.guard());
+        self.views.indexes.insert(id, Index { id, kind, query, state, value, shown_by: Vec::new() });
         id
     }
 
     fn start_build(&mut self, index: u64, kind: &BodyKind, query: &Arc<ViewQuery>, attempt: u32) -> Build {
-        self.views.next += 1;
-        let number = self.views.next;
+        let number = self.views.next_number();
+        self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
+        let table = self.to.table_name.clone();
         let job = move || {
-            let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+            let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
+            let result = span.in_scope(|| {
+                let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+                match &result {
+                    Ok(_) => tracing::debug!("built"),
+                    Err(error) => tracing::debug!(%error, "not built"),
+                }
+                result
+            });
             drop(pin);
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
@@ -333,7 +426,7 @@ impl Core {
     }
 
     /// A build that no thread will make fails at once: nobody is to wait for it.
-    fn give_up_refused(&mut self, index: u64) {
+    pub(super) fn give_up_refused(&mut self, index: u64) {
         if let Some(Index { state: State::Building(Build { refused: Some(error), .. }), .. }) =
             self.views.indexes.get(&index)
         {
@@ -351,13 +444,15 @@ impl Core {
         match result {
             Ok(mut body) if !build.cancel.is_cancelled() => {
                 for batch in &build.recorded {
-                    body.apply(&index.query, batch, &mut self.views.scratch);
+                    body.apply(&index.query, batch.iter(), &mut self.views.scratch);
                 }
                 index.state = State::Ready(body);
+                self.views.building.remove(&index_id);
                 for (view, request) in self.views.waiting_for(index_id) {
                     self.views.land(view, index_id, request, self.seq);
                 }
                 self.show_value(index_id);
+                self.run_customs();
             }
             Err(error) if !may_try_again(&error) || build.attempt >= ATTEMPTS => self.build_failed(index_id, &error),
             _ => {
@@ -377,11 +472,9 @@ impl Core {
         for (view, request) in self.views.waiting_for(index_id) {
             self.views.fail(view, request, self.seq, &error);
         }
-        if let Some(slot) = self.views.indexes.remove(&index_id).and_then(|index| index.value) {
-            if let Some(generation) = slot.fail(error, self.seq) {
-                slot.signal.advance_to(generation);
-            }
-            slot.opened();
+        self.views.customs.index_failed(index_id, &error, self.seq);
+        if let Some(slot) = self.views.remove_index(index_id).and_then(|index| index.value) {
+            slot.give_up(error, self.seq);
         }
     }
 

@@ -171,6 +171,11 @@ impl Pins {
         self.expired.contains_key(&seq)
     }
 
+    /// The oldest Seq that a snapshot holds.
+    pub(super) fn oldest_snapshot(&self) -> Option<Seq> {
+        self.live.iter().find(|(_, pin)| pin.holders > pin.reading).map(|(seq, _)| *seq)
+    }
+
     /// How many holders there are, and how many bytes are kept for them.
     pub(super) fn counts(&self) -> (usize, usize) {
         let live = self.live.values().map(|pin| pin.holders).sum::<usize>();

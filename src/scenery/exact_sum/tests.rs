@@ -89,6 +89,8 @@ proptest! {
             present.iter().rev().for_each(|number| number.add_to(&mut backward));
             prop_assert_eq!(exactly(history.result()), exactly(forward.result()));
             prop_assert_eq!(exactly(history.result()), exactly(backward.result()));
+            prop_assert_eq!(history.mean().map(f64::to_bits), backward.mean().map(f64::to_bits));
+            prop_assert_eq!(history.mean().is_none(), present.is_empty());
         }
     }
 
@@ -112,6 +114,41 @@ proptest! {
         }
         // Scaling by a power of two rounds nothing in this range.
         prop_assert_eq!(float_of(&exact).to_bits(), (total as f64 * unit).to_bits());
+    }
+
+    /// The quotient of an `i128` in 120 bits and a bit for what is left, which the processor's conversion rounds once.
+    #[test]
+    fn means_round_like_the_exact_quotient(
+        parts in prop::collection::vec((-(1i64 << 53)..=1i64 << 53, 0u32..40), 1..40),
+        integers in prop::collection::vec(-(1i64 << 50)..1i64 << 50, 0..6),
+        more in prop::sample::select(vec![0i64, 0, 1 << 33, (1 << 40) + 1]),
+    ) {
+        let mut total = 0i128;
+        let mut exact = ExactSum::new();
+        for (mantissa, shift) in &parts {
+            total += i128::from(*mantissa) << shift;
+            exact.add_float(*mantissa as f64 * 2f64.powi(*shift as i32 - 40));
+        }
+        for integer in &integers {
+            total += i128::from(*integer) << 40;
+            exact.add_int((*integer).into());
+        }
+        // As if so many zeros were in.
+        exact.integer_count += more;
+        let numbers = (parts.len() + integers.len()) as u128 + more as u128;
+        let room = total.unsigned_abs().leading_zeros().min(127);
+        let scaled = total.unsigned_abs() << room;
+        let quotient = (scaled / numbers) | u128::from(!scaled.is_multiple_of(numbers));
+        let expected = quotient as f64 * 2f64.powi(-(room as i32)) * 2f64.powi(-40);
+        let expected = if total < 0 { -expected } else { expected };
+        prop_assert_eq!(exact.mean().map(f64::to_bits), Some(expected.to_bits()));
+    }
+
+    #[test]
+    fn the_mean_of_equal_numbers_is_that_number(bits in any::<u64>(), times in 1..50usize) {
+        let float = f64::from_bits(bits);
+        let mean = sum(&vec![float; times]).mean();
+        prop_assert!(float.is_nan() || mean == Some(float), "{:?}", mean);
     }
 
     #[test]
@@ -218,5 +255,30 @@ fn carries_in_time() {
         assert_eq!(limbs.uncarried, 0);
     }
     limbs.carry();
-    assert_eq!(limbs.rounded(), 0.0);
+    assert_eq!(limbs.rounded(1), 0.0);
+}
+
+#[test]
+fn means_of_the_largest_and_the_least_floats_are_exact() {
+    let mean = |floats: &[f64]| sum(floats).mean();
+    assert_eq!(mean(&[]), None);
+    assert_eq!(mean(&[f64::MAX; 3]), Some(f64::MAX), "a total that is no float has a mean");
+    assert_eq!(mean(&[5e-324, 0.0]), Some(0.0), "a tie goes to the even");
+    assert_eq!(mean(&[5e-324, 1e-323]), Some(1e-323), "a tie goes to the even");
+    assert_eq!(mean(&[5e-324, 5e-324, 0.0]), Some(5e-324));
+    assert_eq!(mean(&[-1e-323, 0.0]), Some(-5e-324));
+    assert_eq!(mean(&[-0.0]).map(f64::to_bits), Some(0));
+    assert_eq!(mean(&[f64::INFINITY, 1.0]), Some(f64::INFINITY));
+    assert_eq!(mean(&[f64::NEG_INFINITY, 1.0]), Some(f64::NEG_INFINITY));
+    assert!(mean(&[f64::NEG_INFINITY, f64::INFINITY]).is_some_and(f64::is_nan));
+    assert!(mean(&[f64::NAN, 1.0]).is_some_and(f64::is_nan));
+    let mut integers = ExactSum::new();
+    integers.add_int(i128::MAX);
+    integers.add_int(i128::MAX);
+    assert_eq!(integers.mean(), Some(2f64.powi(127)));
+    integers.remove_int(i128::MAX);
+    integers.remove_int(i128::MAX);
+    integers.add_int(1);
+    integers.add_int(2);
+    assert_eq!(integers.mean(), Some(1.5));
 }

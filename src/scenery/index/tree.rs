@@ -20,6 +20,29 @@ pub(crate) trait Item: Clone {
     fn same(&self, other: &Self) -> bool;
 }
 
+/// How many nodes this thread's lookups and changes have looked at or copied: what the tests of O(log n) count.
+#[cfg(test)]
+pub(crate) mod visits {
+    use std::cell::Cell;
+
+    thread_local!(static VISITS: Cell<u64> = const { Cell::new(0) });
+
+    pub(super) fn count() {
+        VISITS.with(|visits| visits.set(visits.get() + 1));
+    }
+
+    /// The nodes visited since the last call.
+    pub(crate) fn take() -> u64 {
+        VISITS.with(Cell::take)
+    }
+}
+
+#[inline]
+fn visit() {
+    #[cfg(test)]
+    visits::count();
+}
+
 /// More levels than a tree can have: each has at least two children, so this is more rows than memory can hold.
 const MAX_DEPTH: usize = 40;
 
@@ -221,6 +244,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         let mut node = &*self.root;
         let mut skip = index;
         loop {
+            visit();
             match node {
                 Node::Leaf(items) => return items.get(skip),
                 Node::Branch(children) => {
@@ -236,6 +260,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         let mut node = &*self.root;
         let mut before = 0;
         loop {
+            visit();
             match node {
                 Node::Leaf(items) => {
                     return match items.binary_search_by(|item| item.order(probe)) {
@@ -252,7 +277,6 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         }
     }
 
-    #[cfg(test)]
     /// The item of equal order, whatever its payload.
     pub(crate) fn get_equal(&self, probe: &T) -> Option<&T> {
         self.locate(probe).1.ok().map(|(_, item)| item)
@@ -299,6 +323,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         let mut path = Path { slots: [0; MAX_DEPTH], depth: 0 };
         let mut node = &*self.root;
         loop {
+            visit();
             match node {
                 Node::Leaf(items) => {
                     let found = items.binary_search_by(|item| item.order(probe)).map(|slot| (slot, &items[slot]));
@@ -338,6 +363,7 @@ fn is_first(path: &[u16], slot: usize) -> bool {
 }
 
 fn replace_below<T: Item, const CAP: usize>(node: &mut Arc<Node<T, CAP>>, path: &[u16], slot: usize, item: T) -> T {
+    visit();
     match (Arc::make_mut(node), path) {
         (Node::Branch(children), [at, rest @ ..]) => {
             let child = &mut children[usize::from(*at)];
@@ -358,6 +384,7 @@ fn insert_below<T: Item, const CAP: usize>(
     slot: usize,
     item: T,
 ) -> Option<Child<T, CAP>> {
+    visit();
     let top = Arc::make_mut(node);
     match (&mut *top, path) {
         (Node::Branch(children), [at, rest @ ..]) => {
@@ -379,6 +406,7 @@ fn insert_below<T: Item, const CAP: usize>(
 }
 
 fn remove_below<T: Item, const CAP: usize>(node: &mut Arc<Node<T, CAP>>, path: &[u16], slot: usize) -> T {
+    visit();
     match Arc::make_mut(node) {
         Node::Leaf(items) => items.remove(slot),
         Node::Branch(children) => {
@@ -408,6 +436,7 @@ fn mend<T: Item, const CAP: usize>(children: &mut Vec<Child<T, CAP>>, at: usize)
     if left + 1 >= children.len() {
         return;
     }
+    visit();
     let right = children.remove(left + 1);
     let joined = &mut children[left];
     joined.count += right.count;

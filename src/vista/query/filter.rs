@@ -74,9 +74,84 @@ impl Filter {
         self.tests.is_empty() && self.search.is_none()
     }
 
+    /// What every row that matches has in one column: the narrowest that the conditions say.
+    pub(crate) fn guard(&self) -> Option<Guard> {
+        let mut guards: Vec<Guard> = Vec::new();
+        collect_guards(&self.tests, &mut guards);
+        guards.into_iter().min_by_key(Guard::width)
+    }
+
     /// Whether the row is one that the query asks for.
     pub fn matches(&self, row: RowRef<'_>) -> bool {
         self.tests.iter().all(|test| test.holds(row)) && self.search.as_ref().is_none_or(|search| search.finds(row))
+    }
+}
+
+/// A necessary condition of a query, in encoded sort keys of one column.
+#[derive(Debug, Clone)]
+pub(crate) enum Guard {
+    /// The column has one of these keys.
+    Points(Path, Vec<Box<[u8]>>),
+    /// Its key is not below the first nor above the second (`None`: there is no end).
+    Range(Path, Box<[u8]>, Option<Box<[u8]>>),
+}
+
+impl Guard {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Guard::Points(path, _) | Guard::Range(path, ..) => path,
+        }
+    }
+
+    /// Less is narrower, as far as can be told without the rows.
+    fn width(&self) -> usize {
+        const HALF_OPEN: usize = usize::MAX;
+        const CLOSED: usize = usize::MAX - 1;
+        match self {
+            Guard::Points(_, keys) => keys.len(),
+            Guard::Range(_, low, Some(_)) if !low.is_empty() => CLOSED,
+            Guard::Range(..) => HALF_OPEN,
+        }
+    }
+}
+
+fn key_of(value: &Value) -> Box<[u8]> {
+    let mut key = Vec::new();
+    encode_sort_key(Some(ValueRef::from(value)), false, &mut key);
+    key.into()
+}
+
+/// The guards of tests that must all hold; ranges of one column are made one.
+fn collect_guards(tests: &[Test], guards: &mut Vec<Guard>) {
+    for test in tests {
+        match test {
+            Test::Equal(path, value) => guards.push(Guard::Points(path.clone(), vec![key_of(value)])),
+            Test::OneOf(path, values) => {
+                let mut keys: Vec<Box<[u8]>> = values.iter().map(key_of).collect();
+                keys.dedup();
+                guards.push(Guard::Points(path.clone(), keys));
+            }
+            Test::Null(path) => guards.push(Guard::Points(path.clone(), vec![key_of(&Value::Null)])),
+            Test::Ordered { path, value, less, greater, .. } => {
+                let key = key_of(value);
+                let mut low = if *less { Box::default() } else { key.clone() };
+                let mut high = if *greater { None } else { Some(key) };
+                guards.retain(|guard| match guard {
+                    Guard::Range(other, other_low, other_high) if other == path => {
+                        low = std::cmp::max(other_low.clone(), std::mem::take(&mut low));
+                        high = match (other_high.clone(), high.take()) {
+                            (Some(a), Some(b)) => Some(a.min(b)),
+                            (a, b) => a.or(b),
+                        };
+                        false
+                    }
+                    _ => true,
+                });
+                guards.push(Guard::Range(path.clone(), low, high));
+            }
+            Test::All(inner) => collect_guards(inner, guards),
+            Test::Like(..) | Test::Any(_) | Test::Not(_) => {}
+        }
     }
 }
 

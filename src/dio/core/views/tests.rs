@@ -76,3 +76,45 @@ fn a_view_that_no_thread_builds_fails_instead_of_loading_for_ever() {
     let sum = dio.value_scenery().sum("n").open().unwrap();
     assert_eq!(sum.status(), ValueStatus::Error);
 }
+
+#[test]
+fn a_change_looks_at_the_views_that_it_can_concern() {
+    let (_lens, dio) = dio(1_000);
+    let of_one = |n: i64| dio.table_scenery().where_eq("n", n).sort("n", SortDir::Asc).open_now().unwrap();
+    let of_ten = |n: i64| {
+        let range = [Condition::ge("n", n), Condition::lt("n", n + 10)];
+        let view = dio.table_scenery().sort("id", SortDir::Asc);
+        range.into_iter().fold(view, |view, condition| view.condition(condition)).open_now().unwrap()
+    };
+    let views: Vec<TableScenery> = (0..500).map(of_one).chain((0..500).map(|n| of_ten(n * 10))).collect();
+    let sum = dio.value_scenery().sum("n").where_eq("n", 42).open().unwrap();
+    for view in &views {
+        view.wait_until_ready(Some(SOON)).unwrap();
+    }
+    let generations: Vec<Generation> = views.iter().map(|view| view.generation()).collect();
+    let before = dio.diagnostics().counters.indexes_asked;
+    dio.patched("r42", record! { "id" => "r42", "n" => 4_242 }).unwrap();
+    let after = dio.diagnostics().counters.indexes_asked;
+    // Equal to 42 (a table and a sum), from 40 to 50, from 4,240 to 4,250.
+    assert_eq!(after - before, 4);
+    assert_eq!((views[42].row_count(), views[504].row_count(), views[924].row_count()), (0, 9, 1));
+    assert_eq!(sum.int(), Some(0));
+    let moved = views.iter().zip(&generations).filter(|(view, before)| view.generation() != **before).count();
+    assert_eq!(moved, 3, "nobody else moved");
+
+    // Views that are dropped, or ask for something else, are not looked at any more.
+    views[504].set_conditions([Condition::eq("n", 7)]).unwrap();
+    views[504].wait_until_ready(Some(SOON)).unwrap();
+    drop(sum);
+    let mut views = views;
+    views.drain(..500);
+    // Their going is noticed by the batch after which the bell is answered.
+    dio.cache().insert("x", record! { "id" => "x", "n" => -1 }).unwrap();
+    dio.cache().insert("x", record! { "id" => "x", "n" => -2 }).unwrap();
+    let before = dio.diagnostics().counters.indexes_asked;
+    dio.patched("r41", record! { "id" => "r41", "n" => 7 }).unwrap();
+    let after = dio.diagnostics().counters.indexes_asked;
+    // Equal to 7, from 0 to 10; nothing is left that asks for 40 to 50.
+    assert_eq!(after - before, 2);
+    assert_eq!(views[4].row_count(), 2);
+}
