@@ -18,6 +18,7 @@ mod row_set;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -305,6 +306,7 @@ impl Versions {
         let mut seen = RowSet::default();
         let mut stopped = false;
         let mut failed = None;
+        let mut panicked = None;
         let mut take = |row: RowNo, bytes: &[u8]| {
             let known = memory.get(&row).cloned();
             let known = known.or_else(|| fresh.iter().find_map(|fresh| fresh.row(row)).cloned().map(Some));
@@ -325,11 +327,19 @@ impl Versions {
             };
             seen.insert(row);
             let Some(stored) = read else { return ControlFlow::Continue(()) };
-            let flow = each(row, &stored);
+            // A panic in here is not the backend's: it goes on to the caller, but not through the backend.
+            let flow = catch_unwind(AssertUnwindSafe(|| each(row, &stored))).unwrap_or_else(|panic| {
+                panicked = Some(panic);
+                ControlFlow::Break(())
+            });
             stopped = flow.is_break();
             flow
         };
-        self.read_table(|table| table.scan(RowNo(0), &mut take))?;
+        let scanned = self.read_table(|table| table.scan(RowNo(0), &mut take));
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        scanned?;
         if let Some(error) = failed {
             return Err(error);
         }
