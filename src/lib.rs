@@ -46,7 +46,7 @@
 //!
 //! | word | what it is |
 //! | --- | --- |
-//! | [`Vista`] | one data source behind a narrow contract ([`TableShell`]) that tells its capabilities; ready-made: [`MemoryVista`], `CsvVista` |
+//! | [`Vista`] | one data source behind a narrow contract ([`TableShell`]) that tells its capabilities; ready-made: [`MemoryVista`], `CsvVista`, `SqliteVista` |
 //! | [`Lens`] | the policy, built once: where the cache lives, callbacks, refreshing. It makes Dios |
 //! | [`Dio`] | one Vista run through a Lens: its cache table, threads, write queue, events and views |
 //! | [`Scenery`] | a reactive view on a Dio: [`TableScenery`], [`RecordScenery`] or [`ValueScenery`] |
@@ -128,6 +128,7 @@
 //! | --- | --- | --- |
 //! | `lmdb` | yes | the cache on disk, in LMDB: [`LensBuilder::cache_at`]; needs a C compiler |
 //! | `csv` | yes | `CsvVista`: a CSV file as a source |
+//! | `sqlite` | no | `SqliteVista`: a table, a view or a query of a SQLite database as a source; needs a C compiler |
 //!
 //! `ARCHITECTURE.md` in the repository says how it works inside and what holds it together.
 
@@ -163,6 +164,8 @@ pub use scenery::value_builder::ValueSceneryBuilder;
 #[cfg(feature = "csv")]
 pub use sources::CsvVista;
 pub use sources::MemoryVista;
+#[cfg(feature = "sqlite")]
+pub use sources::SqliteVista;
 pub use sync::{ThreadInfo, live_threads};
 pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
@@ -173,6 +176,8 @@ pub mod prelude {
     #[cfg(feature = "csv")]
     pub use crate::sources::CsvVista;
     pub use crate::sources::MemoryVista;
+    #[cfg(feature = "sqlite")]
+    pub use crate::sources::SqliteVista;
     pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
         Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,

@@ -3,7 +3,11 @@
 #[cfg(feature = "csv")]
 mod csv;
 pub mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 #[cfg(feature = "csv")]
 pub use csv::{CsvVista, CsvVistaBuilder};
 pub use memory::MemoryVista;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteVista, SqliteVistaBuilder};

@@ -18,6 +18,8 @@ pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
 pub(crate) use query::Guard;
 pub use query::{Col, Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window, col};
+#[cfg(feature = "sqlite")]
+pub(crate) use query::{LikePattern, Needle};
 pub use schema::{Column, ColumnType, Schema};
 pub use shell::{PushDown, TableShell};
 pub use write::{WriteOp, Written};

@@ -23,6 +23,10 @@ use crate::{Error, ErrorKind, Result};
 pub use builder::{Col, col};
 pub(crate) use filter::Guard;
 pub use filter::{Filter, SortKeyer};
+#[cfg(feature = "sqlite")]
+pub(crate) use like::LikePattern;
+#[cfg(feature = "sqlite")]
+pub(crate) use search::Needle;
 
 /// For how many levels conditions may hold conditions. Beyond any filter a person or a program means, and far from the end
 /// of a thread's stack.

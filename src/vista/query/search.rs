@@ -36,13 +36,13 @@ fn folded_letter(letter: char) -> impl Iterator<Item = char> {
 
 /// A text to search for, folded once.
 #[derive(Debug, Clone)]
-pub(super) struct Needle {
+pub(crate) struct Needle {
     text: String,
     could_be_number: bool,
 }
 
 impl Needle {
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let text: String = folded(text).collect();
         let could_be_number = text.bytes().all(|byte| b"0123456789.-einfa".contains(&byte));
         Needle { text, could_be_number }
@@ -50,7 +50,7 @@ impl Needle {
 
     /// Whether it occurs in `value`: in text, in a number's or boolean's plain text, or in any item of an array or value of
     /// a map.
-    pub(super) fn is_in(&self, value: ValueRef<'_>) -> bool {
+    pub(crate) fn is_in(&self, value: ValueRef<'_>) -> bool {
         self.is_in_nested(value, 0)
     }
 
