@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use diorama::cache::{CacheBackend, MemoryBackend};
+use diorama::cache::MemoryBackend;
 use diorama::prelude::*;
 use diorama::{EventReader, LensBuilder, live_threads};
 
@@ -82,7 +82,7 @@ fn backend(on_disk: bool) -> (Arc<ScriptedBackend>, Option<tempfile::TempDir>) {
     #[cfg(feature = "lmdb")]
     if on_disk {
         let directory = tempfile::tempdir().unwrap();
-        let inner: Arc<dyn CacheBackend> = diorama::cache::LmdbBackend::open(directory.path().join("cache")).unwrap();
+        let inner = diorama::cache::LmdbBackend::open(directory.path().join("cache")).unwrap();
         return (ScriptedBackend::new(inner), Some(directory));
     }
     assert!(!on_disk, "there is no disk without the feature");
