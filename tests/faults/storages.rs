@@ -172,12 +172,17 @@ fn a_slow_read_of_the_storage_makes_no_published_state_wait() {
 }
 
 #[test]
-fn closing_ends_in_time_and_names_the_store_that_stands_still() {
+fn closing_ends_in_time_wakes_who_waits_for_a_flush_and_names_the_store_that_stands_still() {
     on_both(|on_disk| {
         for call in [Storage::Apply, Storage::Sync] {
             let stage = Stage::new(&format!("hangs-{call:?}-{on_disk}"), on_disk);
             let held = stage.storage.hold(call);
             stage.dio.write(WriteOp::patch("a", product(99))).unwrap().wait(SOON).unwrap();
+            let flushed = flush(&stage);
+            held.wait_until_held(1);
+            let dio = stage.dio.clone();
+            assert!(at_once("close the Dio", move || dio.close(SHORT).unwrap()).is_closed());
+            assert_eq!(flushed.end().unwrap_err().kind(), ErrorKind::Closed, "before the storage comes back");
             let lens = stage.lens.clone();
             let report = at_once("close", move || lens.close(SHORT).unwrap());
             assert!(report.still_running.iter().all(|name| name.ends_with(":store")), "{report:?}");
