@@ -200,3 +200,8 @@ pub mod __bench_events {
 #[cfg(all(doctest, feature = "csv"))]
 #[doc = include_str!("../README.md")]
 pub struct ReadmeExamples;
+
+/// The driver of the cookbook, compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/cookbook/writing-a-driver.md")]
+pub struct WritingADriver;

@@ -6,6 +6,7 @@
 mod call;
 mod capability;
 mod change;
+pub mod contract;
 mod handle;
 pub(crate) mod query;
 mod schema;

@@ -93,7 +93,8 @@ impl TableShell for DioShell {
 
     fn capabilities(&self) -> Capabilities {
         let source = self.dio.inner().write_capabilities();
-        Capabilities { get: true, count: true, window: true, batch: false, changes: false, ..source }
+        let no = Capabilities { batch: false, changes: false, idempotent_writes: false, ..source };
+        Capabilities { get: true, count: true, window: true, ..no }
     }
 
     fn push_down(&self, query: &QueryDescriptor) -> PushDown {

@@ -20,7 +20,7 @@ use crate::value::{Record, Value};
 use crate::vista::{
     CallCx, Capabilities, ChangeEvent, ChangeStream, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
 };
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 use changes::{MemoryStream, Streams};
 use rows::Rows;
@@ -130,7 +130,8 @@ impl MemoryVista {
         MemoryVista { shared: Arc::new(Shared { name, state: Mutex::new(state), script: Arc::default() }) }
     }
 
-    /// Sets the schema, the id column included. Without it the columns are not known.
+    /// Sets the schema, the id column included. Without it the columns are not known. Writes must fit a known schema: its
+    /// columns, their types, and a value for what is mandatory in a new row.
     #[must_use]
     pub fn with_schema(self, schema: Schema) -> Self {
         self.shared.state.lock().schema = Arc::new(schema);
@@ -382,6 +383,8 @@ impl MemoryVista {
             }
             key
         };
+        let schema = self.schema();
+        ops.iter().try_for_each(|op| check_write(op, &schema))?;
         let chosen: Vec<WriteOp> = ops.iter().map(|op| self.choose_id(op)).collect();
         let mut state = self.shared.state.lock();
         // Asked again under the lock that the writes are done in: two calls with one key may have come at once.
@@ -457,6 +460,19 @@ impl MemoryVista {
         };
         query.check(&schema)?;
         Ok(query.apply_by(rows, &schema, |(id, record)| (id, record)))
+    }
+}
+
+/// Whether the write proposes an id that can be, whichever is chosen then, and the schema takes its row.
+fn check_write(op: &WriteOp, schema: &Schema) -> Result<()> {
+    if op.id().is_some_and(str::is_empty) {
+        return Err(Error::new(ErrorKind::Invalid, "an id must not be empty"));
+    }
+    match op.record() {
+        Some(record) => schema
+            .check_record(record, matches!(op, WriteOp::Insert { .. }))
+            .map_err(|error| op.id().map_or(error.clone(), |id| error.with("id", id))),
+        None => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::value::{Record, TypeRank, Value, ValueRef, type_rank};
 use crate::{Error, ErrorKind, Result};
 
 /// The type of a column's values. A value of another type can still occur where the source doesn't enforce it.
@@ -24,6 +25,37 @@ pub enum ColumnType {
     Bytes,
     /// Instants (tag 0).
     DateTime,
+}
+
+impl ColumnType {
+    /// Whether a column of this type can have this value; null always.
+    pub(crate) fn holds(self, value: &Value) -> bool {
+        let rank = type_rank(ValueRef::from(value));
+        rank == TypeRank::Null
+            || match self {
+                ColumnType::Bool => rank == TypeRank::Bool,
+                ColumnType::Int => matches!(value, Value::Integer(_)),
+                ColumnType::Float | ColumnType::Decimal => rank == TypeRank::Number,
+                ColumnType::Text => rank == TypeRank::Text,
+                ColumnType::Bytes => rank == TypeRank::Bytes,
+                ColumnType::DateTime => rank == TypeRank::Datetime,
+                ColumnType::Any => true,
+            }
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match type_rank(ValueRef::from(value)) {
+        TypeRank::Bool => "bool",
+        TypeRank::Number if matches!(value, Value::Integer(_)) => "int",
+        TypeRank::Number => "a number that is not an int",
+        TypeRank::Text => "text",
+        TypeRank::Bytes => "bytes",
+        TypeRank::Datetime => "datetime",
+        TypeRank::Array => "an array",
+        TypeRank::Map => "a map",
+        TypeRank::Null => "null",
+    }
 }
 
 impl fmt::Display for ColumnType {
@@ -212,6 +244,45 @@ impl Schema {
         let known: Vec<&str> = self.columns.iter().map(Column::name).collect();
         Err(Error::new(ErrorKind::NotFound, format!("no such column; the table has: {}", known.join(", ")))
             .with("column", path))
+    }
+
+    /// Whether a row may have these values: none in a column that a known schema lacks, none of another type than its
+    /// column's, and, in a new row, one for every mandatory column but the id. For drivers, before they write.
+    ///
+    /// ```
+    /// use diorama::record;
+    /// use diorama::vista::{Column, ColumnType, Schema};
+    ///
+    /// let schema = Schema::new("id")
+    ///     .with(Column::new("id", ColumnType::Text))
+    ///     .with(Column::new("name", ColumnType::Text).mandatory())
+    ///     .with(Column::new("stock", ColumnType::Int));
+    /// assert!(schema.check_record(&record! { "stock" => 3 }, false).is_ok());
+    /// assert!(schema.check_record(&record! { "stock" => 3 }, true).is_err());
+    /// assert!(schema.check_record(&record! { "stock" => "three" }, false).is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid`, naming the column.
+    pub fn check_record(&self, record: &Record, is_new: bool) -> Result<()> {
+        let refuse =
+            |message: String, column: &str| Err(Error::new(ErrorKind::Invalid, message).with("column", column));
+        for (name, value) in record.iter() {
+            match self.column(name).map(Column::kind) {
+                None if self.is_known() => return refuse("no such column".to_owned(), name),
+                Some(kind) if !kind.holds(value) => {
+                    return refuse(format!("the column holds {kind}, not {}", kind_of(value)), name);
+                }
+                _ => {}
+            }
+        }
+        let is_given = |column: &Column| record.get(column.name()).is_some_and(|value| !value.is_null());
+        let is_id = |column: &Column| self.id_column() == Some(column.name());
+        let missing = |column: &&Column| column.is_mandatory() && !is_id(column) && !is_given(column);
+        match self.columns.iter().find(missing) {
+            Some(column) if is_new => refuse("a new row must have a value for this column".to_owned(), column.name()),
+            _ => Ok(()),
+        }
     }
 
     /// A short text that changes when the schema does: a cache of another schema is rebuilt.
