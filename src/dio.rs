@@ -490,7 +490,9 @@ impl Dio {
     /// store's own thread; `Closed`.
     pub fn flush(&self) -> Result<()> {
         let inner = self.inner();
-        inner.store()?.flush(None).map_err(|error| inner.name_error(error))
+        let flusher = inner.store()?.flusher();
+        let is_wanted = || inner.phase.load(Ordering::Acquire) != CLOSED;
+        flusher.flush_while(&is_wanted).map_err(|error| inner.name_error(error))
     }
 
     /// Closes the Dio, whoever else holds handles: refuses new work, delivers what it can in time, wakes everyone who waits,

@@ -635,6 +635,51 @@ fn w10_a_row_confirmed_as_it_is_is_not_overwritten_by_a_list_that_began_before()
 }
 
 #[test]
+fn w10_a_row_told_to_be_gone_that_the_cache_never_had_is_not_brought_by_a_list_that_began_before() {
+    on_both(|cache| {
+        let source = products("w10-told-gone");
+        let late = source.hold_answer(Call::List);
+        let lens = cache.lens().on_start_blocking(false).build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        assert!(late.wait_until_held(1, SOON));
+        source.outside_silently().delete("a").unwrap();
+        dio.handle_event(ChangeEvent::Deleted { id: "a".to_owned() }).unwrap();
+        source.outside_silently().delete("b").unwrap();
+        dio.cache().remove("b").unwrap();
+        late.release();
+        until("the first copy has ended", || dio.status().complete);
+        assert_eq!(cached(&dio), ["c=20"]);
+    });
+}
+
+#[test]
+fn w10_a_row_told_or_read_again_as_it_is_is_not_overwritten_by_a_list_that_began_before() {
+    on_both(|cache| {
+        let source = products("w10-told-as-is");
+        let lens = cache.lens().build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        for id in ["a", "b"] {
+            source.outside_silently().upsert(id, product("Older", 1)).unwrap();
+        }
+        let late = source.hold_answer(Call::List);
+        let refreshing = dio.clone();
+        let refresh = start("refresh", move || refreshing.refresh());
+        assert!(late.wait_until_held(1, SOON));
+        // Both go back to what the cache has: the list that is on its way is the older news.
+        source.outside_silently().upsert("a", product("Anvil", 30)).unwrap();
+        source.outside_silently().upsert("b", product("Bell", 10)).unwrap();
+        let record = Some(product("Anvil", 30));
+        dio.handle_event(ChangeEvent::Updated { id: "a".to_owned(), record }).unwrap();
+        let seq = dio.seq();
+        dio.handle_event(ChangeEvent::Updated { id: "b".to_owned(), record: None }).unwrap();
+        dio.wait_for_seq(seq.next(), Some(SOON)).unwrap();
+        late.release();
+        refresh.end().unwrap();
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20"]);
+    });
+}
+
+#[test]
 fn w10_a_re_read_of_one_row_that_began_before_a_write_does_not_undo_it() {
     on_both(|cache| {
         let source = products("w10-reread");
