@@ -70,7 +70,8 @@
 //! | thread that waits for several things | [`subscribe`](Scenery::subscribe), whose receiver works in `crossbeam_channel::select!` |
 //!
 //! [`changes_since`](TableScenery::changes_since) gives the steps from an older generation to the newest, index by index,
-//! or [`Changes::Reset`] when a view no longer remembers that far back. [`Dio::subscribe_events`] tells of rows,
+//! or [`Changes::Reset`] when a view no longer remembers that far back; [`Changes::ranges`] joins what lies together, for list
+//! widgets, and [`VecMirror`] keeps a plain list in step. [`Dio::subscribe_events`] tells of rows,
 //! refreshes and writes rather than of views.
 //!
 //! What a view shows is narrowed by [`Condition`]s, made with [`col`] or read from text, and by a search that disregards case
@@ -155,6 +156,8 @@ pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
 pub use scenery::changes::Change;
 pub use scenery::custom::CustomAggregate;
+pub use scenery::mirror::VecMirror;
+pub use scenery::ranges::ChangeRange;
 pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};

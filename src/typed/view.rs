@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::dio::Cause;
 use crate::scenery::record::RecordScenery;
 use crate::scenery::snapshot::{Row, TableSnapshot};
 use crate::scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
@@ -138,8 +139,8 @@ impl<T: DeserializeOwned> TypedTable<T> {
     /// # }
     /// ```
     pub fn changes_since(&self, from: Generation) -> TypedChangeSet<T> {
-        let ChangeSet { from, to, snapshot, changes } = self.view.changes_since(from);
-        TypedChangeSet { from, to, snapshot: self.snapshot_of(snapshot), changes }
+        let ChangeSet { from, to, snapshot, changes, cause } = self.view.changes_since(from);
+        TypedChangeSet { from, to, snapshot: self.snapshot_of(snapshot), changes, cause }
     }
 
     fn snapshot_of(&self, snapshot: TableSnapshot) -> TypedSnapshot<T> {
@@ -173,6 +174,8 @@ pub struct TypedChangeSet<T> {
     pub snapshot: TypedSnapshot<T>,
     /// What turns the rows of `from` into those of the snapshot.
     pub changes: Changes,
+    /// Why the view changed, if every batch that moved it since had this one cause.
+    pub cause: Option<Cause>,
 }
 
 impl<T> Clone for TypedChangeSet<T> {
@@ -183,9 +186,10 @@ impl<T> Clone for TypedChangeSet<T> {
 
 impl<T> fmt::Debug for TypedChangeSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TypedChangeSet { from, to, snapshot, changes } = self;
+        let TypedChangeSet { from, to, snapshot, changes, cause } = self;
         let mut all = f.debug_struct("TypedChangeSet");
-        all.field("from", from).field("to", to).field("snapshot", snapshot).field("changes", changes).finish()
+        all.field("from", from).field("to", to).field("snapshot", snapshot);
+        all.field("changes", changes).field("cause", cause).finish()
     }
 }
 

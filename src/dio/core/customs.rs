@@ -165,6 +165,7 @@ impl Core {
                         stale_upto: self.stale_upto,
                         epoch: 0,
                         changed: 0,
+                        cause: None,
                     };
                     Work::Compute(TableSnapshot::of_root(root, reader))
                 }

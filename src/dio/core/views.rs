@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::dio::Cause;
 use crate::dio::core::body::{Body, BodyKind};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
@@ -137,7 +138,14 @@ impl Views {
     }
 
     /// Brings every body up to the batch and publishes those that moved.
-    pub(super) fn publish(&mut self, batch: &Arc<Changed>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
+    pub(super) fn publish(
+        &mut self,
+        batch: &Arc<Changed>,
+        seq: Seq,
+        complete: bool,
+        stale_upto: Seq,
+        cause: Option<Cause>,
+    ) -> Moved {
         let mut moved = Moved::default();
         let all_may_move = self.stale_upto != stale_upto || self.complete != complete;
         let stale_before = self.stale_upto;
@@ -182,6 +190,7 @@ impl Views {
                 stale_upto,
                 epoch: last.epoch + u64::from(stale_moves),
                 changed: entries.unwrap_or(0),
+                cause,
             };
             moved.tables.push((view.slot.clone(), root.generation));
             moved.gone.extend(view.slot.roots.publish(root));
@@ -297,6 +306,7 @@ impl Views {
             stale_upto: self.stale_upto,
             epoch: last.epoch + u64::from(!same_index),
             changed,
+            cause: None,
         };
         let generation = root.generation;
         let gone = view.slot.roots.publish(root);
@@ -329,6 +339,7 @@ impl Views {
                 stale_upto: self.stale_upto,
                 epoch: last.epoch + 1,
                 changed: 0,
+                cause: None,
             };
             let generation = root.generation;
             view.slot.roots.publish(root);
