@@ -71,7 +71,8 @@
 //!
 //! [`changes_since`](TableScenery::changes_since) gives the steps from an older generation to the newest, index by index,
 //! or [`Changes::Reset`] when a view no longer remembers that far back; [`Changes::ranges`] joins what lies together, for list
-//! widgets, and [`VecMirror`] keeps a plain list in step. [`Dio::subscribe_events`] tells of rows,
+//! widgets, and [`VecMirror`] keeps a plain list in step. A list that scrolls holds on to
+//! a row with [`TableSnapshot::anchor`], and a [`Selection`] keeps chosen rows by id. [`Dio::subscribe_events`] tells of rows,
 //! refreshes and writes rather than of views.
 //!
 //! What a view shows is narrowed by [`Condition`]s, made with [`col`] or read from text, and by a search that disregards case
@@ -154,11 +155,13 @@ pub use dio::{
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
+pub use scenery::anchor::Anchor;
 pub use scenery::changes::Change;
 pub use scenery::custom::CustomAggregate;
 pub use scenery::mirror::VecMirror;
 pub use scenery::ranges::ChangeRange;
 pub use scenery::record::{RecordScenery, RecordStatus};
+pub use scenery::selection::Selection;
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};

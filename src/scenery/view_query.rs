@@ -4,7 +4,7 @@ use crate::Result;
 use crate::RowNo;
 use crate::scenery::index::key::{Entry, SortKey};
 use crate::value::StoredRow;
-use crate::vista::{Filter, Guard, QueryDescriptor, Schema, SortKeyer};
+use crate::vista::{Filter, Guard, QueryDescriptor, Schema, SortBy, SortKeyer};
 
 /// A checked query with its filter and sort keys compiled, and the text by which equal queries are known.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(crate) struct ViewQuery {
     filter: Filter,
     guard: Option<Guard>,
     keyer: SortKeyer,
+    sort: Vec<SortBy>,
 }
 
 impl ViewQuery {
@@ -26,6 +27,7 @@ impl ViewQuery {
             guard: filter.guard(),
             filter,
             keyer: SortKeyer::new(&descriptor.sort),
+            sort: descriptor.sort.clone(),
         })
     }
 
@@ -36,6 +38,11 @@ impl ViewQuery {
     /// What every row that matches has in one column, if the query says so.
     pub(crate) fn guard(&self) -> Option<&Guard> {
         self.guard.as_ref()
+    }
+
+    /// Whether entries of both stand in one order.
+    pub(crate) fn orders_like(&self, other: &ViewQuery) -> bool {
+        self.sort == other.sort
     }
 
     pub(crate) fn matches(&self, row: &StoredRow) -> bool {
