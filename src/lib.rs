@@ -66,7 +66,7 @@
 //! | --- | --- |
 //! | frame loop | compare [`generation()`](Scenery::generation), one atomic load, with the one painted last |
 //! | toolkit with a repaint call | [`on_generation`](Scenery::on_generation) |
-//! | worker thread | [`wait_for_change`](Scenery::wait_for_change) |
+//! | worker thread | [`wait_for_change`](Scenery::wait_for_change), or [`wait_any`] for several views |
 //! | thread that waits for several things | [`subscribe`](Scenery::subscribe), whose receiver works in `crossbeam_channel::select!` |
 //!
 //! [`changes_since`](TableScenery::changes_since) gives the steps from an older generation to the newest, index by index,
@@ -162,7 +162,7 @@ pub use scenery::mirror::VecMirror;
 pub use scenery::ranges::ChangeRange;
 pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::selection::Selection;
-pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
+pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery, wait_any};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
 pub use scenery::value::{Aggregate, ValueCounts, ValueScenery, ValueStatus};

@@ -19,6 +19,7 @@ mod thread;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
+pub(crate) use notifier::WaitedAny;
 pub use notifier::{Notifier, Subscription, Waited};
 pub(crate) use prims::{Deadline, deadline_after, time_left};
 pub(crate) use reply::{ReplySender, reply};
