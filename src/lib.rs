@@ -64,7 +64,7 @@
 //!
 //! | program | way |
 //! | --- | --- |
-//! | frame loop | compare [`generation()`](Scenery::generation), one atomic load, with the one painted last |
+//! | frame loop | compare [`generation()`](Scenery::generation), one atomic load, with the one painted last; with many views, [`Dio::view_moves`] first |
 //! | toolkit with a repaint call | [`on_generation`](Scenery::on_generation) |
 //! | worker thread | [`wait_for_change`](Scenery::wait_for_change), or [`wait_any`] for several views |
 //! | thread that waits for several things | [`subscribe`](Scenery::subscribe), whose receiver works in `crossbeam_channel::select!` |
@@ -85,7 +85,7 @@
 //!
 //! | calls | wait for |
 //! | --- | --- |
-//! | `generation`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
+//! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
 //! | `row`, `rows`, `position_of`, `cache().get` | at most a read of the cache file, through its memory map |
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
 //! | `write` | room in the write queue, up to `write_timeout`; `try_write` doesn't |

@@ -1,11 +1,12 @@
 //! Signal: a scenery's generation and everyone who waits for it to move: threads, channels, repaint hooks.
 //!
 //! Owner: the core advances it; anyone reads, waits, subscribes.
-//! Invariants: what a generation shows is in place before the generation moves.
+//! Invariants: what a generation shows is in place before the generation moves; a move is counted for the Dio after that
+//! (`a_frame_loop_that_asks_for_moves_misses_none`).
 //! Close/panic: closing wakes every waiter with `Closed` and disconnects every subscriber.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -25,16 +26,19 @@ pub struct Signal {
     has_hooks: AtomicBool,
     runner: Arc<HookRunner>,
     rank: Rank,
+    /// How often views of the Dio have moved.
+    moves: Arc<AtomicU64>,
 }
 
 impl Signal {
-    pub(crate) fn new(first: Generation, runner: Arc<HookRunner>, rank: Rank) -> Self {
+    pub(crate) fn new(first: Generation, runner: Arc<HookRunner>, rank: Rank, moves: Arc<AtomicU64>) -> Self {
         Signal {
             generation: Notifier::new(first.0),
             hooks: Mutex::default(),
             has_hooks: AtomicBool::new(false),
             runner,
             rank,
+            moves,
         }
     }
 
@@ -45,6 +49,8 @@ impl Signal {
     /// Moves the generation; the core's last step of a publication.
     pub(crate) fn advance_to(&self, generation: Generation) {
         self.generation.advance_to(generation.0);
+        // After the generation: who sees the move counted finds the generation moved.
+        self.moves.fetch_add(1, Ordering::Release);
         if self.has_hooks.load(Ordering::Acquire) {
             for hook in self.hooks.lock().iter() {
                 hook.ring(generation.0);
@@ -71,6 +77,12 @@ impl Signal {
     /// `WouldDeadlock` on a thread that moves the view.
     pub(crate) fn may_wait(&self, what: &str) -> Result<()> {
         may_wait_for(self.rank, what)
+    }
+
+    /// Holds its locks, for a test that something takes none.
+    #[cfg(test)]
+    pub(crate) fn hold_locks(&self) -> impl Sized + '_ {
+        (self.generation.hold_lock(), self.hooks.lock())
     }
 
     fn add_hook(&self, hook: Box<dyn FnMut(u64) + Send>) -> Result<HookGuard> {

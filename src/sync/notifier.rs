@@ -301,7 +301,7 @@ impl Notifier {
 
     /// Holds the lock, for a test that something takes none.
     #[cfg(test)]
-    pub(super) fn hold_lock(&self) -> impl Sized + '_ {
+    pub(crate) fn hold_lock(&self) -> impl Sized + '_ {
         self.shared.waiting.lock()
     }
 }
