@@ -59,6 +59,13 @@ impl TableSceneryBuilder {
         self
     }
 
+    /// As [`sort`](Self::sort), by a column with a collation of its own, such as
+    /// [`SortBy::asc("name").case_insensitive()`](SortBy::case_insensitive).
+    pub fn sort_with(mut self, by: SortBy) -> Self {
+        self.query.sort.push(by);
+        self
+    }
+
     /// Only the first `rows` of what matches, in the view's order. A row that goes makes room for the next one; what changes
     /// beyond them moves nothing. Takes the place of an earlier `limit` or `tail`.
     ///

@@ -14,7 +14,7 @@ use crate::scenery::snapshot::{Row, TableSnapshot};
 use crate::scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
 use crate::typed::RowType;
 use crate::value::IntoValue;
-use crate::vista::{Condition, SortDir};
+use crate::vista::{Condition, SortBy, SortDir};
 use crate::{Generation, Result};
 
 /// Describes a table view of `T`s before it is opened: [`TypedDio::table_scenery`](crate::TypedDio::table_scenery).
@@ -59,6 +59,11 @@ impl<T> TypedTableBuilder<T> {
     /// Sorted by this column; a second call sorts ties of the first.
     pub fn sort(self, path: impl Into<Arc<str>>, dir: SortDir) -> Self {
         TypedTableBuilder { view: self.view.sort(path, dir), ..self }
+    }
+
+    /// As [`sort`](Self::sort), by a column with a collation of its own.
+    pub fn sort_with(self, by: SortBy) -> Self {
+        TypedTableBuilder { view: self.view.sort_with(by), ..self }
     }
 
     /// Opens the view and returns when it shows the rows the Dio has.
