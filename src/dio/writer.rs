@@ -209,7 +209,10 @@ fn effect(dio: &DioInner, op: &WriteOp, written: Written, changes: &mut Vec<RowC
         ));
     };
     let id: Arc<str> = Arc::from(stored_id);
-    if let Some(old) = op.id().filter(|old| *old != &*id) {
+    // An insert under another id than was proposed has nothing to do with a row that has the proposed one.
+    if !matches!(op, WriteOp::Insert { .. })
+        && let Some(old) = op.id().filter(|old| *old != &*id)
+    {
         changes.push(RowChange::Delete(Arc::from(old)));
     }
     let put = |record: &Record| {
