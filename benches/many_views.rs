@@ -6,8 +6,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use diorama::clock::Clock;
 use diorama::prelude::*;
 
 const ROWS: i64 = 100_000;
@@ -34,6 +35,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// How long the work takes.
+fn time(work: impl FnOnce()) -> Duration {
+    let clock = Clock::system();
+    let begin = clock.now();
+    work();
+    clock.now().since(begin)
+}
+
 fn row(number: i64, n: i64) -> Record {
     record! { "id" => format!("r{number}"), "group" => number % GROUPS, "n" => n, "name" => format!("row number {number}") }
 }
@@ -58,11 +67,9 @@ fn of_range(dio: &Dio, from: i64) -> TableScenery {
 /// Moves row 7 to and fro between two ranges: three views show it, before or after. Gives back the time of each call.
 fn moves(dio: &Dio, times: usize) -> Vec<Duration> {
     let mut taken = Vec::new();
-    for time in 0..times {
-        let record = row(7, if time % 2 == 0 { 50_007 } else { 7 });
-        let begin = Instant::now();
-        dio.patched("r7", record).unwrap();
-        taken.push(begin.elapsed());
+    for turn in 0..times {
+        let record = row(7, if turn % 2 == 0 { 50_007 } else { 7 });
+        taken.push(time(|| dio.patched("r7", record).unwrap()));
     }
     taken
 }
@@ -100,11 +107,7 @@ fn main() {
         let rows: Vec<(String, Record)> =
             (0..10_000).map(|n| (n * 7_919 + round) % ROWS).map(|n| (format!("r{n}"), row(n, n * 3 + round))).collect();
         let batches: Vec<Vec<(String, Record)>> = rows.chunks(1_000).map(<[_]>::to_vec).collect();
-        let begin = Instant::now();
-        for batch in batches {
-            burst.cache().insert_many(batch).unwrap();
-        }
-        rates.push(begin.elapsed());
+        rates.push(time(|| batches.into_iter().for_each(|batch| burst.cache().insert_many(batch).unwrap())));
     }
     let rate = 10_000.0 / median(rates).as_secs_f64();
     println!("a burst into one sorted view of {ROWS} rows, 1,000 rows a call: {rate:.0} changes/s");
@@ -121,12 +124,13 @@ fn main() {
         held as f64 / ROWS as f64
     );
 
-    let begin = Instant::now();
     let mut unchanged = 0_u32;
     let last = many.seq();
-    for _ in 0..1_000_000 {
-        unchanged += u32::from(std::hint::black_box(&many).seq() == last);
-    }
-    let each = begin.elapsed().as_nanos() as f64 / f64::from(unchanged);
+    let asking = time(|| {
+        for _ in 0..1_000_000 {
+            unchanged += u32::from(std::hint::black_box(&many).seq() == last);
+        }
+    });
+    let each = asking.as_nanos() as f64 / f64::from(unchanged);
     println!("\"has anything changed?\" over 1,000 views by the Dio's Seq: {each:.1} ns");
 }

@@ -56,7 +56,7 @@ pub(crate) use bus::EventHub;
 pub use cache_handle::CacheHandle;
 pub use close::CloseReport;
 pub(crate) use close::with_time_to_end;
-pub use diagnostics::{Counters, Diagnostics, QueueInfo, StoreCounters, ViewInfo};
+pub use diagnostics::{Counters, Diagnostics, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub use shell::DioShell;

@@ -577,6 +577,20 @@ fn w10_a_refresh_that_began_before_delete_all_brings_no_row_back() {
 }
 
 #[test]
+fn w4_an_id_that_was_proposed_in_vain_leaves_the_row_that_has_it_alone() {
+    on_both(|cache| {
+        let source = products("w4").assign_ids_from("srv-");
+        let lens = cache.lens().build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let outcome = dio.write(WriteOp::insert_as("a", product("Acorn", 5))).unwrap().wait(SOON).unwrap();
+        assert_eq!(outcome.id.as_deref(), Some("srv-1"));
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20", "srv-1=5"]);
+        dio.refresh().unwrap();
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20", "srv-1=5"], "as the source has them");
+    });
+}
+
+#[test]
 fn w10_a_refresh_that_began_before_an_insert_whose_id_the_source_chose_does_not_remove_it() {
     on_both(|cache| {
         let source = products("w10-chosen").assign_ids_from("srv-");
