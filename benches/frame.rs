@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
-use std::time::Instant;
 
+use diorama::clock::Clock;
 use diorama::prelude::*;
 
 const VIEWS: i64 = 1_000;
@@ -19,10 +19,11 @@ fn main() {
     let lens = Lens::new().in_memory().build().unwrap();
     let dio = lens.make_dio(MemoryVista::new("rows", "id").with_rows(rows)).unwrap();
     let views: Vec<TableScenery> = (0..VIEWS).map(|n| dio.table_scenery().where_eq("n", n).open().unwrap()).collect();
+    let clock = Clock::system();
     let measure = |what: &str, times: u32, ask: &dyn Fn()| {
-        let begin = Instant::now();
+        let begin = clock.now();
         (0..times).for_each(|_| ask());
-        println!("{what}: {:.1} ns", begin.elapsed().as_nanos() as f64 / f64::from(times));
+        println!("{what}: {:.1} ns", clock.now().since(begin).as_nanos() as f64 / f64::from(times));
     };
     let ask = || {
         black_box(black_box(&dio).view_moves());

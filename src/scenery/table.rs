@@ -250,7 +250,7 @@ impl TableScenery {
     /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("players", "id").with_rows(rows))?;
     /// let best = dio.table_scenery().sort("points", SortDir::Desc).open()?;
     /// let shown = best.generation();
-    /// dio.patched("0", record! { "id" => "0", "points" => 35 })?;
+    /// dio.cache().insert("0", record! { "id" => "0", "points" => 35 })?;
     ///
     /// let news = best.changes_since(shown);
     /// assert_eq!(news.changes, Changes::List(vec![Change::Move { from: 4, to: 1 }]));

@@ -8,7 +8,7 @@ use diorama::prelude::*;
 use diorama::sources::memory::Call;
 use diorama::vista::contract::{self, Fixture, Rule, Subject};
 use diorama::vista::{
-    CancelToken, Capabilities, ChangeStream, Column, ColumnType, PushDown, QueryDescriptor, Schema, SortBy, TableShell,
+    CancelToken, Capabilities, ChangeStream, Column, ColumnType, PushDown, QueryDescriptor, Schema, TableShell,
 };
 use diorama::{Result, record};
 
@@ -181,8 +181,6 @@ impl Liar {
             NumbersSortAsText if has_sort => rows.sort_by_key(text),
             TextSortsWithoutCase if has_sort => rows.sort_by_key(|row| text(row).to_lowercase()),
             TextSortsWithCase if has_sort => {
-                rows =
-                    self.inner.list(&CallCx::new(), &QueryDescriptor { sort: Vec::new(), ..query.without_window() })?;
                 let by_code_point = query.sort.iter().map(|by| SortBy::new(by.path.clone(), by.dir)).collect();
                 let by_sort = QueryDescriptor { sort: by_code_point, ..QueryDescriptor::new() };
                 return Ok(Some(cut(by_sort.apply(rows, &schema()), query)));
