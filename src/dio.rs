@@ -494,7 +494,7 @@ impl Dio {
     /// };
     /// assert_eq!((frame(), frame()), (2, 0));
     /// dio.patched("a", record! { "price" => 2 })?;
-    /// dio.flush()?;
+    /// assert_eq!(frame(), 1);
     /// # Ok::<(), diorama::Error>(())
     /// ```
     pub fn view_moves(&self) -> u64 {
