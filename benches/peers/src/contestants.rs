@@ -1,0 +1,81 @@
+//! Contestants: what each library does for the same table, each behind one trait and in its own file.
+
+mod diorama;
+mod vantage_0_4;
+mod vantage_1_5;
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::rows::{Row, Tops};
+
+/// `None` where the library has no such thing.
+pub type Done<T> = Result<Option<T>, Box<dyn Error>>;
+
+/// After this long, something that should have become visible never will.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Contestant {
+    pub name: &'static str,
+    /// Makes the source with its rows and whatever else isn't measured; `directory` is empty and its own.
+    pub prepare: fn(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>>,
+    /// Where the work of a change is done.
+    pub works: Works,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Works {
+    /// On the thread of this name, then whoever waits is told.
+    OnThread(&'static str),
+    /// In the caller's thread.
+    InCaller,
+    /// On the threads of an executor.
+    Elsewhere,
+}
+
+/// One library over one table. What isn't said to be a check is measured.
+pub trait Table {
+    /// From the source into the library's own store.
+    fn seed(&mut self) -> Done<()>;
+
+    /// Opens one more view, in descending order of the amount, and keeps it open: number 0 shows all rows, every other one
+    /// the shown band, and no two have the same query. How many rows it shows.
+    fn open(&mut self) -> Done<usize>;
+
+    /// Replaces a row; returns when every open view shows it.
+    fn change(&mut self, row: &Row, tops: Tops) -> Done<()>;
+
+    /// Replaces many rows in the way that the library has for many; returns when every open view shows the last.
+    fn burst(&mut self, rows: &[Row], tops: Tops) -> Done<()>;
+
+    /// The sum of the amounts of 50 rows of view 0, beginning here.
+    fn window(&mut self, _at: usize) -> Done<i64> {
+        Ok(None)
+    }
+
+    /// The amount of one row.
+    fn get(&mut self, _row: &Row) -> Done<i64> {
+        Ok(None)
+    }
+
+    /// A check: what a view shows first.
+    fn top(&self, view: usize) -> Option<i64>;
+}
+
+/// The executor of those that need one.
+pub static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_time().worker_threads(2).build();
+    built.unwrap_or_else(|error| panic!("no executor: {error}"))
+});
+
+pub fn all() -> Vec<Contestant> {
+    vec![
+        Contestant { name: "diorama lmdb", prepare: diorama::on_lmdb, works: Works::OnThread("rows:core") },
+        Contestant { name: "diorama memory", prepare: diorama::in_memory, works: Works::OnThread("rows:core") },
+        Contestant { name: "vantage 0.4.0 redb", prepare: vantage_0_4::on_redb, works: Works::Elsewhere },
+        Contestant { name: "vantage 1.5.0 redb", prepare: vantage_1_5::on_redb, works: Works::Elsewhere },
+        Contestant { name: "vantage 1.5.0 memory", prepare: vantage_1_5::in_memory, works: Works::Elsewhere },
+    ]
+}

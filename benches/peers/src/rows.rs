@@ -1,0 +1,130 @@
+//! Rows: the data that every contestant gets, and the changes that are made to it.
+
+/// A row as plain data; each contestant makes its own kind of row of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Where it stands in the source.
+    pub index: usize,
+    pub id: String,
+    pub name: String,
+    /// 0 to 99; the filtered views show the rows of band 99.
+    pub band: i64,
+    pub amount: i64,
+    pub note: String,
+}
+
+/// The band that the filtered views show.
+pub const SHOWN_BAND: i64 = 99;
+/// Amounts of unchanged rows are below this.
+const AMOUNTS: u64 = 1_000_000;
+const WORDS: [&str; 16] = [
+    "anvil", "bell", "candle", "drum", "engine", "feather", "gate", "hammer", "iron", "jar", "kettle", "lamp", "mirror",
+    "needle", "oar", "plough",
+];
+/// What is searched for: a sixteenth of the rows has it.
+pub const SEARCHED: &str = WORDS[4];
+
+fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^= mixed >> 29;
+    mixed = mixed.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed ^ (mixed >> 32)
+}
+
+pub fn make(count: usize) -> Vec<Row> {
+    (0..count)
+        .map(|index| {
+            let mixed = mix(index as u64);
+            Row {
+                index,
+                id: format!("r{index:07}"),
+                name: format!("{} {:06}", WORDS[(mixed % 16) as usize], mixed % 999_983),
+                band: (index % 100) as i64,
+                amount: ((mixed >> 8) % AMOUNTS) as i64,
+                note: format!("row number {index} of a table that is compared"),
+            }
+        })
+        .collect()
+}
+
+/// What the first rows of the views must be: the largest amount of all rows, and of those in the shown band.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tops {
+    pub all: i64,
+    pub filtered: i64,
+}
+
+impl Tops {
+    fn of(rows: &[Row]) -> Self {
+        let largest = |shown: fn(&&Row) -> bool| rows.iter().filter(shown).map(|row| row.amount).max().unwrap_or(0);
+        Tops { all: largest(|_| true), filtered: largest(|row| row.band == SHOWN_BAND) }
+    }
+
+    /// Of the view with this number: 0 shows all rows, every other one only the shown band.
+    pub fn of_view(self, view: usize) -> i64 {
+        if view == 0 { self.all } else { self.filtered }
+    }
+}
+
+/// An endless sequence of changes: a row somewhere in the middle jumps to the top of every view, then back where it was.
+pub struct Feed<'a> {
+    rows: &'a [Row],
+    at_rest: Tops,
+    turn: usize,
+}
+
+impl<'a> Feed<'a> {
+    pub fn new(rows: &'a [Row]) -> Self {
+        Feed { rows, at_rest: Tops::of(rows), turn: 0 }
+    }
+
+    /// The next changed row, and what the views then show first.
+    pub fn next(&mut self) -> (Row, Tops) {
+        let turn = self.turn;
+        self.turn += 1;
+        let mut row = self.rows[(turn / 2 * 7_919 + 13) % self.rows.len()].clone();
+        if turn % 2 == 1 {
+            return (row, self.at_rest);
+        }
+        row.band = SHOWN_BAND;
+        row.amount = AMOUNTS as i64 + turn as i64;
+        let top = Tops { all: row.amount, filtered: row.amount };
+        (row, top)
+    }
+
+    /// `count` different rows lifted, and what the views show first when all are there; no row may be lifted already.
+    pub fn burst(&mut self, count: usize) -> (Vec<Row>, Tops) {
+        let first = AMOUNTS as i64 * 2 + self.turn as i64;
+        let count = count.min(self.rows.len());
+        let step = self.rows.len() / count;
+        let rows: Vec<Row> = (0..count)
+            .map(|number| {
+                let mut row = self.rows[number * step].clone();
+                row.band = SHOWN_BAND;
+                row.amount = first + number as i64;
+                row
+            })
+            .collect();
+        let top = first + count as i64 - 1;
+        (rows, Tops { all: top, filtered: top })
+    }
+
+    /// What undoes a burst.
+    pub fn settled(&self, burst: &[Row]) -> (Vec<Row>, Tops) {
+        (burst.iter().map(|row| self.rows[row.index].clone()).collect(), self.at_rest)
+    }
+
+    /// Whether the last change lifted a row that the next one puts back.
+    pub fn is_lifted(&self) -> bool {
+        self.turn % 2 == 1
+    }
+
+    /// What the views show first after the last change.
+    pub fn tops(&self) -> Tops {
+        if !self.is_lifted() {
+            return self.at_rest;
+        }
+        let top = AMOUNTS as i64 + self.turn as i64 - 1;
+        Tops { all: top, filtered: top }
+    }
+}

@@ -1,0 +1,304 @@
+//! Scenarios: what is done with a table, in one order for every contestant, and how it is timed.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::contestants::{Contestant, Done, Table, Works};
+use crate::rows::{Feed, Row};
+
+/// What a scenario gave in one run, in nanoseconds; a median where it was done many times.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    Nanos(f64),
+    /// The library has no such thing.
+    Absent,
+    /// Not done: it would have taken longer than `--limit`.
+    TooSlow,
+    Failed(String),
+}
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub meaning: &'static str,
+}
+
+macro_rules! scenarios {
+    ($($name:literal: $meaning:literal,)*) => {
+        pub const SCENARIOS: &[Scenario] = &[$(Scenario { name: $name, meaning: $meaning },)*];
+    };
+}
+
+scenarios! {
+    "seed": "all rows from the source into the library's store",
+    "open-sorted": "a view of all rows, sorted",
+    "open-filtered": "a view of a hundredth of the rows, sorted and filtered",
+    "change-1": "call to visible: one row changes, one view open",
+    "change-10": "call to visible with 10 different views",
+    "change-100": "call to visible with 100 different views",
+    "change-1000": "call to visible with 1,000 different views",
+    "core-1": "one change, one view: processor time of the thread that does it",
+    "cpu-1": "one change, one view: processor time of the whole process",
+    "cpu-10": "the same with 10 different views",
+    "cpu-100": "the same with 100 different views",
+    "cpu-1000": "the same with 1,000 different views",
+    "burst": "1,000 rows change at once, until visible; per row",
+    "window": "50 rows read from the middle of a view",
+    "get": "one row read by id",
+}
+
+/// Which scenarios to do, and how long a single one may take.
+pub struct Plan {
+    pub wanted: Vec<&'static str>,
+    pub limit: Duration,
+}
+
+impl Plan {
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.contains(&name)
+    }
+
+    fn wants_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.wants(name))
+    }
+}
+
+/// How often something is repeated within one run, unless that takes longer than `SPAN`.
+const TIMES: usize = 400;
+const SPAN: Duration = Duration::from_millis(300);
+const BURST: usize = 1_000;
+
+pub type Cells = Vec<(&'static str, Cell)>;
+
+/// One run of one contestant. `rows` is what the source had when the table was prepared.
+pub fn run(contestant: &Contestant, table: &mut dyn Table, rows: &[Row], plan: &Plan) -> Cells {
+    let mut run = Run { contestant, table, rows, plan, feed: Feed::new(rows), views: 0, cells: Vec::new() };
+    if let Err(error) = run.all() {
+        run.cells.push(("", Cell::Failed(error.to_string())));
+    }
+    run.cells
+}
+
+struct Run<'a> {
+    contestant: &'a Contestant,
+    table: &'a mut dyn Table,
+    rows: &'a [Row],
+    plan: &'a Plan,
+    feed: Feed<'a>,
+    views: usize,
+    cells: Cells,
+}
+
+type Step = Result<(), Box<dyn Error>>;
+
+impl Run<'_> {
+    fn all(&mut self) -> Step {
+        self.once("seed", |table| table.seed())?;
+        let shown = self.once("open-sorted", |table| table.open())?;
+        check(shown, self.rows.len(), "rows in the sorted view")?;
+        self.views = 1;
+        let per_change = self.change("change-1", "cpu-1", true)?;
+        self.burst()?;
+        self.reads()?;
+
+        let mut opened = Duration::ZERO;
+        let needs_more = ["open-filtered", "change-10", "change-100", "change-1000", "cpu-10", "cpu-100", "cpu-1000"];
+        if self.plan.wants_any(&needs_more) {
+            let begin = Instant::now();
+            let band = self.rows.iter().filter(|row| row.band == crate::rows::SHOWN_BAND).count();
+            let shown = self.once("open-filtered", |table| table.open())?;
+            check(shown, band, "rows in the filtered view")?;
+            opened = begin.elapsed();
+            self.views = 2;
+        }
+        let mut slowest = per_change;
+        for (views, change, cpu) in
+            [(10, "change-10", "cpu-10"), (100, "change-100", "cpu-100"), (1_000, "change-1000", "cpu-1000")]
+        {
+            if !self.plan.wants_any(&[change, cpu]) {
+                continue;
+            }
+            // Two changes at ten times the last cost, and as many more views.
+            let forecast = slowest * 20 + opened * (views - self.views) as u32;
+            if forecast > self.plan.limit {
+                slowest = self.plan.limit;
+                self.cells.extend([(change, Cell::TooSlow), (cpu, Cell::TooSlow)]);
+                continue;
+            }
+            while self.views < views {
+                self.table.open()?;
+                self.views += 1;
+            }
+            slowest = self.change(change, cpu, false)?;
+        }
+        Ok(())
+    }
+
+    /// Does and times something once.
+    fn once<T>(&mut self, name: &'static str, work: impl FnOnce(&mut dyn Table) -> Done<T>) -> Done<T> {
+        let begin = Instant::now();
+        let done = work(self.table)?;
+        let took = begin.elapsed();
+        self.cells.push((name, if done.is_some() { nanos(took) } else { Cell::Absent }));
+        Ok(done)
+    }
+
+    /// Changes rows one by one for a while; the median time of one.
+    fn change(&mut self, change: &'static str, cpu: &'static str, in_core: bool) -> Result<Duration, Box<dyn Error>> {
+        if !self.plan.wants_any(&[change, cpu, "core-1"]) && self.views > 1 {
+            return Ok(Duration::ZERO);
+        }
+        let mut times = Vec::with_capacity(TIMES);
+        // Two unmeasured, so that what is made on first use is there.
+        for _ in 0..2 {
+            let begin = Instant::now();
+            let (row, tops) = self.feed.next();
+            if self.table.change(&row, tops)?.is_none() {
+                self.cells.extend([(change, Cell::Absent), (cpu, Cell::Absent)]);
+                return Ok(Duration::ZERO);
+            }
+            times.push(begin.elapsed());
+            if begin.elapsed() > SPAN {
+                break;
+            }
+        }
+        // A slow one is measured by what the warm-up took.
+        let (mut used, core) = (process_time(), self.core_time());
+        let begin = Instant::now();
+        if times.iter().all(|time| *time <= SPAN) {
+            times.clear();
+            while times.len() < TIMES && (times.len() < 2 || begin.elapsed() < SPAN) {
+                let (row, tops) = self.feed.next();
+                let begin = Instant::now();
+                self.table.change(&row, tops)?;
+                times.push(begin.elapsed());
+            }
+            used = process_time() - used;
+        } else {
+            used = Duration::ZERO;
+        }
+        self.check_tops()?;
+        // An odd number of changes leaves one row lifted.
+        if self.feed.is_lifted() {
+            let (row, tops) = self.feed.next();
+            self.table.change(&row, tops)?;
+        }
+        let each = median(&mut times);
+        self.cells.push((change, nanos(each)));
+        if used > Duration::ZERO {
+            let count = times.len() as f64;
+            self.cells.push((cpu, Cell::Nanos(used.as_nanos() as f64 / count)));
+            if in_core {
+                let in_core = match (self.contestant.works, core, self.core_time()) {
+                    (Works::InCaller, ..) => Cell::Nanos(used.as_nanos() as f64 / count),
+                    (_, Some(before), Some(after)) => Cell::Nanos((after - before) as f64 / count),
+                    _ => Cell::Absent,
+                };
+                self.cells.push(("core-1", in_core));
+            }
+        }
+        Ok(each)
+    }
+
+    fn burst(&mut self) -> Step {
+        if !self.plan.wants("burst") {
+            return Ok(());
+        }
+        let (rows, tops) = self.feed.burst(BURST);
+        let begin = Instant::now();
+        let done = self.table.burst(&rows, tops)?;
+        let took = begin.elapsed();
+        self.cells.push(("burst", match done {
+            Some(()) => Cell::Nanos(took.as_nanos() as f64 / rows.len() as f64),
+            None => Cell::Absent,
+        }));
+        if done.is_some() {
+            let (rows, tops) = self.feed.settled(&rows);
+            self.table.burst(&rows, tops)?;
+        }
+        Ok(())
+    }
+
+    fn reads(&mut self) -> Step {
+        let middle = self.rows.len() / 2;
+        let mut amounts: Vec<i64> = self.rows.iter().map(|row| row.amount).collect();
+        amounts.sort_unstable_by(|one, other| other.cmp(one));
+        let wanted: i64 = amounts[middle..middle + 50].iter().sum();
+        self.often("window", |table, _| check_value(table.window(middle)?, wanted, "the sum of the window"))?;
+        let rows = self.rows;
+        self.often("get", |table, turn| {
+            let row = &rows[turn * 7_919 % rows.len()];
+            check_value(table.get(row)?, row.amount, "the row by its id")
+        })
+    }
+
+    /// Does and times something many times.
+    fn often(&mut self, name: &'static str, mut work: impl FnMut(&mut dyn Table, usize) -> Done<()>) -> Step {
+        if !self.plan.wants(name) {
+            return Ok(());
+        }
+        let mut times = Vec::with_capacity(TIMES);
+        let all = Instant::now();
+        while times.len() < TIMES && (times.len() < 2 || all.elapsed() < SPAN) {
+            let begin = Instant::now();
+            if work(self.table, times.len())?.is_none() {
+                self.cells.push((name, Cell::Absent));
+                return Ok(());
+            }
+            times.push(begin.elapsed());
+        }
+        let each = median(&mut times);
+        self.cells.push((name, nanos(each)));
+        Ok(())
+    }
+
+    fn check_tops(&self) -> Step {
+        let tops = self.feed.tops();
+        for view in 0..self.views {
+            if self.table.top(view) != Some(tops.of_view(view)) {
+                return Err(format!("view {view} shows {:?} first instead of {tops:?}", self.table.top(view)).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds that the contestant's own thread has used.
+    fn core_time(&self) -> Option<u64> {
+        let Works::OnThread(name) = self.contestant.works else { return None };
+        std::fs::read_dir("/proc/self/task").ok()?.flatten().find_map(|task| {
+            let named = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            if named.trim() == name { schedule.split(' ').next()?.parse().ok() } else { None }
+        })
+    }
+}
+
+fn check(shown: Option<usize>, wanted: usize, what: &str) -> Step {
+    match shown {
+        Some(shown) if shown != wanted => Err(format!("{shown} {what} instead of {wanted}").into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_value(found: Option<i64>, wanted: i64, what: &str) -> Done<()> {
+    match found {
+        Some(found) if found != wanted => Err(format!("{what} is {found} instead of {wanted}").into()),
+        found => Ok(found.map(|_| ())),
+    }
+}
+
+fn nanos(time: Duration) -> Cell {
+    Cell::Nanos(time.as_nanos() as f64)
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// What the process has used of the processors, all threads together.
+fn process_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
