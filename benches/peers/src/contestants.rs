@@ -1,6 +1,10 @@
 //! Contestants: what each library does for the same table, each behind one trait and in its own file.
 
 mod diorama;
+mod eyeball;
+mod floors;
+mod signals;
+mod sqlite;
 mod vantage_0_4;
 mod vantage_1_5;
 
@@ -35,20 +39,28 @@ pub enum Works {
     Elsewhere,
 }
 
-/// One library over one table. What isn't said to be a check is measured.
+/// One library over one table. What isn't said to be a check is measured; what a library lacks stays as it is here.
 pub trait Table {
     /// From the source into the library's own store.
-    fn seed(&mut self) -> Done<()>;
+    fn seed(&mut self) -> Done<()> {
+        Ok(None)
+    }
 
     /// Opens one more view, in descending order of the amount, and keeps it open: number 0 shows all rows, every other one
     /// the shown band, and no two have the same query. How many rows it shows.
-    fn open(&mut self) -> Done<usize>;
+    fn open(&mut self) -> Done<usize> {
+        Ok(None)
+    }
 
     /// Replaces a row; returns when every open view shows it.
-    fn change(&mut self, row: &Row, tops: Tops) -> Done<()>;
+    fn change(&mut self, _row: &Row, _tops: Tops) -> Done<()> {
+        Ok(None)
+    }
 
     /// Replaces many rows in the way that the library has for many; returns when every open view shows the last.
-    fn burst(&mut self, rows: &[Row], tops: Tops) -> Done<()>;
+    fn burst(&mut self, _rows: &[Row], _tops: Tops) -> Done<()> {
+        Ok(None)
+    }
 
     /// The sum of the amounts of 50 rows of view 0, beginning here.
     fn window(&mut self, _at: usize) -> Done<i64> {
@@ -61,7 +73,9 @@ pub trait Table {
     }
 
     /// A check: what a view shows first.
-    fn top(&self, view: usize) -> Option<i64>;
+    fn top(&self, _view: usize) -> Option<i64> {
+        None
+    }
 }
 
 /// The executor of those that need one.
@@ -77,5 +91,12 @@ pub fn all() -> Vec<Contestant> {
         Contestant { name: "vantage 0.4.0 redb", prepare: vantage_0_4::on_redb, works: Works::Elsewhere },
         Contestant { name: "vantage 1.5.0 redb", prepare: vantage_1_5::on_redb, works: Works::Elsewhere },
         Contestant { name: "vantage 1.5.0 memory", prepare: vantage_1_5::in_memory, works: Works::Elsewhere },
+        Contestant { name: "eyeball-im", prepare: eyeball::prepare, works: Works::InCaller },
+        Contestant { name: "futures-signals", prepare: signals::prepare, works: Works::InCaller },
+        Contestant { name: "rusqlite", prepare: sqlite::prepare, works: Works::InCaller },
+        Contestant { name: "floor: BTreeSet", prepare: floors::sets, works: Works::InCaller },
+        Contestant { name: "floor: counted tree", prepare: floors::counted_tree, works: Works::InCaller },
+        Contestant { name: "floor: raw LMDB", prepare: floors::raw_lmdb, works: Works::InCaller },
+        Contestant { name: "floor: condvar", prepare: floors::condvar, works: Works::Elsewhere },
     ]
 }

@@ -40,7 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let machine = machine();
-    println!("{machine}; medians of {} alternating runs; behind a time, how many times the first column's\n", options.repeat);
+    println!(
+        "{machine}; medians of {} alternating runs; behind a time, how many times the first column's\n",
+        options.repeat
+    );
 
     let mut results = Results::new(options.contestants.iter().map(|contestant| contestant.name).collect());
     for &count in &options.rows {
@@ -97,16 +100,19 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         match argument.as_str() {
             "--rows" => {
                 let counts = value.split(',').map(|count| count.replace('_', "").parse::<usize>());
-                options.rows = counts.collect::<Result<_, _>>().map_err(|_| format!("`{value}` is no list of numbers"))?;
+                options.rows =
+                    counts.collect::<Result<_, _>>().map_err(|_| format!("`{value}` is no list of numbers"))?;
                 if options.rows.iter().any(|count| *count < 1_000) {
                     return Err("at least 1000 rows".into());
                 }
             }
-            "--scenario" => options
-                .scenarios
-                .retain(|name| value.split(',').any(|wanted| *name == wanted || name.starts_with(&format!("{wanted}-")))),
+            "--scenario" => options.scenarios.retain(|name| {
+                value.split(',').any(|wanted| *name == wanted || name.starts_with(&format!("{wanted}-")))
+            }),
             "--contestant" => {
-                options.contestants.retain(|contestant| value.split(',').any(|wanted| contestant.name.contains(wanted)));
+                options
+                    .contestants
+                    .retain(|contestant| value.split(',').any(|wanted| contestant.name.contains(wanted)));
             }
             "--repeat" => options.repeat = number()?.max(1),
             "--limit" => options.limit = Duration::from_secs(number()? as u64),

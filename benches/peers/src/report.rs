@@ -45,24 +45,29 @@ impl Results {
         lines.into_iter().map(|(scenario, rows)| (rows, scenario)).collect()
     }
 
-    /// The table: one line for a scenario and a number of rows; beneath each time, how many times that of the first
-    /// contestant.
+    /// The table: one line for a scenario and a number of rows; behind each time, how many times that of the first
+    /// contestant. It is folded where it would become too wide.
     pub fn table(&self) -> String {
-        let mut text = format!("{:<14} {:>9}", "scenario", "rows");
-        for name in &self.contestants {
-            let _ = write!(text, " {name:>20}");
-        }
-        text.push('\n');
-        for (rows, scenario) in self.lines() {
-            let _ = write!(text, "{:<14} {:>9}", SCENARIOS[scenario].name, grouped(rows));
-            let first = self.number(rows, scenario, 0);
-            for contestant in 0..self.contestants.len() {
-                let cell = self.cell(rows, scenario, contestant);
-                let ratio = match (cell.as_ref().and_then(number), first) {
-                    (Some(own), Some(first)) if contestant > 0 => format!(" {}", times(own / first)),
-                    _ => String::new(),
-                };
-                let _ = write!(text, " {:>20}", cell.map_or(String::new(), |cell| shown(&cell)) + &ratio);
+        let mut text = String::new();
+        let all: Vec<usize> = (0..self.contestants.len()).collect();
+        for block in all.chunks(6) {
+            let _ = write!(text, "{:<14} {:>9}", "scenario", "rows");
+            for contestant in block {
+                let _ = write!(text, " {:>20}", self.contestants[*contestant]);
+            }
+            text.push('\n');
+            for (rows, scenario) in self.lines() {
+                let _ = write!(text, "{:<14} {:>9}", SCENARIOS[scenario].name, grouped(rows));
+                let first = self.number(rows, scenario, 0);
+                for &contestant in block {
+                    let cell = self.cell(rows, scenario, contestant);
+                    let ratio = match (cell.as_ref().and_then(number), first) {
+                        (Some(own), Some(first)) if contestant > 0 => format!(" {:>7}", times(own / first)),
+                        _ => String::new(),
+                    };
+                    let _ = write!(text, " {:>20}", cell.map_or(String::new(), |cell| shown(&cell)) + &ratio);
+                }
+                text.push('\n');
             }
             text.push('\n');
         }
@@ -108,7 +113,11 @@ impl Results {
             }
             if let Some((ratio, at)) = lowest {
                 let met = if ratio > 1.0 { "met" } else { "NOT met" };
-                let _ = writeln!(text, "  call to visible faster than {peer} at every point: {met}; least {} ({at})", times(ratio));
+                let _ = writeln!(
+                    text,
+                    "  call to visible faster than {peer} at every point: {met}; least {} ({at})",
+                    times(ratio)
+                );
             }
         }
         text

@@ -38,7 +38,8 @@ pub fn in_memory(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<
 }
 
 fn prepare(rows: &[Row], cache: Cache) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    let mut metadata = VistaMetadata::new().with_column(Column::new("id", "String").with_flag("id")).with_id_column("id");
+    let mut metadata =
+        VistaMetadata::new().with_column(Column::new("id", "String").with_flag("id")).with_id_column("id");
     for (name, kind) in [("name", "String"), ("band", "i64"), ("amount", "i64"), ("note", "String")] {
         metadata = metadata.with_column(Column::new(name, kind));
     }

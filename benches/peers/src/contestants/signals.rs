@@ -1,0 +1,87 @@
+//! futures-signals: a `MutableVec` of shared rows, `filter` and `sort_by_cloned`. Each view keeps a vector of its own, to
+//! which it applies the diffs of its signal, all in the caller's thread.
+
+use std::error::Error;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_signals::signal_vec::{MutableVec, SignalVec, SignalVecExt};
+use futures_util::task::noop_waker_ref;
+
+use super::{Done, Table};
+use crate::rows::{Row, SHOWN_BAND, Tops};
+
+struct Signals {
+    source: Vec<Arc<Row>>,
+    rows: MutableVec<Arc<Row>>,
+    views: Vec<View>,
+}
+
+struct View {
+    shown: Vec<Arc<Row>>,
+    diffs: Pin<Box<dyn SignalVec<Item = Arc<Row>> + Send>>,
+}
+
+pub fn prepare(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+    let source = rows.iter().cloned().map(Arc::new).collect();
+    Ok(Box::new(Signals { source, rows: MutableVec::new(), views: Vec::new() }))
+}
+
+impl View {
+    fn apply_diffs(&mut self) {
+        let mut context = Context::from_waker(noop_waker_ref());
+        while let Poll::Ready(Some(diff)) = self.diffs.poll_vec_change_unpin(&mut context) {
+            diff.apply_to_vec(&mut self.shown);
+        }
+    }
+}
+
+impl Table for Signals {
+    fn seed(&mut self) -> Done<()> {
+        self.rows.lock_mut().replace_cloned(self.source.clone());
+        Ok(Some(()))
+    }
+
+    fn open(&mut self) -> Done<usize> {
+        let descending = |one: &Arc<Row>, other: &Arc<Row>| other.amount.cmp(&one.amount);
+        let rows = self.rows.signal_vec_cloned();
+        let diffs = if let number @ 1.. = self.views.len() {
+            let floor = -(number as i64);
+            rows.filter(move |row| row.band == SHOWN_BAND && row.amount > floor).sort_by_cloned(descending).boxed()
+        } else {
+            rows.sort_by_cloned(descending).boxed()
+        };
+        let mut view = View { shown: Vec::new(), diffs };
+        view.apply_diffs();
+        let count = view.shown.len();
+        self.views.push(view);
+        Ok(Some(count))
+    }
+
+    fn change(&mut self, row: &Row, _tops: Tops) -> Done<()> {
+        self.rows.lock_mut().set_cloned(row.index, Arc::new(row.clone()));
+        self.views.iter_mut().for_each(View::apply_diffs);
+        Ok(Some(()))
+    }
+
+    fn burst(&mut self, rows: &[Row], _tops: Tops) -> Done<()> {
+        let mut locked = self.rows.lock_mut();
+        for row in rows {
+            locked.set_cloned(row.index, Arc::new(row.clone()));
+        }
+        drop(locked);
+        self.views.iter_mut().for_each(View::apply_diffs);
+        Ok(Some(()))
+    }
+
+    fn window(&mut self, at: usize) -> Done<i64> {
+        let shown = &self.views.first().ok_or("no view")?.shown;
+        Ok(Some((at..at + 50).filter_map(|index| Some(shown.get(index)?.amount)).sum()))
+    }
+
+    fn top(&self, view: usize) -> Option<i64> {
+        Some(self.views.get(view)?.shown.first()?.amount)
+    }
+}

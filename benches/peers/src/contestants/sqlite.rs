@@ -1,0 +1,124 @@
+//! rusqlite: a table in a file (WAL, `synchronous = NORMAL`) with an index for each kind of view. The update hook marks the
+//! views, and each marked view reads its first 50 rows again; a view's length is only counted when it is opened.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Done, Table};
+use crate::rows::{Row, SHOWN_BAND, Tops};
+
+const SCREEN: i64 = 50;
+
+struct Sqlite {
+    source: Vec<Row>,
+    connection: Connection,
+    changed: Arc<AtomicBool>,
+    views: Vec<View>,
+}
+
+struct View {
+    condition: String,
+    shown: Vec<(String, i64)>,
+}
+
+pub fn prepare(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+    let connection = Connection::open(directory.join("rows.sqlite"))?;
+    connection.execute_batch(
+        "pragma journal_mode = wal;
+         pragma synchronous = normal;
+         create table rows (id text primary key, name text, band integer, amount integer, note text);
+         create index by_amount on rows (amount desc);
+         create index by_band on rows (band, amount desc);",
+    )?;
+    connection.set_prepared_statement_cache_capacity(2_048);
+    let changed = Arc::new(AtomicBool::new(false));
+    let mark = changed.clone();
+    connection.update_hook(Some(move |_, _: &str, _: &str, _| mark.store(true, Ordering::Relaxed)));
+    Ok(Box::new(Sqlite { source: rows.to_vec(), connection, changed, views: Vec::new() }))
+}
+
+fn put(connection: &Connection, row: &Row) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare_cached(
+        "insert into rows values (?1, ?2, ?3, ?4, ?5) on conflict (id) do update set
+         name = ?2, band = ?3, amount = ?4, note = ?5",
+    )?;
+    statement.execute(params![row.id, row.name, row.band, row.amount, row.note])
+}
+
+/// Some rows of a view, in its order.
+fn page(connection: &Connection, condition: &str, at: usize) -> rusqlite::Result<Vec<(String, i64)>> {
+    let query = format!("select id, amount from rows {condition} order by amount desc limit {SCREEN} offset ?1");
+    let mut statement = connection.prepare_cached(&query)?;
+    let rows = statement.query_map([at as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+impl Sqlite {
+    fn put_all<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for row in rows {
+            put(&transaction, row)?;
+        }
+        transaction.commit()
+    }
+
+    fn read_marked_again(&mut self) -> rusqlite::Result<()> {
+        if self.changed.swap(false, Ordering::Relaxed) {
+            for view in &mut self.views {
+                view.shown = page(&self.connection, &view.condition, 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table for Sqlite {
+    fn seed(&mut self) -> Done<()> {
+        let source = std::mem::take(&mut self.source);
+        self.put_all(source.iter())?;
+        Ok(Some(()))
+    }
+
+    fn open(&mut self) -> Done<usize> {
+        let condition = match self.views.len() {
+            0 => String::new(),
+            number => format!("where band = {SHOWN_BAND} and amount > -{number}"),
+        };
+        let count = format!("select count(*) from rows {condition}");
+        let count: i64 = self.connection.query_row(&count, [], |row| row.get(0))?;
+        let shown = page(&self.connection, &condition, 0)?;
+        self.views.push(View { condition, shown });
+        Ok(Some(count as usize))
+    }
+
+    fn change(&mut self, row: &Row, _tops: Tops) -> Done<()> {
+        put(&self.connection, row)?;
+        self.read_marked_again()?;
+        Ok(Some(()))
+    }
+
+    fn burst(&mut self, rows: &[Row], _tops: Tops) -> Done<()> {
+        self.put_all(rows.iter())?;
+        self.read_marked_again()?;
+        Ok(Some(()))
+    }
+
+    fn window(&mut self, at: usize) -> Done<i64> {
+        let condition = &self.views.first().ok_or("no view")?.condition;
+        Ok(Some(page(&self.connection, condition, at)?.iter().map(|(_, amount)| amount).sum()))
+    }
+
+    fn get(&mut self, row: &Row) -> Done<i64> {
+        let mut statement =
+            self.connection.prepare_cached("select name, band, amount, note from rows where id = ?1")?;
+        Ok(statement.query_row([&row.id], |row| row.get(2)).optional()?)
+    }
+
+    fn top(&self, view: usize) -> Option<i64> {
+        Some(self.views.get(view)?.shown.first()?.1)
+    }
+}
