@@ -11,7 +11,7 @@ mod vantage_1_5;
 use std::error::Error;
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::rows::{Row, Tops};
 
@@ -70,6 +70,42 @@ pub trait Table {
     /// The amount of one row.
     fn get(&mut self, _row: &Row) -> Done<i64> {
         Ok(None)
+    }
+
+    /// Opens a count of all rows and a sum of their amounts, or closes them; while they are open, a change is visible only
+    /// when they are right, too.
+    fn set_values(&mut self, _open: bool) -> Done<()> {
+        Ok(None)
+    }
+
+    /// Sorts view 0 upwards by name or downwards by amount; returns when its first row has this amount.
+    fn sort(&mut self, _by_name: bool, _first: i64) -> Done<()> {
+        Ok(None)
+    }
+
+    /// Searches in view 0, or ends that; returns when it shows so many rows.
+    fn search(&mut self, _text: Option<&str>, _count: usize) -> Done<()> {
+        Ok(None)
+    }
+
+    /// Not measured: somebody else changes rows of the source.
+    fn change_source(&mut self, _rows: &[Row]) -> Result<(), Box<dyn Error>> {
+        Ok(())
+    }
+
+    /// Brings in what has changed in the source; returns when every open view shows it.
+    fn refresh(&mut self, _tops: Tops) -> Done<()> {
+        Ok(None)
+    }
+
+    /// Replaces a row while another thread or task waits for view 0 to change: when it had woken.
+    fn wake(&mut self, _row: &Row, _tops: Tops) -> Done<Instant> {
+        Ok(None)
+    }
+
+    /// Whether `seed` on a directory that has been seeded before opens what is there.
+    fn reopens(&self) -> bool {
+        false
     }
 
     /// A check: what a view shows first.

@@ -56,7 +56,18 @@ fn main() -> Result<(), Box<dyn Error>> {
                 eprint!("\r{:<79}\r{} rows, run {}, {}", "", grouped(count), turn + 1, contestant.name);
                 let directory = tempfile::tempdir()?;
                 let mut table = (contestant.prepare)(&rows, directory.path())?;
-                for (scenario, cell) in scenarios::run(contestant, &mut *table, &rows, &plan) {
+                let mut cells = scenarios::run(contestant, &mut *table, &rows, &plan);
+                let reopens = table.reopens();
+                drop(table);
+                if plan.wanted.contains(&"reopen") {
+                    let again = if reopens {
+                        scenarios::reopen(&mut *(contestant.prepare)(&rows, directory.path())?)
+                    } else {
+                        Cell::Absent
+                    };
+                    cells.push(("reopen", again));
+                }
+                for (scenario, cell) in cells {
                     if let Cell::Failed(why) = &cell {
                         eprintln!("\r{} with {} rows ended: {why}", contestant.name, grouped(count));
                     }

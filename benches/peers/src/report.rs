@@ -184,7 +184,11 @@ fn digits(number: f64) -> String {
 }
 
 fn times(ratio: f64) -> String {
-    if ratio < 100.0 { format!("{}x", digits(ratio)) } else { format!("{}x", grouped(ratio.round() as usize)) }
+    match ratio {
+        ..0.095 => format!("1/{}", grouped((1.0 / ratio).round() as usize)),
+        ..100.0 => format!("{}x", digits(ratio)),
+        _ => format!("{}x", grouped(ratio.round() as usize)),
+    }
 }
 
 /// With commas between thousands.

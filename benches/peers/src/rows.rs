@@ -38,7 +38,7 @@ pub fn make(count: usize) -> Vec<Row> {
             Row {
                 index,
                 id: format!("r{index:07}"),
-                name: format!("{} {:06}", WORDS[(mixed % 16) as usize], mixed % 999_983),
+                name: format!("{} {:06} {index}", WORDS[(mixed % 16) as usize], (mixed >> 8) % 999_983),
                 band: (index % 100) as i64,
                 amount: ((mixed >> 8) % AMOUNTS) as i64,
                 note: format!("row number {index} of a table that is compared"),
@@ -47,17 +47,22 @@ pub fn make(count: usize) -> Vec<Row> {
         .collect()
 }
 
-/// What the first rows of the views must be: the largest amount of all rows, and of those in the shown band.
+/// What the views must show: first the largest amount of all rows, or of those in the shown band; and the sum of all.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tops {
     pub all: i64,
     pub filtered: i64,
+    pub sum: i64,
 }
 
 impl Tops {
     fn of(rows: &[Row]) -> Self {
         let largest = |shown: fn(&&Row) -> bool| rows.iter().filter(shown).map(|row| row.amount).max().unwrap_or(0);
-        Tops { all: largest(|_| true), filtered: largest(|row| row.band == SHOWN_BAND) }
+        Tops {
+            all: largest(|_| true),
+            filtered: largest(|row| row.band == SHOWN_BAND),
+            sum: rows.iter().map(|row| row.amount).sum(),
+        }
     }
 
     /// Of the view with this number: 0 shows all rows, every other one only the shown band.
@@ -70,43 +75,44 @@ impl Tops {
 pub struct Feed<'a> {
     rows: &'a [Row],
     at_rest: Tops,
+    now: Tops,
     turn: usize,
 }
 
 impl<'a> Feed<'a> {
     pub fn new(rows: &'a [Row]) -> Self {
-        Feed { rows, at_rest: Tops::of(rows), turn: 0 }
+        let at_rest = Tops::of(rows);
+        Feed { rows, at_rest, now: at_rest, turn: 0 }
     }
 
-    /// The next changed row, and what the views then show first.
+    /// The next changed row, and what the views then show.
     pub fn next(&mut self) -> (Row, Tops) {
         let turn = self.turn;
         self.turn += 1;
         let mut row = self.rows[(turn / 2 * 7_919 + 13) % self.rows.len()].clone();
-        if turn % 2 == 1 {
-            return (row, self.at_rest);
+        self.now = self.at_rest;
+        if turn.is_multiple_of(2) {
+            let amount = AMOUNTS as i64 + turn as i64;
+            self.now = Tops { all: amount, filtered: amount, sum: self.at_rest.sum - row.amount + amount };
+            row.band = SHOWN_BAND;
+            row.amount = amount;
         }
-        row.band = SHOWN_BAND;
-        row.amount = AMOUNTS as i64 + turn as i64;
-        let top = Tops { all: row.amount, filtered: row.amount };
-        (row, top)
+        (row, self.now)
     }
 
-    /// `count` different rows lifted, and what the views show first when all are there; no row may be lifted already.
-    pub fn burst(&mut self, count: usize) -> (Vec<Row>, Tops) {
-        let first = AMOUNTS as i64 * 2 + self.turn as i64;
+    /// `count` different rows lifted, and what the views show when all are there; no row may be lifted already.
+    pub fn burst(&self, count: usize) -> (Vec<Row>, Tops) {
+        let first = AMOUNTS as i64 * 2;
         let count = count.min(self.rows.len());
         let step = self.rows.len() / count;
-        let rows: Vec<Row> = (0..count)
-            .map(|number| {
-                let mut row = self.rows[number * step].clone();
-                row.band = SHOWN_BAND;
-                row.amount = first + number as i64;
-                row
-            })
-            .collect();
-        let top = first + count as i64 - 1;
-        (rows, Tops { all: top, filtered: top })
+        let mut tops = self.at_rest;
+        let lifted = (0..count).map(|number| {
+            let old = &self.rows[number * step];
+            let amount = first + number as i64;
+            tops = Tops { all: amount, filtered: amount, sum: tops.sum - old.amount + amount };
+            Row { band: SHOWN_BAND, amount, ..old.clone() }
+        });
+        (lifted.collect(), tops)
     }
 
     /// What undoes a burst.
@@ -119,12 +125,8 @@ impl<'a> Feed<'a> {
         self.turn % 2 == 1
     }
 
-    /// What the views show first after the last change.
+    /// What the views show after the last change.
     pub fn tops(&self) -> Tops {
-        if !self.is_lifted() {
-            return self.at_rest;
-        }
-        let top = AMOUNTS as i64 + self.turn as i64 - 1;
-        Tops { all: top, filtered: top }
+        self.now
     }
 }

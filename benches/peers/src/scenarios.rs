@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::contestants::{Contestant, Done, Table, Works};
-use crate::rows::{Feed, Row};
+use crate::rows::{Feed, Row, SEARCHED, SHOWN_BAND};
 
 /// What a scenario gave in one run, in nanoseconds; a median where it was done many times.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,13 @@ scenarios! {
     "burst": "1,000 rows change at once, until visible; per row",
     "window": "50 rows read from the middle of a view",
     "get": "one row read by id",
+    "count-sum": "call to visible: one view, the count of all rows and the sum of a column",
+    "re-sort": "a view of all rows sorted by another column",
+    "search": "a view of all rows searched for a word in a sixteenth of them",
+    "refresh-same": "a refresh, nothing has changed in the source",
+    "refresh-1%": "a refresh, one row in a hundred has changed, until visible",
+    "wake-up": "from the call until a waiting thread or task has woken",
+    "reopen": "opened again with what is on the disk, until the first 50 rows of a sorted view",
 }
 
 /// Which scenarios to do, and how long a single one may take.
@@ -70,6 +77,17 @@ const SPAN: Duration = Duration::from_millis(300);
 const BURST: usize = 1_000;
 
 pub type Cells = Vec<(&'static str, Cell)>;
+
+/// Times opening again what another table has seeded in the same directory, until the first screen.
+pub fn reopen(table: &mut dyn Table) -> Cell {
+    let begin = Instant::now();
+    let screen = table.seed().and_then(|_| table.open()).and_then(|_| table.window(0));
+    match screen {
+        Ok(Some(_)) => nanos(begin.elapsed()),
+        Ok(None) => Cell::Absent,
+        Err(error) => Cell::Failed(error.to_string()),
+    }
+}
 
 /// One run of one contestant. `rows` is what the source had when the table was prepared.
 pub fn run(contestant: &Contestant, table: &mut dyn Table, rows: &[Row], plan: &Plan) -> Cells {
@@ -101,12 +119,14 @@ impl Run<'_> {
         let per_change = self.change("change-1", "cpu-1", true)?;
         self.burst()?;
         self.reads()?;
+        self.values()?;
+        self.others()?;
 
         let mut opened = Duration::ZERO;
         let needs_more = ["change-10", "change-100", "change-1000", "cpu-10", "cpu-100", "cpu-1000"];
         if self.plan.wants("open-filtered") || self.plan.wants_any(&needs_more) {
             let begin = Instant::now();
-            let band = self.rows.iter().filter(|row| row.band == crate::rows::SHOWN_BAND).count();
+            let band = self.rows.iter().filter(|row| row.band == SHOWN_BAND).count();
             let shown = self.once("open-filtered", |table| table.open())?;
             check(shown, band, "rows in the filtered view")?;
             opened = begin.elapsed();
@@ -150,7 +170,7 @@ impl Run<'_> {
 
     /// Changes rows one by one for a while; the median time of one.
     fn change(&mut self, change: &'static str, cpu: &'static str, in_core: bool) -> Result<Duration, Box<dyn Error>> {
-        if !self.plan.wants_any(&[change, cpu, "core-1"]) && self.views > 1 {
+        if !self.plan.wants_any(&[change, cpu, "core-1"]) && !self.plan.wants_any(&["change-10", "cpu-10"]) {
             return Ok(Duration::ZERO);
         }
         let mut times = Vec::with_capacity(TIMES);
@@ -238,6 +258,104 @@ impl Run<'_> {
             let row = &rows[turn * 7_919 % rows.len()];
             check_value(table.get(row)?, row.amount, "the row by its id")
         })
+    }
+
+    fn values(&mut self) -> Step {
+        if !self.plan.wants("count-sum") {
+            return Ok(());
+        }
+        if self.views == 0 || self.table.set_values(true)?.is_none() {
+            self.cells.push(("count-sum", Cell::Absent));
+            return Ok(());
+        }
+        self.change("count-sum", "", false)?;
+        self.table.set_values(false)?;
+        Ok(())
+    }
+
+    /// What is done with view 0 other than changing rows.
+    fn others(&mut self) -> Step {
+        let largest = self.feed.tops().all;
+        let first_name = self.rows.iter().min_by_key(|row| &row.name).map_or(0, |row| row.amount);
+        if self.plan.wants("re-sort") {
+            self.repeated(
+                "re-sort",
+                |table| table.sort(true, first_name),
+                |table| table.sort(false, largest).map(drop),
+            )?;
+        }
+        let all = self.rows.len();
+        let found = self.rows.iter().filter(|row| row.name.contains(SEARCHED)).count();
+        if self.plan.wants("search") {
+            let search = |table: &mut dyn Table| table.search(Some(SEARCHED), found);
+            self.repeated("search", search, |table| table.search(None, all).map(drop))?;
+        }
+        let tops = self.feed.tops();
+        if self.plan.wants("refresh-same") {
+            self.repeated("refresh-same", |table| table.refresh(tops), |_| Ok(()))?;
+        }
+        if self.plan.wants("refresh-1%") {
+            let (changed, lifted) = self.feed.burst(all / 100);
+            let (settled, _) = self.feed.settled(&changed);
+            self.table.change_source(&changed)?;
+            self.repeated(
+                "refresh-1%",
+                |table| table.refresh(lifted),
+                |table| {
+                    table.change_source(&settled)?;
+                    table.refresh(tops)?;
+                    table.change_source(&changed)
+                },
+            )?;
+            self.table.change_source(&settled)?;
+            self.table.refresh(tops)?;
+        }
+        if self.plan.wants("wake-up") {
+            self.wake()?;
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self) -> Step {
+        let mut times = Vec::with_capacity(TIMES);
+        let all = Instant::now();
+        while times.len() < TIMES && (times.len() < 3 || all.elapsed() < SPAN || self.feed.is_lifted()) {
+            let (row, tops) = self.feed.next();
+            let begin = Instant::now();
+            let Some(woken) = self.table.wake(&row, tops)? else {
+                // It can't, so this has changed nothing.
+                self.feed = Feed::new(self.rows);
+                self.cells.push(("wake-up", Cell::Absent));
+                return Ok(());
+            };
+            times.push(woken.saturating_duration_since(begin));
+        }
+        let each = median(&mut times[1..]);
+        self.cells.push(("wake-up", nanos(each)));
+        Ok(())
+    }
+
+    /// Does and times something, undoing it in between, for a while.
+    fn repeated(
+        &mut self,
+        name: &'static str,
+        mut work: impl FnMut(&mut dyn Table) -> Done<()>,
+        mut undo: impl FnMut(&mut dyn Table) -> Step,
+    ) -> Step {
+        let mut times = Vec::new();
+        let all = Instant::now();
+        while times.len() < 20 && (times.is_empty() || all.elapsed() < SPAN) {
+            let begin = Instant::now();
+            if work(self.table)?.is_none() {
+                self.cells.push((name, Cell::Absent));
+                return Ok(());
+            }
+            times.push(begin.elapsed());
+            undo(self.table)?;
+        }
+        let each = median(&mut times);
+        self.cells.push((name, nanos(each)));
+        Ok(())
     }
 
     /// Does and times something many times.

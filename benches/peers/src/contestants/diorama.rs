@@ -1,7 +1,9 @@
 //! Diorama: a `MemoryVista` as the source, through a Lens with the cache in LMDB or in memory.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use diorama::prelude::*;
 
@@ -10,23 +12,29 @@ use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Diorama {
     source: MemoryVista,
-    lens: Lens,
-    dio: Option<Dio>,
+    /// `None` for the cache in memory.
+    cache: Option<PathBuf>,
+    // Views and values are dropped before their Dio.
     views: Vec<TableScenery>,
+    values: Option<(ValueScenery, ValueScenery)>,
+    rows: i64,
+    woken: Option<Receiver<Instant>>,
+    dio: Option<Dio>,
 }
 
 pub fn on_lmdb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    Ok(prepare(rows, Lens::new().cache_at(directory.join("cache")).build()?))
+    Ok(prepare(rows, Some(directory.join("cache"))))
 }
 
 pub fn in_memory(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    Ok(prepare(rows, Lens::new().in_memory().build()?))
+    Ok(prepare(rows, None))
 }
 
-fn prepare(rows: &[Row], lens: Lens) -> Box<dyn Table> {
+fn prepare(rows: &[Row], cache: Option<PathBuf>) -> Box<dyn Table> {
+    let count = rows.len() as i64;
     let rows = rows.iter().map(|row| (row.id.clone(), record(row)));
     let source = MemoryVista::new("rows", "id").with_source_key("compared").with_rows(rows);
-    Box::new(Diorama { source, lens, dio: None, views: Vec::new() })
+    Box::new(Diorama { source, cache, views: Vec::new(), values: None, rows: count, woken: None, dio: None })
 }
 
 fn record(row: &Row) -> Record {
@@ -43,6 +51,17 @@ impl Diorama {
 
     /// A call returns when its change is visible; this makes sure of it.
     fn wait_until_shown(&self, tops: Tops) -> Result<(), Box<dyn Error>> {
+        if let Some((count, sum)) = &self.values {
+            for (value, wanted) in [(count, self.rows), (sum, tops.sum)] {
+                loop {
+                    let generation = value.generation();
+                    if value.int() == Some(wanted) {
+                        break;
+                    }
+                    value.wait_for_change(generation, Some(PATIENCE))?;
+                }
+            }
+        }
         for (number, view) in self.views.iter().enumerate() {
             loop {
                 let generation = view.generation();
@@ -58,12 +77,18 @@ impl Diorama {
 
 impl Table for Diorama {
     fn seed(&mut self) -> Done<()> {
-        let dio = self.lens.make_dio(self.source.clone())?;
+        let lens = match &self.cache {
+            Some(directory) => Lens::new().cache_at(directory),
+            None => Lens::new().in_memory(),
+        };
+        let dio = lens.build()?.make_dio(self.source.clone())?;
         self.dio = Some(dio);
         Ok(Some(()))
     }
 
     fn open(&mut self) -> Done<usize> {
+        // Whoever waits for view 0 ends with the next change.
+        self.woken = None;
         let mut query = self.dio()?.table_scenery();
         if let number @ 1.. = self.views.len() {
             query = query.where_eq("band", SHOWN_BAND).condition(Condition::gt("amount", -(number as i64)));
@@ -93,6 +118,69 @@ impl Table for Diorama {
 
     fn get(&mut self, row: &Row) -> Done<i64> {
         Ok(self.dio()?.cache().get(&row.id)?.and_then(|record| record.int("amount")))
+    }
+
+    fn set_values(&mut self, open: bool) -> Done<()> {
+        self.values = None;
+        if open {
+            let dio = self.dio()?;
+            self.values = Some((dio.value_scenery().count().open()?, dio.value_scenery().sum("amount").open()?));
+        }
+        Ok(Some(()))
+    }
+
+    fn sort(&mut self, by_name: bool, _first: i64) -> Done<()> {
+        let view = self.views.first().ok_or("no view")?;
+        view.set_sort([if by_name { SortBy::asc("name") } else { SortBy::desc("amount") }])?;
+        view.wait_until_ready(Some(PATIENCE))?;
+        Ok(Some(()))
+    }
+
+    fn search(&mut self, text: Option<&str>, count: usize) -> Done<()> {
+        let view = self.views.first().ok_or("no view")?;
+        view.set_search(text)?;
+        view.wait_until_ready(Some(PATIENCE))?;
+        match view.row_count() {
+            found if found == count => Ok(Some(())),
+            found => Err(format!("{found} rows found instead of {count}").into()),
+        }
+    }
+
+    fn change_source(&mut self, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+        let outside = self.source.outside_silently();
+        rows.iter().try_for_each(|row| outside.upsert(&row.id, record(row)))?;
+        Ok(())
+    }
+
+    fn refresh(&mut self, tops: Tops) -> Done<()> {
+        self.dio()?.refresh()?;
+        self.wait_until_shown(tops)?;
+        Ok(Some(()))
+    }
+
+    fn wake(&mut self, row: &Row, _tops: Tops) -> Done<Instant> {
+        if self.woken.is_none() {
+            let view = self.views.first().ok_or("no view")?.clone();
+            let (tell, woken) = channel();
+            let mut generation = view.generation();
+            // It ends when the view is closed or nobody listens.
+            std::thread::spawn(move || {
+                while let Ok(next) = view.wait_for_change(generation, None) {
+                    generation = next;
+                    if tell.send(Instant::now()).is_err() {
+                        break;
+                    }
+                }
+            });
+            self.woken = Some(woken);
+        }
+        self.dio()?.patched(row.id.as_str(), record(row))?;
+        let woken = self.woken.as_ref().ok_or("nobody waits")?;
+        Ok(Some(woken.recv_timeout(PATIENCE)?))
+    }
+
+    fn reopens(&self) -> bool {
+        self.cache.is_some()
     }
 
     fn top(&self, view: usize) -> Option<i64> {

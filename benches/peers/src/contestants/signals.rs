@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_signals::signal::{Signal, SignalExt};
 use futures_signals::signal_vec::{MutableVec, SignalVec, SignalVecExt};
 use futures_util::task::noop_waker_ref;
 
@@ -17,6 +18,38 @@ struct Signals {
     source: Vec<Arc<Row>>,
     rows: MutableVec<Arc<Row>>,
     views: Vec<View>,
+    values: Option<Values>,
+}
+
+struct Values {
+    count: Pin<Box<dyn Signal<Item = usize> + Send>>,
+    sum: Pin<Box<dyn Signal<Item = i64> + Send>>,
+    shown: (usize, i64),
+}
+
+impl Values {
+    fn take_newest(&mut self) {
+        let mut context = Context::from_waker(noop_waker_ref());
+        while let Poll::Ready(Some(count)) = self.count.poll_change_unpin(&mut context) {
+            self.shown.0 = count;
+        }
+        while let Poll::Ready(Some(sum)) = self.sum.poll_change_unpin(&mut context) {
+            self.shown.1 = sum;
+        }
+    }
+}
+
+impl Signals {
+    fn show(&mut self, tops: Tops) -> Result<(), Box<dyn Error>> {
+        self.views.iter_mut().for_each(View::apply_diffs);
+        if let Some(values) = &mut self.values {
+            values.take_newest();
+            if values.shown != (self.source.len(), tops.sum) {
+                return Err(format!("count and sum are {:?}", values.shown).into());
+            }
+        }
+        Ok(())
+    }
 }
 
 struct View {
@@ -26,7 +59,7 @@ struct View {
 
 pub fn prepare(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
     let source = rows.iter().cloned().map(Arc::new).collect();
-    Ok(Box::new(Signals { source, rows: MutableVec::new(), views: Vec::new() }))
+    Ok(Box::new(Signals { source, rows: MutableVec::new(), views: Vec::new(), values: None }))
 }
 
 impl View {
@@ -60,25 +93,37 @@ impl Table for Signals {
         Ok(Some(count))
     }
 
-    fn change(&mut self, row: &Row, _tops: Tops) -> Done<()> {
+    fn change(&mut self, row: &Row, tops: Tops) -> Done<()> {
         self.rows.lock_mut().set_cloned(row.index, Arc::new(row.clone()));
-        self.views.iter_mut().for_each(View::apply_diffs);
+        self.show(tops)?;
         Ok(Some(()))
     }
 
-    fn burst(&mut self, rows: &[Row], _tops: Tops) -> Done<()> {
+    fn burst(&mut self, rows: &[Row], tops: Tops) -> Done<()> {
         let mut locked = self.rows.lock_mut();
         for row in rows {
             locked.set_cloned(row.index, Arc::new(row.clone()));
         }
         drop(locked);
-        self.views.iter_mut().for_each(View::apply_diffs);
+        self.show(tops)?;
         Ok(Some(()))
     }
 
     fn window(&mut self, at: usize) -> Done<i64> {
         let shown = &self.views.first().ok_or("no view")?.shown;
         Ok(Some((at..at + 50).filter_map(|index| Some(shown.get(index)?.amount)).sum()))
+    }
+
+    fn set_values(&mut self, open: bool) -> Done<()> {
+        self.values = None;
+        if open {
+            let count = self.rows.signal_vec_cloned().len().boxed();
+            let sum = self.rows.signal_vec_cloned().map(|row| row.amount).sum().boxed();
+            let mut values = Values { count, sum, shown: (0, 0) };
+            values.take_newest();
+            self.values = Some(values);
+        }
+        Ok(Some(()))
     }
 
     fn top(&self, view: usize) -> Option<i64> {

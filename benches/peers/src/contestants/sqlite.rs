@@ -18,27 +18,26 @@ struct Sqlite {
     connection: Connection,
     changed: Arc<AtomicBool>,
     views: Vec<View>,
+    /// Count and sum, while they are open.
+    values: Option<(i64, i64)>,
 }
 
 struct View {
     condition: String,
+    by_name: bool,
     shown: Vec<(String, i64)>,
 }
 
 pub fn prepare(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    let connection = Connection::open(directory.join("rows.sqlite"))?;
-    connection.execute_batch(
-        "pragma journal_mode = wal;
-         pragma synchronous = normal;
-         create table rows (id text primary key, name text, band integer, amount integer, note text);
-         create index by_amount on rows (amount desc);
-         create index by_band on rows (band, amount desc);",
-    )?;
+    let file = directory.join("rows.sqlite");
+    let is_new = !file.exists();
+    let connection = Connection::open(file)?;
     connection.set_prepared_statement_cache_capacity(2_048);
     let changed = Arc::new(AtomicBool::new(false));
     let mark = changed.clone();
     connection.update_hook(Some(move |_, _: &str, _: &str, _| mark.store(true, Ordering::Relaxed)));
-    Ok(Box::new(Sqlite { source: rows.to_vec(), connection, changed, views: Vec::new() }))
+    let source = if is_new { rows.to_vec() } else { Vec::new() };
+    Ok(Box::new(Sqlite { source, connection, changed, views: Vec::new(), values: None }))
 }
 
 fn put(connection: &Connection, row: &Row) -> rusqlite::Result<usize> {
@@ -50,11 +49,17 @@ fn put(connection: &Connection, row: &Row) -> rusqlite::Result<usize> {
 }
 
 /// Some rows of a view, in its order.
-fn page(connection: &Connection, condition: &str, at: usize) -> rusqlite::Result<Vec<(String, i64)>> {
-    let query = format!("select id, amount from rows {condition} order by amount desc limit {SCREEN} offset ?1");
+fn page(connection: &Connection, condition: &str, by_name: bool, at: usize) -> rusqlite::Result<Vec<(String, i64)>> {
+    let order = if by_name { "name" } else { "amount desc" };
+    let query = format!("select id, amount from rows {condition} order by {order} limit {SCREEN} offset ?1");
     let mut statement = connection.prepare_cached(&query)?;
     let rows = statement.query_map([at as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
+}
+
+fn values(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let mut statement = connection.prepare_cached("select count(*), sum(amount) from rows")?;
+    statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 impl Sqlite {
@@ -69,7 +74,10 @@ impl Sqlite {
     fn read_marked_again(&mut self) -> rusqlite::Result<()> {
         if self.changed.swap(false, Ordering::Relaxed) {
             for view in &mut self.views {
-                view.shown = page(&self.connection, &view.condition, 0)?;
+                view.shown = page(&self.connection, &view.condition, view.by_name, 0)?;
+            }
+            if self.values.is_some() {
+                self.values = Some(values(&self.connection)?);
             }
         }
         Ok(())
@@ -78,6 +86,13 @@ impl Sqlite {
 
 impl Table for Sqlite {
     fn seed(&mut self) -> Done<()> {
+        self.connection.execute_batch(
+            "pragma journal_mode = wal;
+             pragma synchronous = normal;
+             create table if not exists rows (id text primary key, name text, band integer, amount integer, note text);
+             create index if not exists by_amount on rows (amount desc);
+             create index if not exists by_band on rows (band, amount desc);",
+        )?;
         let source = std::mem::take(&mut self.source);
         self.put_all(source.iter())?;
         Ok(Some(()))
@@ -90,8 +105,8 @@ impl Table for Sqlite {
         };
         let count = format!("select count(*) from rows {condition}");
         let count: i64 = self.connection.query_row(&count, [], |row| row.get(0))?;
-        let shown = page(&self.connection, &condition, 0)?;
-        self.views.push(View { condition, shown });
+        let shown = page(&self.connection, &condition, false, 0)?;
+        self.views.push(View { condition, by_name: false, shown });
         Ok(Some(count as usize))
     }
 
@@ -109,13 +124,42 @@ impl Table for Sqlite {
 
     fn window(&mut self, at: usize) -> Done<i64> {
         let condition = &self.views.first().ok_or("no view")?.condition;
-        Ok(Some(page(&self.connection, condition, at)?.iter().map(|(_, amount)| amount).sum()))
+        Ok(Some(page(&self.connection, condition, false, at)?.iter().map(|(_, amount)| amount).sum()))
     }
 
     fn get(&mut self, row: &Row) -> Done<i64> {
         let mut statement =
             self.connection.prepare_cached("select name, band, amount, note from rows where id = ?1")?;
         Ok(statement.query_row([&row.id], |row| row.get(2)).optional()?)
+    }
+
+    fn set_values(&mut self, open: bool) -> Done<()> {
+        self.values = if open { Some(values(&self.connection)?) } else { None };
+        Ok(Some(()))
+    }
+
+    fn sort(&mut self, by_name: bool, _first: i64) -> Done<()> {
+        let view = self.views.first_mut().ok_or("no view")?;
+        view.by_name = by_name;
+        view.shown = page(&self.connection, &view.condition, by_name, 0)?;
+        Ok(Some(()))
+    }
+
+    fn search(&mut self, text: Option<&str>, count: usize) -> Done<()> {
+        let view = self.views.first_mut().ok_or("no view")?;
+        view.condition =
+            text.map_or(String::new(), |text| format!("where name like '%{text}%' or note like '%{text}%'"));
+        let query = format!("select count(*) from rows {}", view.condition);
+        let found: i64 = self.connection.prepare_cached(&query)?.query_row([], |row| row.get(0))?;
+        view.shown = page(&self.connection, &view.condition, view.by_name, 0)?;
+        if found as usize != count {
+            return Err(format!("{found} rows found instead of {count}").into());
+        }
+        Ok(Some(()))
+    }
+
+    fn reopens(&self) -> bool {
+        true
     }
 
     fn top(&self, view: usize) -> Option<i64> {

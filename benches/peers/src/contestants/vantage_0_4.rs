@@ -4,14 +4,16 @@
 //! Its views know equality only, so its filtered views all have the same query; it shares nothing among them.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use ciborium::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use vantage_dataset_0_4::prelude::ReadableValueSet;
-use vantage_diorama_0_4::{Dio, Generation, Lens, SortDir, TableScenery};
+use vantage_diorama_0_4::{Dio, Generation, Lens, SortDir, TableScenery, ValueScenery};
 use vantage_types_0_4::Record;
 use vantage_vista_0_4::mocks::MockShell;
 use vantage_vista_0_4::{Column, Vista, VistaMetadata};
@@ -21,9 +23,18 @@ use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Vantage {
     source: MockShell,
-    lens: Arc<Lens>,
+    cache: PathBuf,
     dio: Option<Dio>,
     views: Vec<View>,
+    values: Vec<Badge>,
+    rows: i64,
+    woken: Option<Receiver<Instant>>,
+}
+
+/// A count or a sum.
+struct Badge {
+    scenery: Arc<dyn ValueScenery>,
+    generation: watch::Receiver<Generation>,
 }
 
 struct View {
@@ -41,19 +52,15 @@ pub fn on_redb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn
     for row in rows {
         source = source.with_record(row.id.as_str(), record(row));
     }
-    let lens = Lens::new()
-        .cache_at(directory.join("cache.redb"))
-        .runtime(RUNTIME.handle().clone())
-        .on_start(|dio| {
-            let dio = dio.clone();
-            async move {
-                let rows = dio.master().list_values().await?;
-                dio.cache().insert_values(rows).await
-            }
-        })
-        .build()
-        .map_err(|error| error.to_string())?;
-    Ok(Box::new(Vantage { source, lens: Arc::new(lens), dio: None, views: Vec::new() }))
+    Ok(Box::new(Vantage {
+        source,
+        cache: directory.join("cache.redb"),
+        dio: None,
+        views: Vec::new(),
+        values: Vec::new(),
+        rows: rows.len() as i64,
+        woken: None,
+    }))
 }
 
 fn record(row: &Row) -> Record<Value> {
@@ -76,34 +83,69 @@ impl Vantage {
     }
 }
 
-impl View {
-    fn top(&self) -> Option<i64> {
-        int(&self.scenery.row(0)?.record, "amount")
+fn top(view: &dyn TableScenery) -> Option<i64> {
+    int(&view.row(0)?.record, "amount")
+}
+
+/// Waits until something is so, which can only become so when the generation moves.
+async fn wait_until(
+    generation: &mut watch::Receiver<Generation>,
+    is_so: impl Fn() -> bool,
+) -> Result<(), Box<dyn Error>> {
+    loop {
+        generation.borrow_and_update();
+        if is_so() {
+            return Ok(());
+        }
+        timeout(PATIENCE, generation.changed()).await??;
     }
 }
 
-async fn wait_until_shown(views: &mut [View], tops: Tops) -> Result<(), Box<dyn Error>> {
-    for (number, view) in views.iter_mut().enumerate() {
-        loop {
-            view.generation.borrow_and_update();
-            if view.top() == Some(tops.of_view(number)) {
-                break;
-            }
-            timeout(PATIENCE, view.generation.changed()).await??;
+impl Vantage {
+    async fn wait_until_shown(&mut self, tops: Tops) -> Result<(), Box<dyn Error>> {
+        for (badge, wanted) in self.values.iter_mut().zip([self.rows, tops.sum]) {
+            let wanted = Some(Value::Integer(wanted.into()));
+            wait_until(&mut badge.generation, || badge.scenery.value() == wanted).await?;
         }
+        for (number, view) in self.views.iter_mut().enumerate() {
+            let (scenery, wanted) = (&view.scenery, Some(tops.of_view(number)));
+            wait_until(&mut view.generation, || top(&**scenery) == wanted).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Table for Vantage {
     fn seed(&mut self) -> Done<()> {
+        let lens = Lens::new()
+            .cache_at(&self.cache)
+            .runtime(RUNTIME.handle().clone())
+            .on_start(|dio| {
+                let dio = dio.clone();
+                async move {
+                    let rows = dio.master().list_values().await?;
+                    dio.cache().insert_values(rows).await
+                }
+            })
+            .on_refresh(|dio| {
+                let dio = dio.clone();
+                async move {
+                    let rows = dio.master().list_values().await?;
+                    dio.cache().clear().await?;
+                    dio.cache().insert_values(rows).await
+                }
+            })
+            .build()
+            .map_err(|error| error.to_string())?;
         let vista = Vista::new("rows", Box::new(self.source.clone()));
-        let dio = RUNTIME.block_on(self.lens.make_dio(vista))?;
+        let dio = RUNTIME.block_on(Arc::new(lens).make_dio(vista))?;
         self.dio = Some(dio);
         Ok(Some(()))
     }
 
     fn open(&mut self) -> Done<usize> {
+        // Whoever waits for view 0 ends with the next change.
+        self.woken = None;
         let mut query = self.dio()?.table_scenery().sort("amount", SortDir::Desc);
         if !self.views.is_empty() {
             query = query.where_eq("band", Value::Integer(SHOWN_BAND.into()));
@@ -118,7 +160,7 @@ impl Table for Vantage {
         let dio = self.dio()?.clone();
         RUNTIME.block_on(async {
             dio.patched(row.id.as_str(), record(row)).await?;
-            wait_until_shown(&mut self.views, tops).await
+            self.wait_until_shown(tops).await
         })?;
         Ok(Some(()))
     }
@@ -128,7 +170,7 @@ impl Table for Vantage {
         RUNTIME.block_on(async {
             dio.cache().insert_values(rows.iter().map(|row| (row.id.clone(), record(row))).collect()).await?;
             dio.invalidate_all();
-            wait_until_shown(&mut self.views, tops).await
+            self.wait_until_shown(tops).await
         })?;
         Ok(Some(()))
     }
@@ -143,7 +185,81 @@ impl Table for Vantage {
         Ok(record.and_then(|record| int(&record, "amount")))
     }
 
+    fn set_values(&mut self, open: bool) -> Done<()> {
+        self.values.clear();
+        if open {
+            let count = RUNTIME.block_on(self.dio()?.value_scenery().count().open())?;
+            let sum = RUNTIME.block_on(self.dio()?.value_scenery().sum("amount").open())?;
+            for scenery in [count, sum] {
+                self.values.push(Badge { generation: scenery.subscribe(), scenery });
+            }
+        }
+        Ok(Some(()))
+    }
+
+    fn sort(&mut self, by_name: bool, first: i64) -> Done<()> {
+        let view = self.views.first_mut().ok_or("no view")?;
+        view.scenery.set_sort(
+            Some(if by_name { "name" } else { "amount" }.to_owned()),
+            if by_name { SortDir::Asc } else { SortDir::Desc },
+        );
+        let scenery = &view.scenery;
+        RUNTIME.block_on(wait_until(&mut view.generation, || top(&**scenery) == Some(first)))?;
+        Ok(Some(()))
+    }
+
+    fn search(&mut self, text: Option<&str>, count: usize) -> Done<()> {
+        let view = self.views.first_mut().ok_or("no view")?;
+        view.scenery.set_search(text.map(str::to_owned));
+        let scenery = &view.scenery;
+        RUNTIME.block_on(wait_until(&mut view.generation, || scenery.row_count() == count))?;
+        Ok(Some(()))
+    }
+
+    fn change_source(&mut self, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+        // Its clones share the rows.
+        for row in rows {
+            let _ = self.source.clone().with_record(row.id.as_str(), record(row));
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, tops: Tops) -> Done<()> {
+        let dio = self.dio()?.clone();
+        RUNTIME.block_on(async {
+            dio.refresh().await?;
+            self.wait_until_shown(tops).await
+        })?;
+        Ok(Some(()))
+    }
+
+    fn wake(&mut self, row: &Row, tops: Tops) -> Done<Instant> {
+        if self.woken.is_none() {
+            let mut generation = self.views.first().ok_or("no view")?.scenery.subscribe();
+            generation.borrow_and_update();
+            let (tell, woken) = channel();
+            // It ends when the view is closed or nobody listens.
+            RUNTIME
+                .spawn(async move { while generation.changed().await.is_ok() && tell.send(Instant::now()).is_ok() {} });
+            self.woken = Some(woken);
+        }
+        let dio = self.dio()?.clone();
+        let woken = self.woken.take().ok_or("nobody waits")?;
+        while woken.try_recv().is_ok() {}
+        RUNTIME.block_on(async {
+            dio.patched(row.id.as_str(), record(row)).await?;
+            self.wait_until_shown(tops).await
+        })?;
+        let at = woken.recv_timeout(PATIENCE)?;
+        self.woken = Some(woken);
+        Ok(Some(at))
+    }
+
+    fn reopens(&self) -> bool {
+        true
+    }
+
     fn top(&self, view: usize) -> Option<i64> {
-        self.views.get(view)?.top()
+        top(&*self.views.get(view)?.scenery)
     }
 }

@@ -2,14 +2,19 @@
 //! into a cache in redb or in memory; changes come in through `apply_change`.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use ciborium::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use vantage_dataset_1_5::prelude::ReadableValueSet;
-use vantage_diorama_1_5::{Cache, ChangeEvent, Dio, Generation, Lens, Loader, LoaderCx, TableScenery};
+use vantage_diorama_1_5::aggregate::{Count, Sum};
+use vantage_diorama_1_5::{
+    Cache, ChangeEvent, Dio, Generation, Lens, Loader, LoaderCx, TableScenery, Tuning, ValueScenery,
+};
 use vantage_types_1_5::Record;
 use vantage_vista_1_5::mocks::MockShell;
 use vantage_vista_1_5::{Column, Condition, FilterOp, SortDirection, Vista, VistaMetadata};
@@ -19,9 +24,19 @@ use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Vantage {
     source: MockShell,
-    lens: Arc<Lens>,
+    /// `None` for the cache in memory.
+    cache: Option<PathBuf>,
     dio: Option<Dio>,
     views: Vec<View>,
+    values: Vec<Badge>,
+    rows: i64,
+    woken: Option<Receiver<Instant>>,
+}
+
+/// A count or a sum.
+struct Badge {
+    scenery: Arc<dyn ValueScenery>,
+    generation: watch::Receiver<Generation>,
 }
 
 struct View {
@@ -30,14 +45,14 @@ struct View {
 }
 
 pub fn on_redb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    prepare(rows, Cache::redb(directory.join("cache.redb")))
+    prepare(rows, Some(directory.join("cache.redb")))
 }
 
 pub fn in_memory(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    prepare(rows, Cache::memory())
+    prepare(rows, None)
 }
 
-fn prepare(rows: &[Row], cache: Cache) -> Result<Box<dyn Table>, Box<dyn Error>> {
+fn prepare(rows: &[Row], cache: Option<PathBuf>) -> Result<Box<dyn Table>, Box<dyn Error>> {
     let mut metadata =
         VistaMetadata::new().with_column(Column::new("id", "String").with_flag("id")).with_id_column("id");
     for (name, kind) in [("name", "String"), ("band", "i64"), ("amount", "i64"), ("note", "String")] {
@@ -47,15 +62,15 @@ fn prepare(rows: &[Row], cache: Cache) -> Result<Box<dyn Table>, Box<dyn Error>>
     for row in rows {
         source = source.with_record(row.id.as_str(), record(row));
     }
-    let lens = Lens::builder()
-        .cache(cache)
-        .runtime(RUNTIME.handle().clone())
-        .loader(Loader::eager(|cx: LoaderCx| async move {
-            let rows = cx.master().list_values().await?;
-            cx.cache().insert_values(rows).await
-        }))
-        .build()?;
-    Ok(Box::new(Vantage { source, lens, dio: None, views: Vec::new() }))
+    Ok(Box::new(Vantage {
+        source,
+        cache,
+        dio: None,
+        views: Vec::new(),
+        values: Vec::new(),
+        rows: rows.len() as i64,
+        woken: None,
+    }))
 }
 
 fn record(row: &Row) -> Record<Value> {
@@ -78,34 +93,59 @@ impl Vantage {
     }
 }
 
-impl View {
-    fn top(&self) -> Option<i64> {
-        int(&self.scenery.row(0)?.record, "amount")
+fn top(view: &dyn TableScenery) -> Option<i64> {
+    int(&view.row(0)?.record, "amount")
+}
+
+/// Waits until something is so, which can only become so when the generation moves.
+async fn wait_until(
+    generation: &mut watch::Receiver<Generation>,
+    is_so: impl Fn() -> bool,
+) -> Result<(), Box<dyn Error>> {
+    loop {
+        generation.borrow_and_update();
+        if is_so() {
+            return Ok(());
+        }
+        timeout(PATIENCE, generation.changed()).await??;
     }
 }
 
-async fn wait_until_shown(views: &mut [View], tops: Tops) -> Result<(), Box<dyn Error>> {
-    for (number, view) in views.iter_mut().enumerate() {
-        loop {
-            view.generation.borrow_and_update();
-            if view.top() == Some(tops.of_view(number)) {
-                break;
-            }
-            timeout(PATIENCE, view.generation.changed()).await??;
+impl Vantage {
+    async fn wait_until_shown(&mut self, tops: Tops) -> Result<(), Box<dyn Error>> {
+        for (badge, wanted) in self.values.iter_mut().zip([self.rows, tops.sum]) {
+            let wanted = Some(Value::Integer(wanted.into()));
+            wait_until(&mut badge.generation, || badge.scenery.value() == wanted).await?;
         }
+        for (number, view) in self.views.iter_mut().enumerate() {
+            let (scenery, wanted) = (&view.scenery, Some(tops.of_view(number)));
+            wait_until(&mut view.generation, || top(&**scenery) == wanted).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Table for Vantage {
     fn seed(&mut self) -> Done<()> {
+        let lens = Lens::builder()
+            .cache(self.cache.as_ref().map_or_else(Cache::memory, Cache::redb))
+            .runtime(RUNTIME.handle().clone())
+            // Its default puts a quarter of a second between two results of a count or a sum.
+            .tuning(Tuning::default().with_aggregate_debounce(Duration::ZERO))
+            .loader(Loader::eager(|cx: LoaderCx| async move {
+                let rows = cx.master().list_values().await?;
+                cx.cache().insert_values(rows).await
+            }))
+            .build()?;
         let vista = Vista::new("rows", self.source.clone());
-        let dio = RUNTIME.block_on(self.lens.dio(vista).build())?;
+        let dio = RUNTIME.block_on(lens.dio(vista).build())?;
         self.dio = Some(dio);
         Ok(Some(()))
     }
 
     fn open(&mut self) -> Done<usize> {
+        // Whoever waits for view 0 ends with the next change.
+        self.woken = None;
         let mut query = self.dio()?.table_scenery().order("amount", SortDirection::Descending);
         if let number @ 1.. = self.views.len() {
             let floor = Value::Integer((-(number as i64)).into());
@@ -123,7 +163,7 @@ impl Table for Vantage {
         let dio = self.dio()?.clone();
         RUNTIME.block_on(async {
             dio.apply_change(ChangeEvent::Updated { id: row.id.clone(), new: Some(record(row)) }).await?;
-            wait_until_shown(&mut self.views, tops).await
+            self.wait_until_shown(tops).await
         })?;
         Ok(Some(()))
     }
@@ -135,7 +175,7 @@ impl Table for Vantage {
             for row in rows {
                 dio.apply_change(ChangeEvent::Updated { id: row.id.clone(), new: Some(record(row)) }).await?;
             }
-            wait_until_shown(&mut self.views, tops).await
+            self.wait_until_shown(tops).await
         })?;
         Ok(Some(()))
     }
@@ -150,7 +190,82 @@ impl Table for Vantage {
         Ok(record.and_then(|record| int(&record, "amount")))
     }
 
+    fn set_values(&mut self, open: bool) -> Done<()> {
+        self.values.clear();
+        if open {
+            let count = RUNTIME.block_on(self.dio()?.value_scenery(Count::rows()).open())?;
+            let sum = RUNTIME.block_on(self.dio()?.value_scenery(Sum::of("amount")).open())?;
+            for scenery in [count, sum] {
+                self.values.push(Badge { generation: scenery.subscribe(), scenery });
+            }
+        }
+        Ok(Some(()))
+    }
+
+    fn sort(&mut self, by_name: bool, first: i64) -> Done<()> {
+        let view = self.views.first_mut().ok_or("no view")?;
+        view.scenery.set_order(Some(if by_name {
+            ("name".to_owned(), SortDirection::Ascending)
+        } else {
+            ("amount".to_owned(), SortDirection::Descending)
+        }));
+        let scenery = &view.scenery;
+        RUNTIME.block_on(wait_until(&mut view.generation, || top(&**scenery) == Some(first)))?;
+        Ok(Some(()))
+    }
+
+    fn search(&mut self, text: Option<&str>, count: usize) -> Done<()> {
+        let view = self.views.first_mut().ok_or("no view")?;
+        view.scenery.set_search(text.map(str::to_owned));
+        let scenery = &view.scenery;
+        RUNTIME.block_on(wait_until(&mut view.generation, || scenery.row_count() == count))?;
+        Ok(Some(()))
+    }
+
+    fn change_source(&mut self, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+        // Its clones share the rows.
+        for row in rows {
+            let _ = self.source.clone().with_record(row.id.as_str(), record(row));
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, tops: Tops) -> Done<()> {
+        let dio = self.dio()?.clone();
+        RUNTIME.block_on(async {
+            dio.refresh().await?;
+            self.wait_until_shown(tops).await
+        })?;
+        Ok(Some(()))
+    }
+
+    fn wake(&mut self, row: &Row, tops: Tops) -> Done<Instant> {
+        if self.woken.is_none() {
+            let mut generation = self.views.first().ok_or("no view")?.scenery.subscribe();
+            generation.borrow_and_update();
+            let (tell, woken) = channel();
+            // It ends when the view is closed or nobody listens.
+            RUNTIME
+                .spawn(async move { while generation.changed().await.is_ok() && tell.send(Instant::now()).is_ok() {} });
+            self.woken = Some(woken);
+        }
+        let dio = self.dio()?.clone();
+        let woken = self.woken.take().ok_or("nobody waits")?;
+        while woken.try_recv().is_ok() {}
+        RUNTIME.block_on(async {
+            dio.apply_change(ChangeEvent::Updated { id: row.id.clone(), new: Some(record(row)) }).await?;
+            self.wait_until_shown(tops).await
+        })?;
+        let at = woken.recv_timeout(PATIENCE)?;
+        self.woken = Some(woken);
+        Ok(Some(at))
+    }
+
+    fn reopens(&self) -> bool {
+        self.cache.is_some()
+    }
+
     fn top(&self, view: usize) -> Option<i64> {
-        self.views.get(view)?.top()
+        top(&*self.views.get(view)?.scenery)
     }
 }
