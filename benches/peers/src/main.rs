@@ -11,6 +11,7 @@ mod rows;
 mod scenarios;
 
 use std::error::Error;
+use std::process::Command;
 use std::time::Duration;
 
 use contestants::Contestant;
@@ -35,6 +36,11 @@ struct Options {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    if let [_, flag, name, count] = &std::env::args().collect::<Vec<_>>()[..]
+        && flag == MEMORY_OF
+    {
+        return measure_memory(name, count.parse()?);
+    }
     let Some(options) = options()? else {
         println!("{HELP}");
         return Ok(());
@@ -67,6 +73,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                     };
                     cells.push(("reopen", again));
                 }
+                if plan.wanted.iter().any(|name| name.starts_with("memory-")) {
+                    let (row, view) = memory_of(contestant.name, count);
+                    cells.extend([("memory-row", row), ("memory-view", view)]);
+                }
                 for (scenario, cell) in cells {
                     if let Cell::Failed(why) = &cell {
                         eprintln!("\r{} with {} rows ended: {why}", contestant.name, grouped(count));
@@ -88,6 +98,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(file) = &options.json {
         std::fs::write(file, results.json(&machine, options.repeat))?;
     }
+    Ok(())
+}
+
+/// What this program calls itself with, to measure in a fresh process.
+const MEMORY_OF: &str = "--memory-of";
+
+/// Bytes per row and per view, measured in a process of its own.
+fn memory_of(contestant: &str, rows: usize) -> (Cell, Cell) {
+    let run = std::env::current_exe()
+        .and_then(|program| Command::new(program).args([MEMORY_OF, contestant, &rows.to_string()]).output());
+    let printed = run.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let numbers: Vec<f64> = printed.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    match numbers[..] {
+        [row, view] => (Cell::Number(row), Cell::Number(view)),
+        _ => (Cell::Absent, Cell::Absent),
+    }
+}
+
+fn measure_memory(name: &str, count: usize) -> Result<(), Box<dyn Error>> {
+    let all = contestants::all();
+    let contestant = all.iter().find(|known| known.name == name).ok_or("no such contestant")?;
+    let directory = tempfile::tempdir()?;
+    let mut table = (contestant.prepare)(&rows::make(count), directory.path())?;
+    let (row, view) = scenarios::memory(&mut *table, count)?;
+    println!("{row} {view}");
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Results {
             return cells.first().cloned();
         }
         numbers.sort_unstable_by(f64::total_cmp);
-        Some(Cell::Nanos(numbers[numbers.len() / 2]))
+        Some(Cell::Number(numbers[numbers.len() / 2]))
     }
 
     fn number(&self, rows: usize, scenario: usize, contestant: usize) -> Option<f64> {
@@ -65,7 +65,7 @@ impl Results {
                         (Some(own), Some(first)) if contestant > 0 => format!(" {:>7}", times(own / first)),
                         _ => String::new(),
                     };
-                    let _ = write!(text, " {:>20}", cell.map_or(String::new(), |cell| shown(&cell)) + &ratio);
+                    let _ = write!(text, " {:>20}", cell.map_or(String::new(), |cell| shown(&cell, scenario)) + &ratio);
                 }
                 text.push('\n');
             }
@@ -125,21 +125,19 @@ impl Results {
 
     /// Everything measured, each run's number beside the median.
     pub fn json(&self, machine: &str, repeat: usize) -> String {
-        let mut text = format!(
-            "{{\n  \"machine\": {},\n  \"repeat\": {repeat},\n  \"unit\": \"ns\",\n  \"cells\": [",
-            quoted(machine)
-        );
+        let mut text = format!("{{\n  \"machine\": {},\n  \"repeat\": {repeat},\n  \"cells\": [", quoted(machine));
         for (index, ((rows, scenario, contestant), runs)) in self.cells.iter().enumerate() {
             let cell = self.cell(*rows, *scenario, *contestant);
             let _ = write!(
                 text,
-                "{}\n    {{\"scenario\": {}, \"rows\": {rows}, \"contestant\": {}, ",
+                "{}\n    {{\"scenario\": {}, \"rows\": {rows}, \"contestant\": {}, \"unit\": \"{}\", ",
                 if index == 0 { "" } else { "," },
                 quoted(SCENARIOS[*scenario].name),
                 quoted(self.contestants[*contestant]),
+                if is_bytes(*scenario) { "B" } else { "ns" },
             );
             let _ = match cell {
-                Some(Cell::Nanos(median)) => {
+                Some(Cell::Number(median)) => {
                     let runs: Vec<String> = runs.iter().filter_map(number).map(|run| format!("{run:.1}")).collect();
                     write!(text, "\"median\": {median:.1}, \"runs\": [{}]}}", runs.join(", "))
                 }
@@ -153,19 +151,24 @@ impl Results {
     }
 }
 
+fn is_bytes(scenario: usize) -> bool {
+    SCENARIOS[scenario].name.starts_with("memory-")
+}
+
 fn number(cell: &Cell) -> Option<f64> {
     match cell {
-        Cell::Nanos(nanos) => Some(*nanos),
+        Cell::Number(nanos) => Some(*nanos),
         _ => None,
     }
 }
 
-fn shown(cell: &Cell) -> String {
+fn shown(cell: &Cell, scenario: usize) -> String {
     match cell {
-        Cell::Nanos(nanos) if *nanos < 1e3 => format!("{nanos:.0} ns"),
-        Cell::Nanos(nanos) if *nanos < 1e6 => format!("{} µs", digits(nanos / 1e3)),
-        Cell::Nanos(nanos) if *nanos < 1e9 => format!("{} ms", digits(nanos / 1e6)),
-        Cell::Nanos(nanos) => format!("{} s", digits(nanos / 1e9)),
+        Cell::Number(bytes) if is_bytes(scenario) => format!("{} B", grouped(bytes.round() as usize)),
+        Cell::Number(nanos) if *nanos < 1e3 => format!("{nanos:.0} ns"),
+        Cell::Number(nanos) if *nanos < 1e6 => format!("{} µs", digits(nanos / 1e3)),
+        Cell::Number(nanos) if *nanos < 1e9 => format!("{} ms", digits(nanos / 1e6)),
+        Cell::Number(nanos) => format!("{} s", digits(nanos / 1e9)),
         Cell::Absent => "-".to_owned(),
         Cell::TooSlow => "too slow".to_owned(),
         Cell::Failed(_) => "failed".to_owned(),

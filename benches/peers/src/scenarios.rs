@@ -8,10 +8,11 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::contestants::{Contestant, Done, Table, Works};
 use crate::rows::{Feed, Row, SEARCHED, SHOWN_BAND};
 
-/// What a scenario gave in one run, in nanoseconds; a median where it was done many times.
+/// What a scenario gave in one run; a median where it was done many times.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
-    Nanos(f64),
+    /// Nanoseconds, or bytes.
+    Number(f64),
     /// The library has no such thing.
     Absent,
     /// Not done: it would have taken longer than `--limit`.
@@ -53,6 +54,8 @@ scenarios! {
     "refresh-1%": "a refresh, one row in a hundred has changed, until visible",
     "wake-up": "from the call until a waiting thread or task has woken",
     "reopen": "opened again with what is on the disk, until the first 50 rows of a sorted view",
+    "memory-row": "what the process grows by with the rows and a sorted view of them, per row",
+    "memory-view": "what it grows by with each of 20 more views of a hundredth of the rows",
 }
 
 /// Which scenarios to do, and how long a single one may take.
@@ -87,6 +90,29 @@ pub fn reopen(table: &mut dyn Table) -> Cell {
         Ok(None) => Cell::Absent,
         Err(error) => Cell::Failed(error.to_string()),
     }
+}
+
+/// What the process grows by, per row and per view; it must have done nothing before.
+pub fn memory(table: &mut dyn Table, rows: usize) -> Result<(f64, f64), Box<dyn Error>> {
+    const VIEWS: u8 = 20;
+    let before = anonymous_memory()?;
+    if table.seed()?.is_none() || table.open()?.is_none() {
+        return Err("it has no rows or no views".into());
+    }
+    let seeded = anonymous_memory()?;
+    for _ in 0..VIEWS {
+        table.open()?;
+    }
+    let opened = anonymous_memory()?;
+    Ok(((seeded - before) / rows as f64, (opened - seeded) / f64::from(VIEWS)))
+}
+
+/// Bytes in memory that belong to no file.
+fn anonymous_memory() -> Result<f64, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in the status")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes * 1_024.0)
 }
 
 /// One run of one contestant. `rows` is what the source had when the table was prepared.
@@ -212,11 +238,11 @@ impl Run<'_> {
         self.cells.push((change, nanos(each)));
         if used > Duration::ZERO {
             let count = times.len() as f64;
-            self.cells.push((cpu, Cell::Nanos(used.as_nanos() as f64 / count)));
+            self.cells.push((cpu, Cell::Number(used.as_nanos() as f64 / count)));
             if in_core {
                 let in_core = match (self.contestant.works, core, self.core_time()) {
-                    (Works::InCaller, ..) => Cell::Nanos(used.as_nanos() as f64 / count),
-                    (_, Some(before), Some(after)) => Cell::Nanos((after - before) as f64 / count),
+                    (Works::InCaller, ..) => Cell::Number(used.as_nanos() as f64 / count),
+                    (_, Some(before), Some(after)) => Cell::Number((after - before) as f64 / count),
                     _ => Cell::Absent,
                 };
                 self.cells.push(("core-1", in_core));
@@ -236,7 +262,7 @@ impl Run<'_> {
         self.cells.push((
             "burst",
             match done {
-                Some(()) => Cell::Nanos(took.as_nanos() as f64 / rows.len() as f64),
+                Some(()) => Cell::Number(took.as_nanos() as f64 / rows.len() as f64),
                 None => Cell::Absent,
             },
         ));
@@ -414,7 +440,7 @@ fn check_value(found: Option<i64>, wanted: i64, what: &str) -> Done<()> {
 }
 
 fn nanos(time: Duration) -> Cell {
-    Cell::Nanos(time.as_nanos() as f64)
+    Cell::Number(time.as_nanos() as f64)
 }
 
 fn median(times: &mut [Duration]) -> Duration {

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
@@ -18,7 +20,7 @@ struct Diorama {
     views: Vec<TableScenery>,
     values: Option<(ValueScenery, ValueScenery)>,
     rows: i64,
-    woken: Option<Receiver<Instant>>,
+    woken: Option<(Receiver<Instant>, Arc<AtomicI64>)>,
     dio: Option<Dio>,
 }
 
@@ -158,24 +160,28 @@ impl Table for Diorama {
         Ok(Some(()))
     }
 
-    fn wake(&mut self, row: &Row, _tops: Tops) -> Done<Instant> {
+    fn wake(&mut self, row: &Row, tops: Tops) -> Done<Instant> {
         if self.woken.is_none() {
             let view = self.views.first().ok_or("no view")?.clone();
             let (tell, woken) = channel();
+            let wanted = Arc::new(AtomicI64::new(tops.all));
+            self.woken = Some((woken, wanted.clone()));
             let mut generation = view.generation();
             // It ends when the view is closed or nobody listens.
             std::thread::spawn(move || {
                 while let Ok(next) = view.wait_for_change(generation, None) {
+                    let at = Instant::now();
                     generation = next;
-                    if tell.send(Instant::now()).is_err() {
+                    let first = view.row(0).and_then(|row| row.int("amount"));
+                    if first == Some(wanted.load(Ordering::Relaxed)) && tell.send(at).is_err() {
                         break;
                     }
                 }
             });
-            self.woken = Some(woken);
         }
+        let (woken, wanted) = self.woken.as_ref().ok_or("nobody waits")?;
+        wanted.store(tops.all, Ordering::Relaxed);
         self.dio()?.patched(row.id.as_str(), record(row))?;
-        let woken = self.woken.as_ref().ok_or("nobody waits")?;
         Ok(Some(woken.recv_timeout(PATIENCE)?))
     }
 

@@ -16,7 +16,7 @@ use super::{Done, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Eyeball {
-    source: Vec<Arc<Row>>,
+    source: Vec<Row>,
     rows: ObservableVector<Arc<Row>>,
     views: Vec<View>,
 }
@@ -27,7 +27,7 @@ struct View {
 }
 
 pub fn prepare(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    let source = rows.iter().cloned().map(Arc::new).collect();
+    let source = rows.to_vec();
     Ok(Box::new(Eyeball { source, rows: ObservableVector::new(), views: Vec::new() }))
 }
 
@@ -44,7 +44,7 @@ impl Eyeball {
 
 impl Table for Eyeball {
     fn seed(&mut self) -> Done<()> {
-        self.rows.append(self.source.iter().cloned().collect());
+        self.rows.append(self.source.iter().cloned().map(Arc::new).collect());
         Ok(Some(()))
     }
 

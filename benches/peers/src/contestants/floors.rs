@@ -4,13 +4,15 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use diorama::__bench::{Entries, Index};
 use lmdb::{Database, DatabaseFlags, Environment, EnvironmentFlags, Transaction, WriteFlags};
 
-use super::{Done, Table};
+use super::{Done, PATIENCE, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 /// The views as sets of amount and row, nothing else.
@@ -168,6 +170,7 @@ impl Table for RawLmdb {
 /// A call to another thread and back, through a mutex and condition variables: nothing is done there.
 struct Handover {
     state: Arc<(Mutex<Ball>, Condvar)>,
+    woken: Receiver<Instant>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -181,18 +184,20 @@ enum Ball {
 pub fn condvar(_rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
     let state = Arc::new((Mutex::new(Ball::Here), Condvar::new()));
     let other = state.clone();
+    let (tell, woken) = channel();
     let thread = std::thread::spawn(move || {
         let (ball, moved) = &*other;
         let mut ball = ball.lock().unwrap_or_else(PoisonError::into_inner);
         while *ball != Ball::Over {
             if *ball == Ball::There {
+                let _ = tell.send(Instant::now());
                 *ball = Ball::Here;
                 moved.notify_one();
             }
             ball = moved.wait(ball).unwrap_or_else(PoisonError::into_inner);
         }
     });
-    Ok(Box::new(Handover { state, thread: Some(thread) }))
+    Ok(Box::new(Handover { state, woken, thread: Some(thread) }))
 }
 
 impl Table for Handover {
@@ -202,7 +207,15 @@ impl Table for Handover {
         *ball = Ball::There;
         moved.notify_one();
         drop(moved.wait_while(ball, |ball| *ball == Ball::There).unwrap_or_else(PoisonError::into_inner));
+        while self.woken.try_recv().is_ok() {}
         Ok(Some(()))
+    }
+
+    fn wake(&mut self, _row: &Row, _tops: Tops) -> Done<Instant> {
+        let (ball, moved) = &*self.state;
+        *ball.lock().unwrap_or_else(PoisonError::into_inner) = Ball::There;
+        moved.notify_one();
+        Ok(Some(self.woken.recv_timeout(PATIENCE)?))
     }
 }
 

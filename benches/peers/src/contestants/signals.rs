@@ -15,7 +15,7 @@ use super::{Done, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Signals {
-    source: Vec<Arc<Row>>,
+    source: Vec<Row>,
     rows: MutableVec<Arc<Row>>,
     views: Vec<View>,
     values: Option<Values>,
@@ -58,7 +58,7 @@ struct View {
 }
 
 pub fn prepare(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
-    let source = rows.iter().cloned().map(Arc::new).collect();
+    let source = rows.to_vec();
     Ok(Box::new(Signals { source, rows: MutableVec::new(), views: Vec::new(), values: None }))
 }
 
@@ -73,7 +73,7 @@ impl View {
 
 impl Table for Signals {
     fn seed(&mut self) -> Done<()> {
-        self.rows.lock_mut().replace_cloned(self.source.clone());
+        self.rows.lock_mut().replace_cloned(self.source.iter().cloned().map(Arc::new).collect());
         Ok(Some(()))
     }
 

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ struct Vantage {
     views: Vec<View>,
     values: Vec<Badge>,
     rows: i64,
-    woken: Option<Receiver<Instant>>,
+    woken: Option<(Receiver<Instant>, Arc<AtomicI64>)>,
 }
 
 /// A count or a sum.
@@ -241,24 +242,31 @@ impl Table for Vantage {
 
     fn wake(&mut self, row: &Row, tops: Tops) -> Done<Instant> {
         if self.woken.is_none() {
-            let mut generation = self.views.first().ok_or("no view")?.scenery.subscribe();
+            let scenery = self.views.first().ok_or("no view")?.scenery.clone();
+            let mut generation = scenery.subscribe();
             generation.borrow_and_update();
             let (tell, woken) = channel();
-            // It ends when the view is closed or nobody listens.
-            RUNTIME
-                .spawn(async move { while generation.changed().await.is_ok() && tell.send(Instant::now()).is_ok() {} });
-            self.woken = Some(woken);
+            let wanted = Arc::new(AtomicI64::new(tops.all));
+            self.woken = Some((woken, wanted.clone()));
+            // It ends when the view is closed or nobody listens. A generation may still be of the change before.
+            RUNTIME.spawn(async move {
+                while generation.changed().await.is_ok() {
+                    let at = Instant::now();
+                    if top(&*scenery) == Some(wanted.load(Ordering::Relaxed)) && tell.send(at).is_err() {
+                        break;
+                    }
+                }
+            });
         }
-        let dio = self.dio()?.clone();
-        let woken = self.woken.take().ok_or("nobody waits")?;
+        let (woken, wanted) = self.woken.as_ref().ok_or("nobody waits")?;
+        // Told twice of the change before.
         while woken.try_recv().is_ok() {}
+        wanted.store(tops.all, Ordering::Relaxed);
+        let dio = self.dio()?;
         RUNTIME.block_on(async {
-            dio.apply_change(ChangeEvent::Updated { id: row.id.clone(), new: Some(record(row)) }).await?;
-            self.wait_until_shown(tops).await
+            dio.apply_change(ChangeEvent::Updated { id: row.id.clone(), new: Some(record(row)) }).await
         })?;
-        let at = woken.recv_timeout(PATIENCE)?;
-        self.woken = Some(woken);
-        Ok(Some(at))
+        Ok(Some(woken.recv_timeout(PATIENCE)?))
     }
 
     fn reopens(&self) -> bool {
