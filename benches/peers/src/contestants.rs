@@ -18,13 +18,15 @@ use crate::rows::{Row, Tops};
 /// `None` where the library has no such thing.
 pub type Done<T> = Result<Option<T>, Box<dyn Error>>;
 
+pub type Prepared = Result<Box<dyn Table>, Box<dyn Error>>;
+
 /// After this long, something that should have become visible never will.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Contestant {
     pub name: &'static str,
     /// Makes the source with its rows and whatever else isn't measured; `directory` is empty and its own.
-    pub prepare: fn(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>>,
+    pub prepare: fn(rows: &[Row], directory: &Path) -> Prepared,
     /// Where the work of a change is done.
     pub works: Works,
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use diorama::prelude::*;
 
-use super::{Done, PATIENCE, Table};
+use super::{Done, PATIENCE, Prepared, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Diorama {
@@ -24,11 +24,11 @@ struct Diorama {
     dio: Option<Dio>,
 }
 
-pub fn on_lmdb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn on_lmdb(rows: &[Row], directory: &Path) -> Prepared {
     Ok(prepare(rows, Some(directory.join("cache"))))
 }
 
-pub fn in_memory(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn in_memory(rows: &[Row], _directory: &Path) -> Prepared {
     Ok(prepare(rows, None))
 }
 

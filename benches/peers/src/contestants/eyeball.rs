@@ -1,7 +1,6 @@
 //! eyeball-im with the `filter` and `sort_by` adapters of eyeball-im-util: an `ObservableVector` of shared rows. Each view
 //! keeps a vector of its own, to which it applies the diffs of its stream, all in the caller's thread.
 
-use std::error::Error;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use eyeball_im_util::vector::VectorObserverExt;
 use futures_util::Stream;
 use futures_util::task::noop_waker_ref;
 
-use super::{Done, Table};
+use super::{Done, Prepared, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Eyeball {
@@ -26,7 +25,7 @@ struct View {
     diffs: Pin<Box<dyn Stream<Item = VectorDiff<Arc<Row>>>>>,
 }
 
-pub fn prepare(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn prepare(rows: &[Row], _directory: &Path) -> Prepared {
     let source = rows.to_vec();
     Ok(Box::new(Eyeball { source, rows: ObservableVector::new(), views: Vec::new() }))
 }

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,7 +11,7 @@ use std::time::Instant;
 use diorama::__bench::{Entries, Index};
 use lmdb::{Database, DatabaseFlags, Environment, EnvironmentFlags, Transaction, WriteFlags};
 
-use super::{Done, PATIENCE, Table};
+use super::{Done, PATIENCE, Prepared, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 /// The views as sets of amount and row, nothing else.
@@ -21,7 +20,7 @@ struct Sets {
     views: Vec<BTreeSet<(Reverse<i64>, usize)>>,
 }
 
-pub fn sets(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn sets(rows: &[Row], _directory: &Path) -> Prepared {
     Ok(Box::new(Sets { rows: rows.to_vec(), views: Vec::new() }))
 }
 
@@ -77,7 +76,7 @@ struct CountedTree {
     version: u64,
 }
 
-pub fn counted_tree(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn counted_tree(rows: &[Row], _directory: &Path) -> Prepared {
     Ok(Box::new(CountedTree { rows: rows.to_vec(), tree: None, version: 0 }))
 }
 
@@ -108,8 +107,8 @@ impl Table for CountedTree {
 
     fn top(&self, view: usize) -> Option<i64> {
         // Its entries can't be read from outside; it is tested where it lives.
-        let largest = self.rows.iter().map(|row| row.amount).max();
-        self.tree.as_ref().and_then(|_| largest).filter(|_| view == 0)
+        let largest = self.rows.iter().map(|row| row.amount).max()?;
+        (self.tree.is_some() && view == 0).then_some(largest)
     }
 }
 
@@ -120,7 +119,7 @@ struct RawLmdb {
     database: Database,
 }
 
-pub fn raw_lmdb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn raw_lmdb(rows: &[Row], directory: &Path) -> Prepared {
     let environment = Environment::new()
         .set_flags(EnvironmentFlags::NO_SUB_DIR | EnvironmentFlags::NO_SYNC)
         .set_map_size(1 << 34)
@@ -181,7 +180,7 @@ enum Ball {
     Over,
 }
 
-pub fn condvar(_rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn condvar(_rows: &[Row], _directory: &Path) -> Prepared {
     let state = Arc::new((Mutex::new(Ball::Here), Condvar::new()));
     let other = state.clone();
     let (tell, woken) = channel();

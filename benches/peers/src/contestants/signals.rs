@@ -11,7 +11,7 @@ use futures_signals::signal::{Signal, SignalExt};
 use futures_signals::signal_vec::{MutableVec, SignalVec, SignalVecExt};
 use futures_util::task::noop_waker_ref;
 
-use super::{Done, Table};
+use super::{Done, Prepared, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Signals {
@@ -57,7 +57,7 @@ struct View {
     diffs: Pin<Box<dyn SignalVec<Item = Arc<Row>> + Send>>,
 }
 
-pub fn prepare(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn prepare(rows: &[Row], _directory: &Path) -> Prepared {
     let source = rows.to_vec();
     Ok(Box::new(Signals { source, rows: MutableVec::new(), views: Vec::new(), values: None }))
 }

@@ -1,14 +1,13 @@
 //! rusqlite: a table in a file (WAL, `synchronous = NORMAL`) with an index for each kind of view. The update hook marks the
 //! views, and each marked view reads its first 50 rows again; a view's length is only counted when it is opened.
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Done, Table};
+use super::{Done, Prepared, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 const SCREEN: i64 = 50;
@@ -28,7 +27,7 @@ struct View {
     shown: Vec<(String, i64)>,
 }
 
-pub fn prepare(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn prepare(rows: &[Row], directory: &Path) -> Prepared {
     let file = directory.join("rows.sqlite");
     let is_new = !file.exists();
     let connection = Connection::open(file)?;

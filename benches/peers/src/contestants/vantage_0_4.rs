@@ -19,7 +19,7 @@ use vantage_types_0_4::Record;
 use vantage_vista_0_4::mocks::MockShell;
 use vantage_vista_0_4::{Column, Vista, VistaMetadata};
 
-use super::{Done, PATIENCE, RUNTIME, Table};
+use super::{Done, PATIENCE, Prepared, RUNTIME, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Vantage {
@@ -43,7 +43,7 @@ struct View {
     generation: watch::Receiver<Generation>,
 }
 
-pub fn on_redb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn on_redb(rows: &[Row], directory: &Path) -> Prepared {
     let mut metadata =
         VistaMetadata::new().with_column(Column::new("id", "String").with_flag("id")).with_id_column("id");
     for (name, kind) in [("name", "String"), ("band", "i64"), ("amount", "i64"), ("note", "String")] {

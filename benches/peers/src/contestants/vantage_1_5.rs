@@ -20,7 +20,7 @@ use vantage_types_1_5::Record;
 use vantage_vista_1_5::mocks::MockShell;
 use vantage_vista_1_5::{Column, Condition, FilterOp, SortDirection, Vista, VistaMetadata};
 
-use super::{Done, PATIENCE, RUNTIME, Table};
+use super::{Done, PATIENCE, Prepared, RUNTIME, Table};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Vantage {
@@ -45,15 +45,15 @@ struct View {
     generation: watch::Receiver<Generation>,
 }
 
-pub fn on_redb(rows: &[Row], directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn on_redb(rows: &[Row], directory: &Path) -> Prepared {
     prepare(rows, Some(directory.join("cache.redb")))
 }
 
-pub fn in_memory(rows: &[Row], _directory: &Path) -> Result<Box<dyn Table>, Box<dyn Error>> {
+pub fn in_memory(rows: &[Row], _directory: &Path) -> Prepared {
     prepare(rows, None)
 }
 
-fn prepare(rows: &[Row], cache: Option<PathBuf>) -> Result<Box<dyn Table>, Box<dyn Error>> {
+fn prepare(rows: &[Row], cache: Option<PathBuf>) -> Prepared {
     let mut metadata =
         VistaMetadata::new().with_column(Column::new("id", "String").with_flag("id")).with_id_column("id");
     for (name, kind) in [("name", "String"), ("band", "i64"), ("amount", "i64"), ("note", "String")] {
