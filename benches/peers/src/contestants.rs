@@ -29,6 +29,8 @@ pub struct Contestant {
     pub prepare: fn(rows: &[Row], directory: &Path) -> Prepared,
     /// Where the work of a change is done.
     pub works: Works,
+    /// Its memory can't be counted.
+    pub allocates_in_c: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -123,18 +125,20 @@ pub static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
 });
 
 pub fn all() -> Vec<Contestant> {
+    let contestant = |name, prepare, works| Contestant { name, prepare, works, allocates_in_c: false };
+    let core = Works::OnThread("rows:core");
     vec![
-        Contestant { name: "diorama lmdb", prepare: diorama::on_lmdb, works: Works::OnThread("rows:core") },
-        Contestant { name: "diorama memory", prepare: diorama::in_memory, works: Works::OnThread("rows:core") },
-        Contestant { name: "vantage 0.4.0 redb", prepare: vantage_0_4::on_redb, works: Works::Elsewhere },
-        Contestant { name: "vantage 1.5.0 redb", prepare: vantage_1_5::on_redb, works: Works::Elsewhere },
-        Contestant { name: "vantage 1.5.0 memory", prepare: vantage_1_5::in_memory, works: Works::Elsewhere },
-        Contestant { name: "eyeball-im", prepare: eyeball::prepare, works: Works::InCaller },
-        Contestant { name: "futures-signals", prepare: signals::prepare, works: Works::InCaller },
-        Contestant { name: "rusqlite", prepare: sqlite::prepare, works: Works::InCaller },
-        Contestant { name: "floor: BTreeSet", prepare: floors::sets, works: Works::InCaller },
-        Contestant { name: "floor: counted tree", prepare: floors::counted_tree, works: Works::InCaller },
-        Contestant { name: "floor: raw LMDB", prepare: floors::raw_lmdb, works: Works::InCaller },
-        Contestant { name: "floor: condvar", prepare: floors::condvar, works: Works::Elsewhere },
+        contestant("diorama lmdb", diorama::on_lmdb, core),
+        contestant("diorama memory", diorama::in_memory, core),
+        contestant("vantage 0.4.0 redb", vantage_0_4::on_redb, Works::Elsewhere),
+        contestant("vantage 1.5.0 redb", vantage_1_5::on_redb, Works::Elsewhere),
+        contestant("vantage 1.5.0 memory", vantage_1_5::in_memory, Works::Elsewhere),
+        contestant("eyeball-im", eyeball::prepare, Works::InCaller),
+        contestant("futures-signals", signals::prepare, Works::InCaller),
+        Contestant { allocates_in_c: true, ..contestant("rusqlite", sqlite::prepare, Works::InCaller) },
+        contestant("floor: BTreeSet", floors::sets, Works::InCaller),
+        contestant("floor: counted tree", floors::counted_tree, Works::InCaller),
+        contestant("floor: raw LMDB", floors::raw_lmdb, Works::InCaller),
+        contestant("floor: condvar", floors::condvar, Works::Elsewhere),
     ]
 }

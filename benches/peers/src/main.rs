@@ -5,18 +5,14 @@
 //! cargo run --release -- --rows 100000 --scenario change-1,open-sorted --repeat 5 --json results.json
 //! ```
 
-mod contestants;
-mod report;
-mod rows;
-mod scenarios;
-
 use std::error::Error;
 use std::process::Command;
 use std::time::Duration;
 
-use contestants::Contestant;
-use report::{Results, grouped};
-use scenarios::{Cell, Plan, SCENARIOS};
+use peers::contestants::{self, Contestant};
+use peers::report::{Results, grouped};
+use peers::rows;
+use peers::scenarios::{self, Cell, Plan, SCENARIOS};
 
 const HELP: &str = "\
 --rows 1000,10000        how many rows (1000,10000)
@@ -36,11 +32,6 @@ struct Options {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    if let [_, flag, name, count] = &std::env::args().collect::<Vec<_>>()[..]
-        && flag == MEMORY_OF
-    {
-        return measure_memory(name, count.parse()?);
-    }
     let Some(options) = options()? else {
         println!("{HELP}");
         return Ok(());
@@ -62,19 +53,24 @@ fn main() -> Result<(), Box<dyn Error>> {
                 eprint!("\r{:<79}\r{} rows, run {}, {}", "", grouped(count), turn + 1, contestant.name);
                 let directory = tempfile::tempdir()?;
                 let mut table = (contestant.prepare)(&rows, directory.path())?;
-                let mut cells = scenarios::run(contestant, &mut *table, &rows, &plan);
+                let mut cells = scenarios::run_changes(contestant, &mut *table, &rows, &plan);
                 let reopens = table.reopens();
                 drop(table);
                 if plan.wanted.contains(&"reopen") {
                     let again = if reopens {
-                        scenarios::reopen(&mut *(contestant.prepare)(&rows, directory.path())?)
+                        scenarios::reopen(|| (contestant.prepare)(&rows, directory.path()))
                     } else {
                         Cell::Absent
                     };
                     cells.push(("reopen", again));
                 }
+                if plan.wants_others() {
+                    let directory = tempfile::tempdir()?;
+                    let mut table = (contestant.prepare)(&rows, directory.path())?;
+                    cells.extend(scenarios::run_others(contestant, &mut *table, &rows, &plan));
+                }
                 if plan.wanted.iter().any(|name| name.starts_with("memory-")) {
-                    let (row, view) = memory_of(contestant.name, count);
+                    let (row, view) = memory_of(contestant, count);
                     cells.extend([("memory-row", row), ("memory-view", view)]);
                 }
                 for (scenario, cell) in cells {
@@ -101,29 +97,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What this program calls itself with, to measure in a fresh process.
-const MEMORY_OF: &str = "--memory-of";
-
-/// Bytes per row and per view, measured in a process of its own.
-fn memory_of(contestant: &str, rows: usize) -> (Cell, Cell) {
-    let run = std::env::current_exe()
-        .and_then(|program| Command::new(program).args([MEMORY_OF, contestant, &rows.to_string()]).output());
-    let printed = run.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+/// Bytes per row and per view, measured by another program.
+fn memory_of(contestant: &Contestant, rows: usize) -> (Cell, Cell) {
+    let measured = std::env::current_exe().and_then(|program| {
+        Command::new(program.with_file_name("peers-memory")).args([contestant.name, &rows.to_string()]).output()
+    });
+    let printed = measured.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let numbers: Vec<f64> = printed.split_whitespace().filter_map(|number| number.parse().ok()).collect();
     match numbers[..] {
-        [row, view] => (Cell::Number(row), Cell::Number(view)),
+        [row, view] if !contestant.allocates_in_c => (Cell::Number(row), Cell::Number(view)),
         _ => (Cell::Absent, Cell::Absent),
     }
-}
-
-fn measure_memory(name: &str, count: usize) -> Result<(), Box<dyn Error>> {
-    let all = contestants::all();
-    let contestant = all.iter().find(|known| known.name == name).ok_or("no such contestant")?;
-    let directory = tempfile::tempdir()?;
-    let mut table = (contestant.prepare)(&rows::make(count), directory.path())?;
-    let (row, view) = scenarios::memory(&mut *table, count)?;
-    println!("{row} {view}");
-    Ok(())
 }
 
 /// `None` when help was asked for.

@@ -188,6 +188,7 @@ fn digits(number: f64) -> String {
 
 fn times(ratio: f64) -> String {
     match ratio {
+        0.0 => String::new(),
         ..0.095 => format!("1/{}", grouped((1.0 / ratio).round() as usize)),
         ..100.0 => format!("{}x", digits(ratio)),
         _ => format!("{}x", grouped(ratio.round() as usize)),

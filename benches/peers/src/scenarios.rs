@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::contestants::{Contestant, Done, Table, Works};
+use crate::contestants::{Contestant, Done, Prepared, Table, Works};
 use crate::rows::{Feed, Row, SEARCHED, SHOWN_BAND};
 
 /// What a scenario gave in one run; a median where it was done many times.
@@ -54,8 +54,8 @@ scenarios! {
     "refresh-1%": "a refresh, one row in a hundred has changed, until visible",
     "wake-up": "from the call until a waiting thread or task has woken",
     "reopen": "opened again with what is on the disk, until the first 50 rows of a sorted view",
-    "memory-row": "what the process grows by with the rows and a sorted view of them, per row",
-    "memory-view": "what it grows by with each of 20 more views of a hundredth of the rows",
+    "memory-row": "allocated for the rows and a sorted view of them, per row",
+    "memory-view": "allocated for each of 20 more views of a hundredth of the rows",
 }
 
 /// Which scenarios to do, and how long a single one may take.
@@ -67,6 +67,11 @@ pub struct Plan {
 impl Plan {
     fn wants(&self, name: &str) -> bool {
         self.wanted.contains(&name)
+    }
+
+    /// Whether there is something for [`run_others`].
+    pub fn wants_others(&self) -> bool {
+        self.wants_any(&["re-sort", "search", "refresh-same", "refresh-1%"])
     }
 
     fn wants_any(&self, names: &[&str]) -> bool {
@@ -82,43 +87,45 @@ const BURST: usize = 1_000;
 pub type Cells = Vec<(&'static str, Cell)>;
 
 /// Times opening again what another table has seeded in the same directory, until the first screen.
-pub fn reopen(table: &mut dyn Table) -> Cell {
-    let begin = Instant::now();
-    let screen = table.seed().and_then(|_| table.open()).and_then(|_| table.window(0));
-    match screen {
-        Ok(Some(_)) => nanos(begin.elapsed()),
-        Ok(None) => Cell::Absent,
-        Err(error) => Cell::Failed(error.to_string()),
-    }
-}
-
-/// What the process grows by, per row and per view; it must have done nothing before.
-pub fn memory(table: &mut dyn Table, rows: usize) -> Result<(f64, f64), Box<dyn Error>> {
-    const VIEWS: u8 = 20;
-    let before = anonymous_memory()?;
-    if table.seed()?.is_none() || table.open()?.is_none() {
-        return Err("it has no rows or no views".into());
-    }
-    let seeded = anonymous_memory()?;
-    for _ in 0..VIEWS {
+pub fn reopen(prepare: impl Fn() -> Prepared) -> Cell {
+    let attempt = || -> Result<Cell, Box<dyn Error>> {
+        let mut table = prepare()?;
+        let begin = Instant::now();
+        table.seed()?;
         table.open()?;
+        Ok(table.window(0)?.map_or(Cell::Absent, |_| nanos(begin.elapsed())))
+    };
+    // Tasks of the table before may hold its file for a while.
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match attempt() {
+            Ok(cell) => return cell,
+            Err(error) if attempts == 50 => return Cell::Failed(error.to_string()),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
     }
-    let opened = anonymous_memory()?;
-    Ok(((seeded - before) / rows as f64, (opened - seeded) / f64::from(VIEWS)))
 }
 
-/// Bytes in memory that belong to no file.
-fn anonymous_memory() -> Result<f64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in the status")?;
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kilobytes * 1_024.0)
+/// One run of one contestant: seeding, opening, changes and reads. `rows` is what the source had when the table was prepared.
+pub fn run_changes(contestant: &Contestant, table: &mut dyn Table, rows: &[Row], plan: &Plan) -> Cells {
+    run(contestant, table, rows, plan, |run| run.changes())
 }
 
-/// One run of one contestant. `rows` is what the source had when the table was prepared.
-pub fn run(contestant: &Contestant, table: &mut dyn Table, rows: &[Row], plan: &Plan) -> Cells {
+/// One run of what is done with a view other than changing rows, on a table of its own.
+pub fn run_others(contestant: &Contestant, table: &mut dyn Table, rows: &[Row], plan: &Plan) -> Cells {
+    run(contestant, table, rows, plan, |run| run.others())
+}
+
+fn run(
+    contestant: &Contestant,
+    table: &mut dyn Table,
+    rows: &[Row],
+    plan: &Plan,
+    work: impl FnOnce(&mut Run<'_>) -> Step,
+) -> Cells {
     let mut run = Run { contestant, table, rows, plan, feed: Feed::new(rows), views: 0, cells: Vec::new() };
-    if let Err(error) = run.all() {
+    if let Err(error) = work(&mut run) {
         run.cells.push(("", Cell::Failed(error.to_string())));
     }
     run.cells
@@ -137,7 +144,7 @@ struct Run<'a> {
 type Step = Result<(), Box<dyn Error>>;
 
 impl Run<'_> {
-    fn all(&mut self) -> Step {
+    fn changes(&mut self) -> Step {
         self.once("seed", |table| table.seed())?;
         let shown = self.once("open-sorted", |table| table.open())?;
         check(shown, self.rows.len(), "rows in the sorted view")?;
@@ -146,7 +153,9 @@ impl Run<'_> {
         self.burst()?;
         self.reads()?;
         self.values()?;
-        self.others()?;
+        if self.plan.wants("wake-up") {
+            self.wake()?;
+        }
 
         let mut opened = Duration::ZERO;
         let needs_more = ["change-10", "change-100", "change-1000", "cpu-10", "cpu-100", "cpu-1000"];
@@ -200,6 +209,7 @@ impl Run<'_> {
             return Ok(Duration::ZERO);
         }
         let mut times = Vec::with_capacity(TIMES);
+        let begun = process_time();
         // Two unmeasured, so that what is made on first use is there.
         for _ in 0..2 {
             let begin = Instant::now();
@@ -214,19 +224,18 @@ impl Run<'_> {
             }
         }
         // A slow one is measured by what the warm-up took.
-        let (mut used, core) = (process_time(), self.core_time());
+        let (mut used, core) = (process_time() - begun, self.core_time());
         let begin = Instant::now();
         if times.iter().all(|time| *time <= SPAN) {
             times.clear();
+            let before = process_time();
             while times.len() < TIMES && (times.len() < 2 || begin.elapsed() < SPAN) {
                 let (row, tops) = self.feed.next();
                 let begin = Instant::now();
                 self.table.change(&row, tops)?;
                 times.push(begin.elapsed());
             }
-            used = process_time() - used;
-        } else {
-            used = Duration::ZERO;
+            used = process_time() - before;
         }
         self.check_tops()?;
         // An odd number of changes leaves one row lifted.
@@ -301,6 +310,8 @@ impl Run<'_> {
 
     /// What is done with view 0 other than changing rows.
     fn others(&mut self) -> Step {
+        self.table.seed()?;
+        self.views = usize::from(self.table.open()?.is_some());
         let largest = self.feed.tops().all;
         let first_name = self.rows.iter().min_by_key(|row| &row.name).map_or(0, |row| row.amount);
         if self.plan.wants("re-sort") {
@@ -335,9 +346,6 @@ impl Run<'_> {
             )?;
             self.table.change_source(&settled)?;
             self.table.refresh(tops)?;
-        }
-        if self.plan.wants("wake-up") {
-            self.wake()?;
         }
         Ok(())
     }
