@@ -18,6 +18,7 @@ mod row_set;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::cache::CacheTable;
 use crate::dio::fresh::FreshRows;
-use crate::sync::{Doorbell, Notifier};
+use crate::sync::{Doorbell, Notifier, catch_user};
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
@@ -127,6 +128,16 @@ impl Versions {
         self.table.read().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))
     }
 
+    /// Reads the cache table. A backend may be the user's: one that panics fails this one read, on whatever thread.
+    fn read_table<T>(&self, read: impl FnOnce(&dyn CacheTable) -> Result<T>) -> Result<T> {
+        let table = self.table()?;
+        catch_user("the cache backend", || read(&*table)).and_then(|read| read)
+    }
+
+    fn stored_row(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
+        self.read_table(|table| table.get(row))
+    }
+
     /// Lets go of the cache table: rows that are not in memory answer `Closed` from now on.
     pub(crate) fn detach(&self) {
         self.table.write().take();
@@ -163,7 +174,7 @@ impl Versions {
         if let Some(read) = self.in_memory(row, |candidate| candidate.from == version) {
             return Ok(read);
         }
-        if let Some(bytes) = self.table()?.get(row)? {
+        if let Some(bytes) = self.stored_row(row)? {
             let stored = StoredRow::from_arc(bytes)?;
             if stored.seq() == version {
                 return Ok(RowRead::Found(stored));
@@ -187,7 +198,7 @@ impl Versions {
         if let Some(read) = self.in_memory(row, covers) {
             return Ok(read);
         }
-        match self.table()?.get(row)? {
+        match self.stored_row(row)? {
             Some(bytes) => {
                 let stored = StoredRow::from_arc(bytes)?;
                 if stored.seq() <= seq {
@@ -234,7 +245,7 @@ impl Versions {
         if let Some(meaning) = self.meaning_in_memory(id, seq) {
             return Ok(meaning.row);
         }
-        let found = self.table()?.lookup(id)?;
+        let found = self.read_table(|table| table.lookup(id))?;
         // The disk may have changed between the two looks; what it said before entered memory first.
         Ok(match self.meaning_in_memory(id, seq) {
             Some(meaning) => meaning.row,
@@ -295,7 +306,8 @@ impl Versions {
         let mut seen = RowSet::default();
         let mut stopped = false;
         let mut failed = None;
-        self.table()?.scan(RowNo(0), &mut |row, bytes| {
+        let mut panicked = None;
+        let mut take = |row: RowNo, bytes: &[u8]| {
             let known = memory.get(&row).cloned();
             let known = known.or_else(|| fresh.iter().find_map(|fresh| fresh.row(row)).cloned().map(Some));
             let read = match known {
@@ -315,10 +327,19 @@ impl Versions {
             };
             seen.insert(row);
             let Some(stored) = read else { return ControlFlow::Continue(()) };
-            let flow = each(row, &stored);
+            // A panic in here is not the backend's: it goes on to the caller, but not through the backend.
+            let flow = catch_unwind(AssertUnwindSafe(|| each(row, &stored))).unwrap_or_else(|panic| {
+                panicked = Some(panic);
+                ControlFlow::Break(())
+            });
             stopped = flow.is_break();
             flow
-        })?;
+        };
+        let scanned = self.read_table(|table| table.scan(RowNo(0), &mut take));
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        scanned?;
         if let Some(error) = failed {
             return Err(error);
         }

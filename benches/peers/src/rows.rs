@@ -86,7 +86,7 @@ impl<'a> Feed<'a> {
     }
 
     /// The next changed row, and what the views then show.
-    pub fn next(&mut self) -> (Row, Tops) {
+    pub fn next_change(&mut self) -> (Row, Tops) {
         let turn = self.turn;
         self.turn += 1;
         let mut row = self.rows[(turn / 2 * 7_919 + 13) % self.rows.len()].clone();

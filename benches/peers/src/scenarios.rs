@@ -213,7 +213,7 @@ impl Run<'_> {
         // Two unmeasured, so that what is made on first use is there.
         for _ in 0..2 {
             let begin = Instant::now();
-            let (row, tops) = self.feed.next();
+            let (row, tops) = self.feed.next_change();
             if self.table.change(&row, tops)?.is_none() {
                 self.cells.extend([(change, Cell::Absent), (cpu, Cell::Absent)]);
                 return Ok(Duration::ZERO);
@@ -230,7 +230,7 @@ impl Run<'_> {
             times.clear();
             let before = process_time();
             while times.len() < TIMES && (times.len() < 2 || begin.elapsed() < SPAN) {
-                let (row, tops) = self.feed.next();
+                let (row, tops) = self.feed.next_change();
                 let begin = Instant::now();
                 self.table.change(&row, tops)?;
                 times.push(begin.elapsed());
@@ -240,7 +240,7 @@ impl Run<'_> {
         self.check_tops()?;
         // An odd number of changes leaves one row lifted.
         if self.feed.is_lifted() {
-            let (row, tops) = self.feed.next();
+            let (row, tops) = self.feed.next_change();
             self.table.change(&row, tops)?;
         }
         let each = median(&mut times);
@@ -354,7 +354,7 @@ impl Run<'_> {
         let mut times = Vec::with_capacity(TIMES);
         let all = Instant::now();
         while times.len() < TIMES && (times.len() < 3 || all.elapsed() < SPAN || self.feed.is_lifted()) {
-            let (row, tops) = self.feed.next();
+            let (row, tops) = self.feed.next_change();
             let begin = Instant::now();
             let Some(woken) = self.table.wake(&row, tops)? else {
                 // It can't, so this has changed nothing.
