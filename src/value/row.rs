@@ -171,20 +171,61 @@ impl StoredRow {
 
     #[inline]
     fn fields_at(&self) -> usize {
-        ID_AT + u32::from_le_bytes(self.header(ID_LENGTH_AT)) as usize
+        fields_at(&self.0)
     }
 
     #[inline]
     fn header<const N: usize>(&self, at: usize) -> [u8; N] {
-        // Every row has a whole header: `encode` writes it and `check` refuses less.
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.0[at..at + N]);
-        bytes
+        header(&self.0, at)
     }
 
     fn header_mut<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         Arc::make_mut(&mut self.0)[at..at + N].copy_from_slice(&bytes);
     }
+}
+
+/// A stored row in bytes that belong to somebody else. Reading it copies nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct StoredRef<'a>(&'a [u8]);
+
+impl<'a> StoredRef<'a> {
+    /// As [`StoredRow::from_bytes`], without the copy.
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
+        check(bytes)?;
+        Ok(StoredRef(bytes))
+    }
+
+    pub(crate) fn seq(self) -> Seq {
+        Seq(u64::from_le_bytes(header(self.0, SEQ_AT)))
+    }
+
+    #[inline]
+    pub(crate) fn fields(self) -> RowRef<'a> {
+        RowRef::new(&self.0[fields_at(self.0)..])
+    }
+
+    pub(crate) fn to_row(self) -> StoredRow {
+        StoredRow(self.0.into())
+    }
+}
+
+impl<'a> From<&'a StoredRow> for StoredRef<'a> {
+    fn from(row: &'a StoredRow) -> Self {
+        StoredRef(&row.0)
+    }
+}
+
+#[inline]
+fn fields_at(bytes: &[u8]) -> usize {
+    ID_AT + u32::from_le_bytes(header(bytes, ID_LENGTH_AT)) as usize
+}
+
+#[inline]
+fn header<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    // Every row has a whole header: `encode` writes it and `check` refuses less.
+    let mut found = [0; N];
+    found.copy_from_slice(&bytes[at..at + N]);
+    found
 }
 
 impl std::fmt::Debug for StoredRow {

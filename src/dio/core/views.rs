@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::dio::core::body::{Body, BodyKind};
+use crate::dio::core::body::{Body, BodyKind, Rows};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
@@ -29,6 +29,9 @@ use crate::{Error, ErrorKind, Generation, Result, Seq};
 const RECORDED: usize = 1 << 18;
 /// How often a build starts again before the view says that it failed.
 const ATTEMPTS: u32 = 4;
+
+/// A list of this share of the table's rows (one in so many) is read row by row; for more, a scan is cheaper.
+const SCAN_SHARE: usize = 4;
 
 /// A build under way.
 pub(super) struct Build {
@@ -450,19 +453,23 @@ impl Core {
         self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
+        let rows = match kind {
+            BodyKind::Table => self.views.rows_for(query, self.rows),
+            BodyKind::Value(_) => Rows::Table,
+        };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
         let table = self.to.table_name.clone();
         let job = move || {
             let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
             let result = span.in_scope(|| {
-                let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+                let result = Body::build(&kind, &query, &rows, pin.versions(), &pin, &token);
                 match &result {
                     Ok(_) => tracing::debug!("built"),
                     Err(error) => tracing::debug!(%error, "not built"),
                 }
                 result
             });
-            drop(pin);
+            drop((pin, rows));
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
         };
@@ -541,6 +548,23 @@ fn may_try_again(error: &Error) -> bool {
 }
 
 impl Views {
+    /// Where the rows of a query come from most cheaply. Every list that is ready is as of the newest published Seq.
+    fn rows_for(&self, query: &ViewQuery, rows_of_table: u64) -> Rows {
+        let mut rows = Rows::Table;
+        let mut fewest = usize::try_from(rows_of_table).unwrap_or(usize::MAX) / SCAN_SHARE;
+        for index in self.indexes.values() {
+            let State::Ready(Body::Table(tree)) = &index.state else { continue };
+            if query.is_reverse_of(&index.query) {
+                return Rows::Reverse(tree.clone());
+            }
+            if tree.len() <= fewest && query.narrows(&index.query) {
+                fewest = tree.len();
+                rows = Rows::Among(tree.clone());
+            }
+        }
+        rows
+    }
+
     fn waiting_for(&self, index: u64) -> Vec<(ViewId, Awaited)> {
         let awaits = |(id, view): (&ViewId, &TableView)| {
             let awaited = view.awaits?;

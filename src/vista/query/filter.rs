@@ -74,6 +74,11 @@ impl Filter {
         self.tests.is_empty() && self.search.is_none()
     }
 
+    /// The text searched for, folded.
+    pub(crate) fn needle(&self) -> Option<&str> {
+        self.search.as_ref().map(|search| search.needle.as_str())
+    }
+
     /// What every row that matches has in one column: the narrowest that the conditions say.
     pub(crate) fn guard(&self) -> Option<Guard> {
         let mut guards: Vec<Guard> = Vec::new();

@@ -48,6 +48,11 @@ impl Needle {
         Needle { text, could_be_number }
     }
 
+    /// The folded text. What holds this text holds each part of it, too.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Whether it occurs in `value`: in text, in a number's or boolean's plain text, or in any item of an array or value of
     /// a map.
     pub(crate) fn is_in(&self, value: ValueRef<'_>) -> bool {
