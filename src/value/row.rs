@@ -315,6 +315,45 @@ impl<'a> RowRef<'a> {
         RowIter(MapRef::read(self.bytes).map(MapRef::iter))
     }
 
+    /// Whether a value of [`iter`](Self::iter) passes: `ascii` is asked of short ASCII text, which it gets before anything is
+    /// made of it, `other` of every other value.
+    #[inline]
+    pub(crate) fn any_value(&self, ascii: impl Fn(&[u8]) -> bool, other: impl Fn(ValueRef<'a>) -> bool) -> bool {
+        self.find_value(ascii, other).unwrap_or(false)
+    }
+
+    /// `None`: the bytes are damaged before a value passed.
+    #[inline]
+    fn find_value(&self, ascii: impl Fn(&[u8]) -> bool, other: impl Fn(ValueRef<'a>) -> bool) -> Option<bool> {
+        let (head, mut rest) = cbor::read_head(self.bytes)?;
+        if head.major != cbor::MAP {
+            return Some(false);
+        }
+        let mut left = head.length();
+        while cbor::next_is_item(&mut rest, &mut left)? {
+            let (is_named, value) = match cbor::short_text(rest) {
+                Some((name, value)) if name.is_ascii() => (true, value),
+                _ => (matches!(ValueRef::read(rest)?, ValueRef::Text(_)), cbor::skip(rest)?),
+            };
+            match cbor::short_text(value) {
+                Some((text, after)) if text.is_ascii() => {
+                    if is_named && ascii(text) {
+                        return Some(true);
+                    }
+                    rest = after;
+                }
+                _ => {
+                    let read = ValueRef::read(value)?;
+                    rest = cbor::skip(value)?;
+                    if is_named && other(read) {
+                        return Some(true);
+                    }
+                }
+            }
+        }
+        Some(false)
+    }
+
     fn is_within(self, other: RowRef<'_>) -> bool {
         self.iter().all(|(name, value)| other.column(name).is_some_and(|other| same_value(value, other)))
     }

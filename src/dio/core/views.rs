@@ -33,6 +33,9 @@ const ATTEMPTS: u32 = 4;
 /// A list of this share of the table's rows (one in so many) is read row by row; for more, a scan is cheaper.
 const SCAN_SHARE: usize = 4;
 
+/// Rows of a list from which on it is worth a thread to free it.
+const LARGE: usize = 16_384;
+
 /// A build under way.
 pub(super) struct Build {
     number: u64,
@@ -94,6 +97,15 @@ pub(super) struct Views {
     routed: Vec<(u64, u32)>,
     /// How many indexes the last batch was matched against.
     pub(super) asked: usize,
+    /// Large lists that nobody needs any more: freeing one takes milliseconds, so another thread does it.
+    waste: Vec<Waste>,
+}
+
+/// What is dropped off the core.
+#[expect(dead_code, reason = "it is there to be dropped")]
+enum Waste {
+    Index(Index),
+    Roots(Vec<Arc<Root>>),
 }
 
 /// Signals that are to move once everything is in place.
@@ -305,7 +317,9 @@ impl Views {
         let gone = view.slot.roots.publish(root);
         view.slot.signal.advance_to(generation);
         view.slot.queries.landed_well(request);
-        drop(gone);
+        if gone.iter().any(|root| root.tree.len() >= LARGE) {
+            self.waste.push(Waste::Roots(gone));
+        }
         if same_index {
             return;
         }
@@ -360,11 +374,16 @@ impl Views {
         };
         let unused: Vec<u64> = self.indexes.values().filter(|index| !is_used(index)).map(|index| index.id).collect();
         for id in unused {
-            self.remove_index(id);
+            if let Some(index) = self.remove_index(id)
+                && matches!(&index.state, State::Ready(Body::Table(tree)) if tree.len() >= LARGE)
+            {
+                self.waste.push(Waste::Index(index));
+            }
         }
     }
 
     pub(super) fn close(&mut self) {
+        self.waste.clear();
         for view in self.tables.values() {
             view.slot.close();
         }
@@ -390,6 +409,16 @@ impl Views {
 }
 
 impl Core {
+    /// Lets go of views and indexes that nobody needs; what is large is freed elsewhere.
+    pub(super) fn sweep_views(&mut self) {
+        self.views.sweep();
+        if !self.views.waste.is_empty() {
+            let waste = std::mem::take(&mut self.views.waste);
+            // A pool that takes no more drops it here.
+            let _ = self.to.build_pool.submit(self.to.build_rank, Box::new(move || drop(waste)));
+        }
+    }
+
     pub(super) fn set_query(
         &mut self,
         view: ViewId,
@@ -415,7 +444,7 @@ impl Core {
             self.views.land(view, awaited, self.seq);
         }
         self.give_up_refused(index);
-        self.views.sweep();
+        self.sweep_views();
     }
 
     /// The index of the rows in this order: that of other views, or a new one.
@@ -516,7 +545,7 @@ impl Core {
                 self.give_up_refused(index_id);
             }
         }
-        self.views.sweep();
+        self.sweep_views();
     }
 
     fn build_failed(&mut self, index_id: u64, error: &Error) {
