@@ -56,7 +56,7 @@ pub(crate) use bus::EventHub;
 pub use cache_handle::CacheHandle;
 pub use close::CloseReport;
 pub(crate) use close::with_time_to_end;
-pub use diagnostics::{Counters, Diagnostics, QueueInfo, StoreCounters, ViewInfo};
+pub use diagnostics::{Counters, Diagnostics, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub use shell::DioShell;
@@ -490,7 +490,9 @@ impl Dio {
     /// store's own thread; `Closed`.
     pub fn flush(&self) -> Result<()> {
         let inner = self.inner();
-        inner.store()?.flush(None).map_err(|error| inner.name_error(error))
+        let flusher = inner.store()?.flusher();
+        let is_wanted = || inner.phase.load(Ordering::Acquire) != CLOSED;
+        flusher.flush_while(&is_wanted).map_err(|error| inner.name_error(error))
     }
 
     /// Closes the Dio, whoever else holds handles: refuses new work, delivers what it can in time, wakes everyone who waits,

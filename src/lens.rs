@@ -357,14 +357,16 @@ impl Lens {
         }
         inner.hang_up();
         let Some(deadline) = deadline else { return Ok(report) };
+        // One that stands still must not take the time of those that come after it, or they would be told as running, too.
+        let for_each = with_time_to_end(deadline);
         let workers = inner.workers.lock().clone();
         for worker in workers {
-            if !worker.join_until(deadline) && !report.still_running.iter().any(|name| name == worker.name()) {
+            if !worker.join_until(for_each) && !report.still_running.iter().any(|name| name == worker.name()) {
                 report.still_at_work(vec![worker.name().to_owned()]);
             }
         }
-        report.still_at_work(inner.build_pool.close(deadline));
-        report.still_at_work(inner.load_pool.close(deadline));
+        report.still_at_work(inner.build_pool.close(for_each));
+        report.still_at_work(inner.load_pool.close(for_each));
         let store = inner.store.lock().take();
         // The last Lens on this cache ends the cache's thread, too.
         if let Some(store) = store.and_then(Arc::into_inner) {

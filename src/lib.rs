@@ -148,7 +148,7 @@ pub mod vista;
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::{
     CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
-    HotTier, QueueInfo, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
+    HotTier, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
@@ -166,7 +166,7 @@ pub use sources::CsvVista;
 pub use sources::MemoryVista;
 #[cfg(feature = "sqlite")]
 pub use sources::SqliteVista;
-pub use sync::{ThreadInfo, live_threads};
+pub use sync::{QueueInfo, ThreadInfo, live_threads};
 pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
 pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};

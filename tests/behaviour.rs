@@ -17,6 +17,10 @@ mod events;
 mod freshness;
 #[path = "behaviour/lens.rs"]
 mod lens;
+#[path = "common/limit.rs"]
+mod limit;
+#[path = "common/storage.rs"]
+mod storage;
 #[path = "behaviour/support.rs"]
 mod support;
 #[path = "behaviour/waiting.rs"]

@@ -9,6 +9,8 @@
 
 #[path = "model/check.rs"]
 mod check;
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/plain.rs"]
@@ -16,8 +18,6 @@ mod plain;
 #[path = "model/run.rs"]
 mod run;
 
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -28,18 +28,8 @@ use ops::{Script, script};
 /// How long one script may take, for the calls that take no timeout.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs a script on a thread of its own, so that a hang is a failure.
 fn limited(run: impl FnOnce() + Send + 'static) {
-    let (done, ended) = mpsc::channel::<()>();
-    let test = thread::Builder::new().spawn(move || {
-        let _done = done;
-        run();
-    });
-    let test = test.unwrap();
-    assert_ne!(ended.recv_timeout(LIMIT), Err(mpsc::RecvTimeoutError::Timeout), "the script hangs");
-    if let Err(panic) = test.join() {
-        std::panic::resume_unwind(panic);
-    }
+    limit::limited(LIMIT, run);
 }
 
 fn config(cases: u32) -> ProptestConfig {

@@ -13,8 +13,8 @@ mod common;
 mod custom_value;
 #[path = "views/facade.rs"]
 mod facade;
-#[path = "views/gate.rs"]
-mod gate;
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "views/record.rs"]
 mod record;
 #[path = "views/setters.rs"]
@@ -23,6 +23,8 @@ mod setters;
 mod sharing;
 #[path = "views/snapshot.rs"]
 mod snapshot;
+#[path = "common/storage.rs"]
+mod storage;
 #[path = "views/stress.rs"]
 mod stress;
 #[path = "views/table.rs"]

@@ -153,5 +153,9 @@ impl DioInner {
             tracing::warn!(table = %self.name, %error, "the cache was not flushed when its Dio was closed");
         }
         self.phase.store(CLOSED, Ordering::Release);
+        // A flush that the storage doesn't come back from ends with the Dio.
+        if let Ok(store) = self.store() {
+            store.wake_waiters();
+        }
     }
 }

@@ -63,7 +63,9 @@ impl DioInner {
         store.drain()?;
         let table = catch_user("the cache backend", || store.backend().open_table(&name)).and_then(|table| table)?;
         let schema = master.schema();
-        let state = read_state(lens_inner, store, &table, source, &schema.fingerprint())?;
+        let fingerprint = schema.fingerprint();
+        let read = || read_state(lens_inner, store, &table, source, &fingerprint);
+        let state = catch_user("the cache backend", read).and_then(|state| state)?;
 
         let bell = Doorbell::new();
         let versions = Arc::new(Versions::new(table, state.seq, defaults.snapshot_budget, bell.clone()));

@@ -21,11 +21,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
+use crate::dio::StoreCounters;
 use crate::dio::fresh::FreshRows;
 use crate::dio::meta;
 use crate::dio::versions::Versions;
-use crate::dio::{QueueInfo, StoreCounters};
-use crate::sync::{self, Deadline, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
+use crate::sync::{self, Deadline, QueueInfo, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq};
 
 /// Rows in one transaction at the most.
@@ -251,37 +251,18 @@ impl Store {
     }
 
     fn await_job(&self, job: Job, deadline: Option<Deadline>) -> Result<()> {
-        may_wait_for(Rank::new(0, Role::Store), "the cache's store")?;
-        let mut queue = self.shared.queue.lock();
-        // One that waits at the end of the queue does for all who ask: a flush that fails leaves its job there.
-        let joins = matches!((&job, queue.jobs.back()), (Job::Sync { durably }, Some(Job::Sync { durably: last })) if durably == last);
-        if !joins {
-            queue.taken += 1;
-            queue.jobs.push_back(job);
-        }
-        let ticket = queue.taken;
-        queue.retry = true;
-        self.shared.wake.notify_one();
-        loop {
-            if queue.done >= ticket {
-                return Ok(());
-            }
-            if let Some(error) = &queue.failure
-                && !queue.retry
-            {
-                return Err(error.clone());
-            }
-            let timed_out = match deadline {
-                Some(deadline) => self.shared.progress.wait_until(&mut queue, deadline).timed_out(),
-                None => {
-                    self.shared.progress.wait(&mut queue);
-                    false
-                }
-            };
-            if timed_out && queue.done < ticket {
-                return Err(Error::new(ErrorKind::Timeout, "the cache was not flushed within the time given"));
-            }
-        }
+        self.shared.await_job(job, deadline, &|| true)
+    }
+
+    /// For a [`flush`](Self::flush) that holds no handle: whoever waits in it keeps nobody from ending the thread.
+    pub(crate) fn flusher(&self) -> Flusher {
+        Flusher(self.shared.clone())
+    }
+
+    /// Has every wait look again whether it is still wanted.
+    pub(crate) fn wake_waiters(&self) {
+        drop(self.shared.queue.lock());
+        self.shared.progress.notify_all();
     }
 
     /// Waits until everything left before is applied, durable or not.
@@ -359,7 +340,58 @@ struct Slice {
     bytes: usize,
 }
 
+/// Waits for the store of one cache, and doesn't keep its thread from ending.
+pub(crate) struct Flusher(Arc<Shared>);
+
+impl Flusher {
+    /// As [`Store::flush`], until nobody wants it any more; see [`Store::wake_waiters`].
+    ///
+    /// # Errors
+    /// As [`Store::flush`]; `Closed`.
+    pub(crate) fn flush_while(&self, is_wanted: &dyn Fn() -> bool) -> Result<()> {
+        self.0.await_job(Job::Sync { durably: true }, None, is_wanted)
+    }
+}
+
 impl Shared {
+    /// Leaves a job and waits for it, for as long as `is_wanted`.
+    fn await_job(&self, job: Job, deadline: Option<Deadline>, is_wanted: &dyn Fn() -> bool) -> Result<()> {
+        may_wait_for(Rank::new(0, Role::Store), "the cache's store")?;
+        let mut queue = self.queue.lock();
+        // One that waits at the end of the queue does for all who ask: a flush that fails leaves its job there.
+        let joins = matches!((&job, queue.jobs.back()), (Job::Sync { durably }, Some(Job::Sync { durably: last })) if durably == last);
+        if !joins {
+            queue.taken += 1;
+            queue.jobs.push_back(job);
+        }
+        let ticket = queue.taken;
+        queue.retry = true;
+        self.wake.notify_one();
+        loop {
+            if queue.done >= ticket {
+                return Ok(());
+            }
+            if let Some(error) = &queue.failure
+                && !queue.retry
+            {
+                return Err(error.clone());
+            }
+            if queue.ended || !is_wanted() {
+                return Err(Error::new(ErrorKind::Closed, "closed before the cache was flushed"));
+            }
+            let timed_out = match deadline {
+                Some(deadline) => self.progress.wait_until(&mut queue, deadline).timed_out(),
+                None => {
+                    self.progress.wait(&mut queue);
+                    false
+                }
+            };
+            if timed_out && queue.done < ticket {
+                return Err(Error::new(ErrorKind::Timeout, "the cache was not flushed within the time given"));
+            }
+        }
+    }
+
     fn run(&self) {
         let mut rubbish = Rubbish::default();
         let mut queue = self.queue.lock();
@@ -369,6 +401,7 @@ impl Shared {
             let Some(job) = job else {
                 if queue.closing {
                     queue.ended = true;
+                    self.progress.notify_all();
                     return;
                 }
                 if rubbish.is_empty() {

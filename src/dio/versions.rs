@@ -18,6 +18,7 @@ mod row_set;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::cache::CacheTable;
 use crate::dio::fresh::FreshRows;
-use crate::sync::{Doorbell, Notifier};
+use crate::sync::{Doorbell, Notifier, catch_user};
 use crate::value::{StoredRef, StoredRow};
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
@@ -127,6 +128,22 @@ impl Versions {
         self.table.read().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))
     }
 
+    /// Reads the cache table. A backend may be the user's: one that panics fails this one read, on whatever thread.
+    fn read_table<T>(&self, read: impl FnOnce(&dyn CacheTable) -> Result<T>) -> Result<T> {
+        let table = self.table()?;
+        catch_user("the cache backend", || read(&*table)).and_then(|read| read)
+    }
+
+    /// About how many rows the cache table has; 0 when it doesn't say.
+    pub(crate) fn stored_rows(&self) -> usize {
+        let count = self.read_table(|table| table.count()).unwrap_or(0);
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
+    fn stored_row(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
+        self.read_table(|table| table.get(row))
+    }
+
     /// Lets go of the cache table: rows that are not in memory answer `Closed` from now on.
     pub(crate) fn detach(&self) {
         self.table.write().take();
@@ -163,7 +180,7 @@ impl Versions {
         if let Some(read) = self.in_memory(row, |candidate| candidate.from == version) {
             return Ok(read);
         }
-        if let Some(bytes) = self.table()?.get(row)? {
+        if let Some(bytes) = self.stored_row(row)? {
             let stored = StoredRow::from_arc(bytes)?;
             if stored.seq() == version {
                 return Ok(RowRead::Found(stored));
@@ -187,7 +204,7 @@ impl Versions {
         if let Some(read) = self.in_memory(row, covers) {
             return Ok(read);
         }
-        match self.table()?.get(row)? {
+        match self.stored_row(row)? {
             Some(bytes) => {
                 let stored = StoredRow::from_arc(bytes)?;
                 if stored.seq() <= seq {
@@ -234,7 +251,7 @@ impl Versions {
         if let Some(meaning) = self.meaning_in_memory(id, seq) {
             return Ok(meaning.row);
         }
-        let found = self.table()?.lookup(id)?;
+        let found = self.read_table(|table| table.lookup(id))?;
         // The disk may have changed between the two looks; what it said before entered memory first.
         Ok(match self.meaning_in_memory(id, seq) {
             Some(meaning) => meaning.row,
@@ -304,18 +321,26 @@ impl Versions {
         let mut seen = RowSet::default();
         let mut stopped = false;
         let mut failed = None;
-        self.table()?.scan(RowNo(0), &mut |row, bytes| {
+        let mut panicked = None;
+        // A panic in here is not the backend's: it goes on to the caller, but not through the backend.
+        let mut guarded = |row: RowNo, stored: StoredRef<'_>| {
+            catch_unwind(AssertUnwindSafe(|| each(row, stored))).unwrap_or_else(|panic| {
+                panicked = Some(panic);
+                ControlFlow::Break(())
+            })
+        };
+        let mut take = |row: RowNo, bytes: &[u8]| {
             seen.insert(row);
             let flow = if let Some(version) = memory.get(&row) {
-                version.as_ref().map_or(ControlFlow::Continue(()), |stored| each(row, stored.into()))
+                version.as_ref().map_or(ControlFlow::Continue(()), |stored| guarded(row, stored.into()))
             } else if let Some(stored) = fresh.iter().find_map(|fresh| fresh.row(row)) {
-                each(row, stored.into())
+                guarded(row, stored.into())
             } else {
                 match StoredRef::from_bytes(bytes) {
-                    Ok(stored) if stored.seq() <= seq => each(row, stored),
+                    Ok(stored) if stored.seq() <= seq => guarded(row, stored),
                     // Overwritten since the pin; what was there before is in memory, unless there was nothing.
                     Ok(_) => match self.in_memory(row, covers) {
-                        Some(RowRead::Found(stored)) => each(row, (&stored).into()),
+                        Some(RowRead::Found(stored)) => guarded(row, (&stored).into()),
                         _ => ControlFlow::Continue(()),
                     },
                     Err(error) => {
@@ -326,7 +351,12 @@ impl Versions {
             };
             stopped = flow.is_break();
             flow
-        })?;
+        };
+        let scanned = self.read_table(|table| table.scan(RowNo(0), &mut take));
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        scanned?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -366,8 +396,8 @@ impl Versions {
         // Memory goes first, for the same reason as in a scan.
         let memory: Vec<Option<RowRead>> = rows.iter().map(|row| self.in_memory(*row, covers)).collect();
         let mut failed = None;
-        self.table()?.get_many(rows, &mut |place, bytes| {
-            let row = rows[place];
+        let mut take = |place: usize, bytes: Option<&[u8]>| {
+            let row: RowNo = rows[place];
             let known = match (&memory[place], bytes.map(StoredRef::from_bytes)) {
                 (Some(read), _) => read.clone(),
                 (None, Some(Ok(stored))) if stored.seq() <= seq => return each(row, stored),
@@ -381,7 +411,8 @@ impl Versions {
             if let RowRead::Found(stored) = known {
                 each(row, (&stored).into());
             }
-        })?;
+        };
+        self.read_table(|table| table.get_many(rows, &mut take))?;
         match failed {
             Some(error) => Err(error),
             None if self.is_expired(seq) => Err(expired()),

@@ -18,8 +18,8 @@ use crate::dio::callback;
 use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
 use crate::dio::ticket::WriteTicket;
 use crate::dio::versions::RowRead;
-use crate::dio::{Dio, DioInner, QueueInfo, WeakDio, at_newest};
-use crate::sync::{Deadline, catch_user, deadline_after, on_own_thread};
+use crate::dio::{Dio, DioInner, WeakDio, at_newest};
+use crate::sync::{Deadline, QueueInfo, catch_user, deadline_after, on_own_thread};
 use crate::value::{Record, StoredRow};
 use crate::vista::{WriteOp, Written};
 use crate::{Error, ErrorKind, Result};
@@ -209,7 +209,10 @@ fn effect(dio: &DioInner, op: &WriteOp, written: Written, changes: &mut Vec<RowC
         ));
     };
     let id: Arc<str> = Arc::from(stored_id);
-    if let Some(old) = op.id().filter(|old| *old != &*id) {
+    // An insert under another id than was proposed has nothing to do with a row that has the proposed one.
+    if !matches!(op, WriteOp::Insert { .. })
+        && let Some(old) = op.id().filter(|old| *old != &*id)
+    {
         changes.push(RowChange::Delete(Arc::from(old)));
     }
     let put = |record: &Record| {

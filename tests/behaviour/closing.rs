@@ -1,16 +1,15 @@
 //! Q: closing a Dio and a Lens, whatever goes on in them, and dropping handles.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
-use diorama::cache::{CacheBackend, CacheBatch, CacheTable, MemoryBackend};
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
-use diorama::{DioShell, NoEvent, RowNo};
+use diorama::{DioShell, NoEvent};
 use parking_lot::Mutex;
 
+use crate::storage::{ScriptedBackend, Storage};
 use crate::support::*;
 
 /// No thread of a Lens of this name, of these tables or of the cache is alive, and no file of the cache is open.
@@ -131,15 +130,16 @@ fn q1_a_lens_on_the_same_path_goes_on_when_another_is_closed() {
 #[test]
 fn q1_a_dio_that_is_being_made_while_its_lens_is_closed_is_closed_too() {
     in_time(|| {
-        let (backend, gate) = Gated::with_gate();
+        let backend = ScriptedBackend::in_memory();
+        let held = backend.hold(Storage::Apply);
         let lens = Lens::new().cache_source(backend).name("q1-making").build().unwrap();
         let (maker, source) = (lens.clone(), products("q1-making"));
         let making = start("make_dio", move || maker.make_dio(source));
-        gate.wait_until_inside();
+        held.wait_until_held(1);
         let closer = lens.clone();
         let closing = start("close", move || closer.close(SOON).unwrap());
         assert!(is_still_waiting(&closing), "a Dio is being made");
-        gate.open();
+        drop(held);
         assert_eq!(making.end().unwrap_err().kind(), ErrorKind::Closed);
         let report = closing.end();
         assert!(report.is_closed(), "{report:?}");
@@ -606,13 +606,12 @@ fn q3_dropping_the_last_handle_inside_a_callback_neither_hangs_nor_panics() {
 #[test]
 fn q3_what_a_dropped_lens_left_on_its_way_to_the_cache_is_there_before_the_next_lens_reads_it() {
     in_time(|| {
-        let (backend, gate) = Gated::with_gate();
-        gate.open();
+        let backend = ScriptedBackend::in_memory();
         let source = products("q3-behind");
         let lens = Lens::new().cache_source(backend.clone()).drop_timeout(Duration::ZERO).build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();
         dio.flush().unwrap();
-        gate.shut();
+        let held = backend.hold(Storage::Apply);
         dio.cache().insert("d", product("Drum", 15)).unwrap();
         drop((dio, lens));
         until("the threads of the Dio have ended", || threads_of("q3-behind:").is_empty());
@@ -622,7 +621,7 @@ fn q3_what_a_dropped_lens_left_on_its_way_to_the_cache_is_there_before_the_next_
             lens.make_dio(source).unwrap()
         });
         assert!(is_still_waiting(&making), "a row is on its way to the cache");
-        gate.open();
+        drop(held);
         let dio = making.end();
         assert_eq!(cached(&dio), ["a=30", "b=10", "c=20", "d=15"]);
         dio.cache().insert("e", product("Egg", 16)).unwrap();
@@ -647,125 +646,4 @@ fn q3_a_facade_and_a_shell_keep_the_dio_alive_and_the_last_of_them_closes_it() {
         drop(twin);
         assert_eq!(threads_of("q3-facade:"), Vec::<String>::new());
     });
-}
-
-// ---- a backend with a gate -----------------------------------------------------------------------------------------
-
-/// A backend in memory whose writes wait at a gate.
-struct Gated {
-    inner: Arc<dyn CacheBackend>,
-    gate: Arc<Gate>,
-}
-
-struct Gate {
-    is_open: AtomicBool,
-    state: Mutex<()>,
-    changed: parking_lot::Condvar,
-    inside: (crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>),
-}
-
-impl Gate {
-    fn pass(&self) {
-        let _ = self.inside.0.try_send(());
-        let mut state = self.state.lock();
-        while !self.is_open.load(Ordering::SeqCst) {
-            self.changed.wait(&mut state);
-        }
-    }
-
-    fn open(&self) {
-        let _state = self.state.lock();
-        self.is_open.store(true, Ordering::SeqCst);
-        self.changed.notify_all();
-    }
-
-    fn shut(&self) {
-        self.is_open.store(false, Ordering::SeqCst);
-    }
-
-    fn wait_until_inside(&self) {
-        self.inside.1.recv_timeout(SOON).unwrap();
-    }
-}
-
-impl Gated {
-    fn with_gate() -> (Arc<dyn CacheBackend>, Arc<Gate>) {
-        let gate = Arc::new(Gate {
-            is_open: AtomicBool::new(false),
-            state: Mutex::default(),
-            changed: parking_lot::Condvar::new(),
-            inside: bounded(64),
-        });
-        (Arc::new(Gated { inner: MemoryBackend::new(), gate: gate.clone() }), gate)
-    }
-}
-
-impl CacheBackend for Gated {
-    fn open_table(&self, name: &str) -> diorama::Result<Arc<dyn CacheTable>> {
-        Ok(Arc::new(GatedTable { inner: self.inner.open_table(name)?, gate: self.gate.clone() }))
-    }
-
-    fn tables(&self) -> diorama::Result<Vec<String>> {
-        self.inner.tables()
-    }
-
-    fn forget_table(&self, name: &str) -> diorama::Result<()> {
-        self.inner.forget_table(name)
-    }
-
-    fn sync(&self) -> diorama::Result<()> {
-        self.inner.sync()
-    }
-
-    fn location(&self) -> Option<std::path::PathBuf> {
-        None
-    }
-
-    fn file_size(&self) -> diorama::Result<u64> {
-        Ok(0)
-    }
-}
-
-struct GatedTable {
-    inner: Arc<dyn CacheTable>,
-    gate: Arc<Gate>,
-}
-
-impl CacheTable for GatedTable {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn apply(&self, batch: &CacheBatch) -> diorama::Result<()> {
-        self.gate.pass();
-        self.inner.apply(batch)
-    }
-
-    fn get(&self, row: RowNo) -> diorama::Result<Option<Arc<[u8]>>> {
-        self.inner.get(row)
-    }
-
-    fn lookup(&self, id: &str) -> diorama::Result<Option<RowNo>> {
-        self.inner.lookup(id)
-    }
-
-    fn scan(
-        &self,
-        from: RowNo,
-        each: &mut dyn FnMut(RowNo, &[u8]) -> std::ops::ControlFlow<()>,
-    ) -> diorama::Result<()> {
-        self.inner.scan(from, each)
-    }
-
-    fn scan_ids(&self, each: &mut dyn FnMut(&str, RowNo) -> std::ops::ControlFlow<()>) -> diorama::Result<()> {
-        self.inner.scan_ids(each)
-    }
-
-    fn count(&self) -> diorama::Result<u64> {
-        self.inner.count()
-    }
-
-    fn meta(&self, key: &str) -> diorama::Result<Option<Vec<u8>>> {
-        self.inner.meta(key)
-    }
 }

@@ -10,6 +10,8 @@ use diorama::prelude::*;
 use diorama::vista::{Capabilities, QueryDescriptor, Schema, TableShell};
 use diorama::{EventReader, LensBuilder, NoEvent, TableSnapshot, live_threads};
 
+use crate::limit::hangs;
+
 /// Longer than anything here takes, also on a busy machine: who waits that long hangs.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The same for a whole test, of which each wait is a part.
@@ -32,7 +34,7 @@ pub(crate) fn start<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Se
 }
 
 impl<T> Task<T> {
-    /// What the work came to. Fails the test when it panicked or hangs.
+    /// What the work came to. Fails the test when it panicked; one that hangs tells where.
     pub(crate) fn end(self) -> T {
         self.end_within(SOON)
     }
@@ -41,9 +43,7 @@ impl<T> Task<T> {
         match self.done.recv_timeout(timeout) {
             Ok(Ok(answer)) => answer,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(RecvTimeoutError::Timeout) => {
-                panic!("`{}` hangs; threads of the library: {:?}", self.what, live_threads())
-            }
+            Err(RecvTimeoutError::Timeout) => hangs(&self.what),
             Err(RecvTimeoutError::Disconnected) => panic!("`{}` is gone without a word", self.what),
         }
     }

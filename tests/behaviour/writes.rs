@@ -577,6 +577,20 @@ fn w10_a_refresh_that_began_before_delete_all_brings_no_row_back() {
 }
 
 #[test]
+fn w4_an_id_that_was_proposed_in_vain_leaves_the_row_that_has_it_alone() {
+    on_both(|cache| {
+        let source = products("w4").assign_ids_from("srv-");
+        let lens = cache.lens().build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let outcome = dio.write(WriteOp::insert_as("a", product("Acorn", 5))).unwrap().wait(SOON).unwrap();
+        assert_eq!(outcome.id.as_deref(), Some("srv-1"));
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20", "srv-1=5"]);
+        dio.refresh().unwrap();
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20", "srv-1=5"], "as the source has them");
+    });
+}
+
+#[test]
 fn w10_a_refresh_that_began_before_an_insert_whose_id_the_source_chose_does_not_remove_it() {
     on_both(|cache| {
         let source = products("w10-chosen").assign_ids_from("srv-");
@@ -631,6 +645,51 @@ fn w10_a_row_confirmed_as_it_is_is_not_overwritten_by_a_list_that_began_before()
             refresh.join().unwrap().unwrap();
             assert_eq!(dio.cache().get("a").unwrap(), Some(row));
         });
+    });
+}
+
+#[test]
+fn w10_a_row_told_to_be_gone_that_the_cache_never_had_is_not_brought_by_a_list_that_began_before() {
+    on_both(|cache| {
+        let source = products("w10-told-gone");
+        let late = source.hold_answer(Call::List);
+        let lens = cache.lens().on_start_blocking(false).build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        assert!(late.wait_until_held(1, SOON));
+        source.outside_silently().delete("a").unwrap();
+        dio.handle_event(ChangeEvent::Deleted { id: "a".to_owned() }).unwrap();
+        source.outside_silently().delete("b").unwrap();
+        dio.cache().remove("b").unwrap();
+        late.release();
+        until("the first copy has ended", || dio.status().complete);
+        assert_eq!(cached(&dio), ["c=20"]);
+    });
+}
+
+#[test]
+fn w10_a_row_told_or_read_again_as_it_is_is_not_overwritten_by_a_list_that_began_before() {
+    on_both(|cache| {
+        let source = products("w10-told-as-is");
+        let lens = cache.lens().build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        for id in ["a", "b"] {
+            source.outside_silently().upsert(id, product("Older", 1)).unwrap();
+        }
+        let late = source.hold_answer(Call::List);
+        let refreshing = dio.clone();
+        let refresh = start("refresh", move || refreshing.refresh());
+        assert!(late.wait_until_held(1, SOON));
+        // Both go back to what the cache has: the list that is on its way is the older news.
+        source.outside_silently().upsert("a", product("Anvil", 30)).unwrap();
+        source.outside_silently().upsert("b", product("Bell", 10)).unwrap();
+        let record = Some(product("Anvil", 30));
+        dio.handle_event(ChangeEvent::Updated { id: "a".to_owned(), record }).unwrap();
+        let seq = dio.seq();
+        dio.handle_event(ChangeEvent::Updated { id: "b".to_owned(), record: None }).unwrap();
+        dio.wait_for_seq(seq.next(), Some(SOON)).unwrap();
+        late.release();
+        refresh.end().unwrap();
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20"]);
     });
 }
 

@@ -45,6 +45,17 @@ impl TableView {
         TableView { view, query: query.clone(), past: VecDeque::new(), floor: NONE }
     }
 
+    /// Cuts it otherwise. The order stays, so the changes are told row by row.
+    pub(crate) fn set_cut(&mut self, cut: Cut) {
+        self.query.cut = cut;
+        match cut {
+            Cut::Nothing => self.view.set_limit(None).unwrap(),
+            Cut::First(count) => self.view.set_limit(Some(count)).unwrap(),
+            Cut::Last(count) => self.view.set_tail(Some(count)).unwrap(),
+        }
+        self.view.wait_until_ready(Some(SOON)).unwrap();
+    }
+
     pub(crate) fn forget_changes(&mut self) {
         self.floor = self.view.generation();
     }

@@ -243,7 +243,7 @@ fn value() -> impl Strategy<Value = V> {
     prop_oneof![4 => scalar(), 1 => nested()]
 }
 
-fn fields() -> impl Strategy<Value = Fields> {
+pub(crate) fn fields() -> impl Strategy<Value = Fields> {
     let some = |value: BoxedStrategy<V>| prop::option::weighted(0.8, value);
     (some(scalar().boxed()), some(scalar().boxed()), some(scalar().boxed()), some(value().boxed())).prop_map(
         |(a, b, t, m)| {
@@ -253,7 +253,7 @@ fn fields() -> impl Strategy<Value = Fields> {
     )
 }
 
-fn id() -> impl Strategy<Value = Id> {
+pub(crate) fn id() -> impl Strategy<Value = Id> {
     (0..14_u8).prop_map(Id)
 }
 
@@ -321,7 +321,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop::sample::select(&[Count, Sum, Sum, Avg, Min, Max, Distinct, Custom, Computed][..])
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let event = prop::sample::select(&[Event::InsertedWithout, Event::UpdatedWithout, Event::Deleted][..]);
     prop_oneof![
         6 => (id(), fields()).prop_map(|(id, fields)| Op::Insert(id, fields)),

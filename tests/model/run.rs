@@ -7,7 +7,7 @@ use diorama::sources::memory::Call;
 use diorama::{Generation, LensBuilder, RecordStatus, TableSnapshot};
 
 use crate::check::{RecordView, TableView, ValueView};
-use crate::ops::{Cut, Event, Id, Kind, Op, Query, Script};
+use crate::ops::{Event, Id, Kind, Op, Query, Script};
 use crate::plain::{Plain, Table};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -240,15 +240,7 @@ impl World {
             Op::Drop(which) => self.drop_view(usize::from(*which)),
             Op::SetCut(view, cut) => {
                 if let Some(place) = usize::from(*view).checked_rem(self.tables.len()) {
-                    let view = &mut self.tables[place];
-                    view.query.cut = *cut;
-                    match *cut {
-                        Cut::Nothing => view.view.set_limit(None).unwrap(),
-                        Cut::First(count) => view.view.set_limit(Some(count)).unwrap(),
-                        Cut::Last(count) => view.view.set_tail(Some(count)).unwrap(),
-                    }
-                    // The order is the same, so the changes are told row by row.
-                    view.view.wait_until_ready(Some(SOON)).unwrap();
+                    self.tables[place].set_cut(*cut);
                 }
             }
             Op::SetSort(view, sort) => self.set(*view, |view| {

@@ -1,29 +1,20 @@
 //! What the tests of the views share.
 
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use diorama::LensBuilder;
 use diorama::prelude::*;
+
+use crate::limit;
 
 /// The timeout of every call that takes one.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// How long a whole test may take, for the calls that take no timeout.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs a test that fails instead of hanging.
+/// Runs a test that tells where it hangs.
 pub(crate) fn limited(body: impl FnOnce() + Send + 'static) {
-    let (done, ended) = mpsc::channel::<()>();
-    let test = thread::Builder::new().spawn(move || {
-        let _done = done;
-        body();
-    });
-    let test = test.unwrap();
-    assert_ne!(ended.recv_timeout(LIMIT), Err(mpsc::RecvTimeoutError::Timeout), "the test hangs");
-    if let Err(panic) = test.join() {
-        std::panic::resume_unwind(panic);
-    }
+    limit::limited(LIMIT, body);
 }
 
 /// Runs a test over a cache in memory and over one on disk.

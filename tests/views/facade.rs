@@ -9,7 +9,7 @@ use diorama::vista::QueryDescriptor;
 use diorama::{LensBuilder, TableSceneryBuilder};
 
 use crate::common::*;
-use crate::gate::GatedBackend;
+use crate::storage::{ScriptedBackend, Storage};
 
 fn queries() -> Vec<QueryDescriptor> {
     let all = QueryDescriptor::new;
@@ -209,10 +209,10 @@ fn x4_a_dio_over_a_facade_equals_it() {
 #[test]
 fn x4_rows_are_listed_in_the_order_of_arrival_before_they_are_stored() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 0);
         dio.flush().unwrap();
-        let _held = backend.hold_writes();
+        let _held = backend.hold(Storage::Apply);
         dio.reconcile((0..3).map(|number| (id(number), row_with(number, 0))).collect()).unwrap();
         dio.patched(id(0), row_with(0, 1)).unwrap();
         let listed = |list: Vec<(String, Record)>| list.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
@@ -224,12 +224,12 @@ fn x4_rows_are_listed_in_the_order_of_arrival_before_they_are_stored() {
 #[test]
 fn x4_reads_never_go_back_while_a_row_is_overwritten() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 10);
         dio.flush().unwrap();
         dio.patched(id(3), row_with(3, 0)).unwrap();
         // The cache keeps what is older than any read below.
-        let _held = backend.hold_writes();
+        let _held = backend.hold(Storage::Apply);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let reader = || {

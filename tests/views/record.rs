@@ -9,7 +9,7 @@ use diorama::prelude::*;
 use diorama::sources::memory::Call;
 
 use crate::common::*;
-use crate::gate::GatedBackend;
+use crate::storage::{ScriptedBackend, Storage};
 
 #[test]
 fn r1_a_cached_row_is_fresh_and_an_absent_one_is_not_found() {
@@ -91,11 +91,11 @@ fn r2_a_record_view_follows_its_row_alone_through_every_change() {
 #[test]
 fn r2_a_row_that_goes_and_comes_again_in_one_batch_is_one_step() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 10);
         let view = dio.record_scenery(id(3)).unwrap();
         let generation = view.generation();
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         thread::scope(|scope| {
             let cache = dio.cache();
             scope.spawn(move || cache.clear().unwrap());

@@ -9,7 +9,7 @@ use diorama::prelude::*;
 use diorama::vista::SortBy;
 
 use crate::common::*;
-use crate::gate::GatedBackend;
+use crate::storage::{ScriptedBackend, Storage};
 
 fn by_name(a: &Record, b: &Record) -> Ordering {
     a.text("name").cmp(&b.text("name"))
@@ -18,10 +18,10 @@ fn by_name(a: &Record, b: &Record) -> Ordering {
 #[test]
 fn t8_the_old_rows_stay_readable_and_live_until_the_new_ones_are_ready() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 100);
         let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         let generation = view.generation();
         view.set_sort([SortBy::desc("n")]).unwrap();
         view.set_conditions([Condition::eq("group", "odd")]).unwrap();
@@ -46,13 +46,13 @@ fn t8_the_old_rows_stay_readable_and_live_until_the_new_ones_are_ready() {
 #[test]
 fn t8_a_superseded_request_never_lands() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 300);
         let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
         for round in 0..20 {
             let start = view.generation();
             let first = ids(&view.snapshot());
-            let held = backend.hold_scans();
+            let held = backend.hold(Storage::Scan);
             view.set_search(Some("no such text")).unwrap();
             held.wait_until_held(1);
             view.set_conditions([Condition::lt("n", -1)]).unwrap();

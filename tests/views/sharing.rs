@@ -5,7 +5,7 @@ use diorama::prelude::*;
 use diorama::vista::SortBy;
 
 use crate::common::*;
-use crate::gate::GatedBackend;
+use crate::storage::{ScriptedBackend, Storage};
 
 fn counts(dio: &Dio) -> (usize, usize) {
     settle(dio);
@@ -40,9 +40,9 @@ fn t9_equal_queries_share_one_index_and_the_last_handle_frees_it() {
 #[test]
 fn t9_views_that_share_an_index_while_it_is_built_both_get_it() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 100);
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         let views: Vec<TableScenery> =
             (0..3).map(|_| dio.table_scenery().sort("n", SortDir::Desc).open_now().unwrap()).collect();
         held.wait_until_held(1);
@@ -122,9 +122,9 @@ fn t14_a_dropped_view_leaves_no_work_no_memory_and_no_thread() {
 #[test]
 fn t14_a_view_that_is_dropped_while_it_opens_is_given_up() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 100);
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         let view = dio.table_scenery().open_now().unwrap();
         let total = dio.value_scenery().sum("n").open_now().unwrap();
         held.wait_until_held(1);

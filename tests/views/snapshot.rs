@@ -4,7 +4,7 @@ use diorama::prelude::*;
 use diorama::{LensBuilder, TableSnapshot};
 
 use crate::common::*;
-use crate::gate::GatedBackend;
+use crate::storage::{ScriptedBackend, Storage};
 
 /// What a snapshot said when it was taken.
 struct Frozen {
@@ -246,13 +246,13 @@ fn beyond_the_budget(lens: LensBuilder, budget: usize) {
 #[test]
 fn t4_an_expired_snapshot_finds_positions_also_while_the_cache_holds_older_rows() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let lens = Lens::new().cache_source(backend.clone()).snapshot_budget(0).hot_tier_capacity(1);
         let (_lens, _source, dio) = dio(lens, 20);
         dio.flush().unwrap();
         let view = sorted(&dio);
         // From here on the cache keeps the first version of every row.
-        let _held = backend.hold_writes();
+        let _held = backend.hold(Storage::Apply);
         dio.patched(id(3), row_with(3, 500)).unwrap();
         let frozen = Frozen::take(&view);
         assert_eq!(frozen.snapshot.position_of(&id(3)).unwrap(), Some(0));

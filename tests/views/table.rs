@@ -10,7 +10,7 @@ use diorama::vista::{Column, ColumnType, Schema, SortBy};
 use diorama::{LensBuilder, TableSceneryBuilder};
 
 use crate::common::*;
-use crate::gate::GatedBackend;
+use crate::storage::{ScriptedBackend, Storage};
 
 fn open_ids(view: TableSceneryBuilder) -> Vec<String> {
     ids(&view.open().unwrap().snapshot())
@@ -402,9 +402,9 @@ fn t11_views_do_not_keep_the_dio_alive() {
 #[test]
 fn t11_a_view_that_is_still_opening_when_the_dio_closes_says_so() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 100);
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         let view = dio.table_scenery().open_now().unwrap();
         let total = dio.value_scenery().sum("n").open_now().unwrap();
         held.wait_until_held(1);
@@ -424,9 +424,9 @@ fn t11_a_view_that_is_still_opening_when_the_dio_closes_says_so() {
 #[test]
 fn t13_a_change_that_lands_while_a_view_is_opening_is_in_it() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 1_000);
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         let view = dio.table_scenery().where_eq("group", "even").sort("n", SortDir::Asc).open_now().unwrap();
         let count = dio.value_scenery().count().open_now().unwrap();
         let total = dio.value_scenery().sum("n").where_eq("group", "even").open_now().unwrap();
@@ -510,12 +510,12 @@ fn t13_views_opened_while_many_threads_write_equal_a_recompute_in_the_end() {
 #[test]
 fn a_row_that_comes_and_goes_within_one_batch_leaves_nothing_behind() {
     limited(|| {
-        let backend = GatedBackend::new();
+        let backend = ScriptedBackend::in_memory();
         let (_lens, _source, dio) = dio(Lens::new().cache_source(backend.clone()), 10);
         let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
         let existing = dio.record_scenery(id(20)).unwrap();
         dio.flush().unwrap();
-        let held = backend.hold_scans();
+        let held = backend.hold(Storage::Scan);
         let wait_for_inbox = |messages: usize| {
             while dio.status().inbox < messages {
                 thread::yield_now();

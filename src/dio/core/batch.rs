@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::cache::CacheOp;
+use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
 use crate::dio::core::{
     Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
@@ -179,6 +180,10 @@ impl Core {
                     self.delete(row_no, &id, before, cause);
                     Ok(())
                 }
+                None if !self.skips(&id, None, began) => {
+                    self.confirm(&id, began);
+                    Ok(())
+                }
                 _ => Ok(()),
             },
             RowChange::Clear => self.clear(cause),
@@ -226,13 +231,7 @@ impl Core {
             return Ok(());
         }
         if before.is_some_and(|before| before.status() == row.status() && before.same_content(&row)) {
-            if began.is_none() && self.to.board.oldest_read().is_some() {
-                // Nothing moves, but a read under way may have seen an older row: it must not bring that back.
-                let batch = self.batch();
-                batch.force = true;
-                let seq = batch.seq;
-                self.protection.note(Arc::from(row.id()), seq);
-            }
+            self.confirm(row.id(), began);
             return Ok(());
         }
         let seq = self.batch().seq;
@@ -252,6 +251,19 @@ impl Core {
         self.to.versions.put(row_no, seq, before.as_ref(), Some(row.clone()));
         self.batch().touch(row_no, before, Some(row), cause);
         Ok(())
+    }
+
+    /// A row is, or is not, as it was: nothing moves, but a read under way that began earlier may have seen something else,
+    /// and must not bring that back.
+    fn confirm(&mut self, id: &str, began: Option<Seq>) {
+        if self.to.board.oldest_read().is_none() {
+            return;
+        }
+        let batch = self.batch();
+        batch.force = true;
+        // Reads that began at the same Seq can't be told apart; those that begin later see a later one.
+        let seq = began.filter(|began| *began != JUST_NOW).map_or(batch.seq, Seq::next);
+        self.protection.note(Arc::from(id), seq);
     }
 
     fn newest_in_memory(&self, id: &str) -> Option<(RowNo, StoredRow)> {

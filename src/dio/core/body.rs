@@ -17,6 +17,8 @@ use crate::{Error, ErrorKind, Result, RowNo};
 
 /// Changed rows from which on the tree is changed in one pass.
 const MANY: usize = 256;
+/// A list that holds every row gets the room for so many at once, whatever the table says that it has.
+const RESERVED: usize = 1 << 22;
 /// A build looks so often whether it is still wanted: within a tenth of a millisecond.
 const ROWS_BETWEEN_LOOKS: usize = 512;
 
@@ -121,7 +123,7 @@ fn build_table(
         Rows::Table => {
             if query.matches_all() {
                 // What memory alone holds is a small part, or a first load.
-                entries.reserve(usize::try_from(versions.table()?.count()?).unwrap_or(0));
+                entries.reserve(versions.stored_rows().min(RESERVED));
             }
             scan(versions, pin, cancel, |row_no, row| take(&mut entries, row_no, row))?;
         }

@@ -64,9 +64,10 @@ impl Protection {
         }
     }
 
-    /// The row of this id was deleted or settled at `seq`.
+    /// The row of this id was deleted, settled or found as it is at `seq`.
     pub(crate) fn note(&mut self, id: Arc<str>, seq: Seq) {
-        self.recent.insert(id, seq);
+        let noted = self.recent.entry(id).or_default();
+        *noted = seq.max(*noted);
         self.newest = self.newest.max(seq);
     }
 
