@@ -445,7 +445,7 @@ impl Core {
     /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more.
     fn sweep(&mut self) {
         self.to.versions.collect();
-        self.views.sweep();
+        self.sweep_views();
         self.records.retain(|_, slots| {
             slots.retain(|slot| !slot.dropped.is_set());
             !slots.is_empty()

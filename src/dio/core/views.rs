@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::Cause;
-use crate::dio::core::body::{Body, BodyKind};
+use crate::dio::core::body::{Body, BodyKind, Rows};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
@@ -30,6 +30,12 @@ use crate::{Error, ErrorKind, Generation, Result, Seq};
 const RECORDED: usize = 1 << 18;
 /// How often a build starts again before the view says that it failed.
 const ATTEMPTS: u32 = 4;
+
+/// A list of this share of the table's rows (one in so many) is read row by row; for more, a scan is cheaper.
+const SCAN_SHARE: usize = 4;
+
+/// Rows of a list from which on it is worth a thread to free it.
+const LARGE: usize = 16_384;
 
 /// A build under way.
 pub(super) struct Build {
@@ -92,6 +98,15 @@ pub(super) struct Views {
     routed: Vec<(u64, u32)>,
     /// How many indexes the last batch was matched against.
     pub(super) asked: usize,
+    /// Large lists that nobody needs any more: freeing one takes milliseconds, so another thread does it.
+    waste: Vec<Waste>,
+}
+
+/// What is dropped off the core.
+#[expect(dead_code, reason = "it is there to be dropped")]
+enum Waste {
+    Index(Index),
+    Roots(Vec<Arc<Root>>),
 }
 
 /// Signals that are to move once everything is in place.
@@ -312,7 +327,9 @@ impl Views {
         let gone = view.slot.roots.publish(root);
         view.slot.signal.advance_to(generation);
         view.slot.queries.landed_well(request);
-        drop(gone);
+        if gone.iter().any(|root| root.tree.len() >= LARGE) {
+            self.waste.push(Waste::Roots(gone));
+        }
         if same_index {
             return;
         }
@@ -368,11 +385,16 @@ impl Views {
         };
         let unused: Vec<u64> = self.indexes.values().filter(|index| !is_used(index)).map(|index| index.id).collect();
         for id in unused {
-            self.remove_index(id);
+            if let Some(index) = self.remove_index(id)
+                && matches!(&index.state, State::Ready(Body::Table(tree)) if tree.len() >= LARGE)
+            {
+                self.waste.push(Waste::Index(index));
+            }
         }
     }
 
     pub(super) fn close(&mut self) {
+        self.waste.clear();
         for view in self.tables.values() {
             view.slot.close();
         }
@@ -398,6 +420,16 @@ impl Views {
 }
 
 impl Core {
+    /// Lets go of views and indexes that nobody needs; what is large is freed elsewhere.
+    pub(super) fn sweep_views(&mut self) {
+        self.views.sweep();
+        if !self.views.waste.is_empty() {
+            let waste = std::mem::take(&mut self.views.waste);
+            // A pool that takes no more drops it here.
+            let _ = self.to.build_pool.submit(self.to.build_rank, Box::new(move || drop(waste)));
+        }
+    }
+
     pub(super) fn set_query(
         &mut self,
         view: ViewId,
@@ -423,7 +455,7 @@ impl Core {
             self.views.land(view, awaited, self.seq);
         }
         self.give_up_refused(index);
-        self.views.sweep();
+        self.sweep_views();
     }
 
     /// The index of the rows in this order: that of other views, or a new one.
@@ -461,19 +493,23 @@ impl Core {
         self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
+        let rows = match kind {
+            BodyKind::Table => self.views.rows_for(query, self.rows),
+            BodyKind::Value(_) => Rows::Table,
+        };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
         let table = self.to.table_name.clone();
         let job = move || {
             let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
             let result = span.in_scope(|| {
-                let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+                let result = Body::build(&kind, &query, &rows, pin.versions(), &pin, &token);
                 match &result {
                     Ok(_) => tracing::debug!("built"),
                     Err(error) => tracing::debug!(%error, "not built"),
                 }
                 result
             });
-            drop(pin);
+            drop((pin, rows));
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
         };
@@ -520,7 +556,7 @@ impl Core {
                 self.give_up_refused(index_id);
             }
         }
-        self.views.sweep();
+        self.sweep_views();
     }
 
     fn build_failed(&mut self, index_id: u64, error: &Error) {
@@ -552,6 +588,23 @@ fn may_try_again(error: &Error) -> bool {
 }
 
 impl Views {
+    /// Where the rows of a query come from most cheaply. Every list that is ready is as of the newest published Seq.
+    fn rows_for(&self, query: &ViewQuery, rows_of_table: u64) -> Rows {
+        let mut rows = Rows::Table;
+        let mut fewest = usize::try_from(rows_of_table).unwrap_or(usize::MAX) / SCAN_SHARE;
+        for index in self.indexes.values() {
+            let State::Ready(Body::Table(tree)) = &index.state else { continue };
+            if query.is_reverse_of(&index.query) {
+                return Rows::Reverse(tree.clone());
+            }
+            if tree.len() <= fewest && query.narrows(&index.query) {
+                fewest = tree.len();
+                rows = Rows::Among(tree.clone());
+            }
+        }
+        rows
+    }
+
     fn waiting_for(&self, index: u64) -> Vec<(ViewId, Awaited)> {
         let awaits = |(id, view): (&ViewId, &TableView)| {
             let awaited = view.awaits?;

@@ -75,6 +75,11 @@ impl Filter {
         self.tests.is_empty() && self.search.is_none()
     }
 
+    /// The text searched for, folded.
+    pub(crate) fn needle(&self) -> Option<&str> {
+        self.search.as_ref().map(|search| search.needle.as_str())
+    }
+
     /// What every row that matches has in one column: the narrowest that the conditions say.
     pub(crate) fn guard(&self) -> Option<Guard> {
         let mut guards: Vec<Guard> = Vec::new();
@@ -173,6 +178,9 @@ impl Search {
         match &self.columns {
             Columns::These(paths) => {
                 paths.iter().any(|path| row.get_path(path).is_some_and(|value| self.needle.is_in(value)))
+            }
+            Columns::AllBut(hidden) if hidden.is_empty() => {
+                row.any_value(|text| self.needle.is_in_ascii(text), |value| self.needle.is_in(value))
             }
             Columns::AllBut(hidden) => {
                 row.iter().any(|(name, value)| !hidden.iter().any(|one| one == name) && self.needle.is_in(value))
