@@ -184,26 +184,30 @@ impl Views {
                 continue;
             };
             let last = view.slot.roots.newest();
+            let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
+            let becomes_stale = |tree: &Tree<Entry>| stale_before != stale_upto && tree.iter().any(becomes_other);
+            // What lies beyond the cut may show later, and have shown before: then no difference tells.
+            let stale_beyond = view.cut != Cut::Nothing && becomes_stale(tree);
             let tree = view.cut.of(tree);
             // What lies beyond the cut doesn't show.
             let entries = match view.cut {
                 Cut::Nothing => entries,
                 _ => entries.map(|_| count_differences(&last.tree, &tree)).filter(|entries| *entries > 0),
             };
-            let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
-            let stale_moves = stale_before != stale_upto && tree.iter().any(becomes_other);
-            if entries.is_none() && !stale_moves && view.load.same_as(&load) {
+            let stale_moves = becomes_stale(&tree);
+            let moves = entries.is_some() || stale_moves || !view.load.same_as(&load);
+            if !moves && !stale_beyond {
                 continue;
             }
             view.load = load;
             let root = Root {
-                generation: last.generation.next(),
+                generation: if moves { last.generation.next() } else { last.generation },
                 seq,
                 tree,
                 query: query.clone(),
                 load: view.load.clone(),
                 stale_upto,
-                epoch: last.epoch + u64::from(stale_moves),
+                epoch: last.epoch + u64::from(stale_moves || stale_beyond),
                 changed: entries.unwrap_or(0),
                 cause,
             };
