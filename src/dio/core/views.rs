@@ -314,7 +314,9 @@ impl Views {
         } else {
             (tree.len(), is_same_order(&last.tree, &tree))
         };
-        let same = same_order && last.load.same_as(&view.load) && last.stale_upto == self.stale_upto;
+        let becomes_other = |entry: &Entry| (entry.version <= last.stale_upto) != (entry.version <= self.stale_upto);
+        let stale_moves = last.stale_upto != self.stale_upto && tree.iter().any(becomes_other);
+        let same = same_order && last.load.same_as(&view.load) && !stale_moves;
         // Published even if nothing moves: the sort keys, and so `position_of` and later differences, are new.
         let root = Root {
             generation: if same { last.generation } else { last.generation.next() },
@@ -323,7 +325,7 @@ impl Views {
             query: query.clone(),
             load: view.load.clone(),
             stale_upto: self.stale_upto,
-            epoch: last.epoch + u64::from(!same_index),
+            epoch: last.epoch + u64::from(!same_index || stale_moves),
             changed,
             cause: None,
         };
