@@ -1,9 +1,8 @@
 use std::time::Duration;
 
 use crate::ValueStatus;
+use crate::dio::core::tests::hold_builds;
 use crate::prelude::*;
-use crate::sync::Rank;
-use crate::sync::Role;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -12,19 +11,6 @@ fn dio(rows: i64) -> (Lens, Dio) {
     let lens = Lens::new().in_memory().build().unwrap();
     let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows(rows)).unwrap();
     (lens, dio)
-}
-
-/// Keeps the build thread busy until the sender is dropped.
-fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
-    let (let_go, held) = crossbeam_channel::bounded::<()>(0);
-    let (begin, begun) = crossbeam_channel::bounded(1);
-    let job = move || {
-        begin.send(()).unwrap();
-        let _ = held.recv();
-    };
-    dio.inner().lens.build_pool.submit(Rank::new(0, Role::Build), Box::new(job)).unwrap();
-    begun.recv().unwrap();
-    let_go
 }
 
 #[test]
