@@ -120,21 +120,46 @@ impl RootSlot {
     }
 
     /// Publishes a root; those that are kept no longer are given back, to be dropped outside the lock.
-    pub(crate) fn publish(&self, root: Root) -> Vec<Arc<Root>> {
+    pub(crate) fn publish(&self, root: Root) -> Gone {
         let mut roots = self.roots.lock();
         let last = roots.back().map(|root| root.epoch);
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         if last.is_some_and(|epoch| epoch != root.epoch) {
-            gone.extend(roots.drain(..));
+            for old in roots.drain(..) {
+                gone.entries = gone.entries.max(old.tree.len());
+                gone.roots.push(old);
+            }
         }
         roots.push_back(Arc::new(root));
         let mut changes: usize = roots.iter().skip(1).map(|root| root.changed).sum();
         while roots.len() > RECENT_ROOTS || (roots.len() > 2 && changes > RECENT_CHANGES) {
             let Some(oldest) = roots.pop_front() else { break };
-            changes -= roots.front().map_or(0, |root| root.changed);
-            gone.push(oldest);
+            let differs = roots.front().map_or(0, |root| root.changed);
+            changes -= differs;
+            gone.entries += differs;
+            gone.roots.push(oldest);
         }
         gone
+    }
+}
+
+/// Roots that a view keeps no longer, to be dropped.
+#[derive(Default)]
+pub(crate) struct Gone {
+    roots: Vec<Arc<Root>>,
+    /// About how many entries nobody but them holds.
+    entries: usize,
+}
+
+impl Gone {
+    pub(crate) fn add(&mut self, mut other: Gone) {
+        self.roots.append(&mut other.roots);
+        self.entries += other.entries;
+    }
+
+    /// About how many entries go with them, unless somebody else holds them.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
     }
 }
 

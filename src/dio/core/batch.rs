@@ -387,7 +387,7 @@ impl Core {
             self.to.versions.publish(seq);
             self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(&changed.touched, &batch, seq);
-            moved.advance();
+            let gone = moved.advance();
             self.run_customs();
             for slot in records {
                 slot.advance();
@@ -395,6 +395,7 @@ impl Core {
             self.supersede(&changed.touched, batch.renamed, seq);
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
             self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
+            self.throw_away(gone);
         } else if batch.full_copy.is_some() {
             self.store(&[], &batch, self.seq);
             self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);

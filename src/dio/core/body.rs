@@ -4,8 +4,11 @@
 //! Invariants: a body equals a full filter-and-sort (or a full recompute) of the rows at its Seq.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use crate::dio::core::ChangedRow;
+use parking_lot::Mutex;
+
+use crate::dio::core::{Changed, ChangedRow};
 use crate::dio::versions::{Pin, Versions};
 use crate::scenery::accumulator::{Accumulator, BuiltIn};
 use crate::scenery::index::key::{Entry, Sorted, reversed};
@@ -21,6 +24,11 @@ const MANY: usize = 256;
 const RESERVED: usize = 1 << 22;
 /// A build looks so often whether it is still wanted: within a tenth of a millisecond.
 const ROWS_BETWEEN_LOOKS: usize = 512;
+
+/// Changed rows that a finished build leaves to the core, which takes them in within a tenth of a millisecond.
+const LITTLE: usize = 64;
+/// How often a finished build looks for changes at the most.
+const ROUNDS: usize = 32;
 
 /// What is to be built.
 #[derive(Debug, Clone)]
@@ -103,6 +111,46 @@ impl Body {
                 changed
             }
         }
+    }
+}
+
+/// What changes while a body is being built: the core adds, the build takes it in, and the core the little that is left.
+#[derive(Default)]
+pub(crate) struct Recorded(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    batches: Vec<Arc<Changed>>,
+    rows: usize,
+}
+
+impl Recorded {
+    /// Adds a batch; gives back how many rows wait.
+    pub(crate) fn add(&self, batch: Arc<Changed>) -> usize {
+        let mut waiting = self.0.lock();
+        waiting.rows += batch.len();
+        waiting.batches.push(batch);
+        waiting.rows
+    }
+
+    /// Everything that waits.
+    pub(crate) fn take(&self) -> Vec<Arc<Changed>> {
+        std::mem::take(&mut *self.0.lock()).batches
+    }
+
+    /// Takes what waits into the body until little is left, or it grows faster than it can be taken in.
+    pub(crate) fn take_into(&self, mut body: Body, query: &ViewQuery, cancel: &CancelToken) -> Body {
+        let mut scratch = Vec::new();
+        for _ in 0..ROUNDS {
+            let waiting = std::mem::take(&mut *match self.0.lock() {
+                waiting if waiting.rows <= LITTLE || cancel.is_cancelled() => return body,
+                waiting => waiting,
+            });
+            for batch in waiting.batches {
+                body.apply(query, batch.iter(), &mut scratch);
+            }
+        }
+        body
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::Cause;
-use crate::dio::core::body::{Body, BodyKind, Rows};
+use crate::dio::core::body::{Body, BodyKind, Recorded, Rows};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
@@ -20,7 +20,7 @@ use crate::scenery::cut::Cut;
 use crate::scenery::index::diff::diff;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
-use crate::scenery::snapshot::{LoadState, Root, TableSlot};
+use crate::scenery::snapshot::{Gone, LoadState, Root, TableSlot};
 use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
@@ -34,8 +34,8 @@ const ATTEMPTS: u32 = 4;
 /// A list of this share of the table's rows (one in so many) is read row by row; for more, a scan is cheaper.
 const SCAN_SHARE: usize = 4;
 
-/// Rows of a list from which on it is worth a thread to free it.
-const LARGE: usize = 16_384;
+/// Rows, or changes, of a list from which on it is worth a thread to free it.
+const LARGE: usize = 4_096;
 
 /// A build under way.
 pub(super) struct Build {
@@ -44,8 +44,7 @@ pub(super) struct Build {
     cancel: CancelToken,
     /// Why there is no thread for it.
     refused: Option<Error>,
-    recorded: Vec<Arc<Changed>>,
-    recorded_rows: usize,
+    recorded: Arc<Recorded>,
 }
 
 pub(super) enum State {
@@ -106,7 +105,7 @@ pub(super) struct Views {
 #[expect(dead_code, reason = "it is there to be dropped")]
 enum Waste {
     Index(Index),
-    Roots(Vec<Arc<Root>>),
+    Roots(Gone),
 }
 
 /// Signals that are to move once everything is in place.
@@ -114,19 +113,19 @@ enum Waste {
 pub(super) struct Moved {
     tables: Vec<(Arc<TableSlot>, Generation)>,
     values: Vec<(Arc<ValueSlot>, Generation)>,
-    gone: Vec<Arc<Root>>,
+    gone: Gone,
 }
 
 impl Moved {
-    /// Moves the generations; what the views no longer keep is dropped last.
-    pub(super) fn advance(self) {
+    /// Moves the generations; gives back what the views no longer keep.
+    pub(super) fn advance(self) -> Gone {
         for (slot, generation) in &self.tables {
             slot.signal.advance_to(*generation);
         }
         for (slot, generation) in &self.values {
             slot.signal.advance_to(*generation);
         }
-        drop(self.gone);
+        self.gone
     }
 }
 
@@ -212,7 +211,7 @@ impl Views {
                 cause,
             };
             moved.tables.push((view.slot.clone(), root.generation));
-            moved.gone.extend(view.slot.roots.publish(root));
+            moved.gone.add(view.slot.roots.publish(root));
         }
         moved
     }
@@ -271,14 +270,11 @@ impl Views {
         }
         for id in &self.building {
             let Some(Index { state: State::Building(build), .. }) = self.indexes.get_mut(id) else { continue };
-            build.recorded_rows += batch.len();
-            build.recorded.push(batch.clone());
-            if build.recorded_rows > RECORDED {
+            if build.recorded.add(batch.clone()) > RECORDED {
                 // What was recorded is in the scan of the next attempt; the running one is told to stop, and its end starts
                 // the next.
                 build.cancel.cancel();
-                build.recorded = Vec::new();
-                build.recorded_rows = 0;
+                drop(build.recorded.take());
             }
         }
     }
@@ -292,6 +288,13 @@ impl Views {
             build.cancel.cancel();
         }
         Some(index)
+    }
+
+    /// Drops what views no longer keep, elsewhere if that takes long.
+    fn throw_away(&mut self, gone: Gone) {
+        if gone.entries() >= LARGE {
+            self.waste.push(Waste::Roots(gone));
+        }
     }
 
     /// Shows the body of an index in a view, in the place of what it showed.
@@ -333,9 +336,7 @@ impl Views {
         let gone = view.slot.roots.publish(root);
         view.slot.signal.advance_to(generation);
         view.slot.queries.landed_well(request);
-        if gone.iter().any(|root| root.tree.len() >= LARGE) {
-            self.waste.push(Waste::Roots(gone));
-        }
+        self.throw_away(gone);
         if same_index {
             return;
         }
@@ -429,6 +430,16 @@ impl Core {
     /// Lets go of views and indexes that nobody needs; what is large is freed elsewhere.
     pub(super) fn sweep_views(&mut self) {
         self.views.sweep();
+        self.free_waste();
+    }
+
+    /// What views no longer keep goes away, elsewhere if that takes long.
+    pub(super) fn throw_away(&mut self, gone: Gone) {
+        self.views.throw_away(gone);
+        self.free_waste();
+    }
+
+    fn free_waste(&mut self) {
         if !self.views.waste.is_empty() {
             let waste = std::mem::take(&mut self.views.waste);
             // A pool that takes no more drops it here.
@@ -504,11 +515,14 @@ impl Core {
             BodyKind::Value(_) => Rows::Table,
         };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
+        let recorded: Arc<Recorded> = Arc::default();
+        let catches_up = recorded.clone();
         let table = self.to.table_name.clone();
         let job = move || {
             let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
             let result = span.in_scope(|| {
-                let result = Body::build(&kind, &query, &rows, pin.versions(), &pin, &token);
+                let result = Body::build(&kind, &query, &rows, pin.versions(), &pin, &token)
+                    .map(|body| catches_up.take_into(body, &query, &token));
                 match &result {
                     Ok(_) => tracing::debug!("built"),
                     Err(error) => tracing::debug!(%error, "not built"),
@@ -520,7 +534,7 @@ impl Core {
             let _ = handle.send(Message::Built { index, build: number, result });
         };
         let refused = self.to.build_pool.submit(self.to.build_rank, Box::new(job)).err();
-        Build { number, attempt, cancel, refused, recorded: Vec::new(), recorded_rows: 0 }
+        Build { number, attempt, cancel, refused, recorded }
     }
 
     /// A build that no thread will make fails at once: nobody is to wait for it.
@@ -541,7 +555,7 @@ impl Core {
         }
         match result {
             Ok(mut body) if !build.cancel.is_cancelled() => {
-                for batch in &build.recorded {
+                for batch in build.recorded.take() {
                     body.apply(&index.query, batch.iter(), &mut self.views.scratch);
                 }
                 index.state = State::Ready(body);
