@@ -2,7 +2,8 @@
 //!
 //! Owner: the thread `<table>:core`. Others hold a [`CoreHandle`] and read what is published.
 //! Flow: messages → one batch of row changes → row versions → view indexes → published roots → generations → the store,
-//! replies and events. A burst that waited in the inbox is one batch and one Seq.
+//! replies and events. A burst that waited in the inbox is one batch and one Seq; a change of very many rows is taken in by
+//! and by between other messages, and published at once (`bulk`).
 //! Invariants:
 //! 1. Apply before publish before notify: whoever has seen a generation, an event or a returned call sees rows at least
 //!    that new.
@@ -17,6 +18,7 @@
 
 mod batch;
 mod body;
+mod bulk;
 mod customs;
 mod protect;
 mod route;
@@ -26,14 +28,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
-use crate::dio::versions::Versions;
+use crate::dio::versions::{Replaced, Versions};
 use crate::dio::{EventHub, StateBoard, WriteQueue};
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
@@ -51,6 +53,7 @@ use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 pub(crate) use body::Body;
 
 use batch::OpenBatch;
+use bulk::{Bulk, Made};
 use protect::Protection;
 use views::Views;
 
@@ -184,6 +187,11 @@ pub(crate) enum Message {
         index: u64,
         build: u64,
         result: Result<Body>,
+    },
+    /// What the build thread made for the bulk change of this Seq.
+    BulkMade {
+        seq: Seq,
+        made: Made,
     },
     /// What user code made of the rows up to `seq`.
     Computed {
@@ -368,6 +376,7 @@ pub(crate) struct Core {
     views: Views,
     records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
     batch: Option<OpenBatch>,
+    bulk: Option<Box<Bulk>>,
     closed: bool,
 }
 
@@ -385,17 +394,25 @@ impl Core {
             views: Views::default(),
             records: HashMap::new(),
             batch: None,
+            bulk: None,
             closed: false,
         }
     }
 
     /// The thread's loop: everything that waits is handled, urgent before bulk, then it sleeps.
     pub(crate) fn run(mut self, inboxes: Inboxes) {
+        // One bulk change at a time; the next ones wait in their inbox.
+        let none = never();
         while !self.closed {
-            let (first, is_rung) = select_biased! {
-                recv(inboxes.urgent) -> message => (message.ok(), false),
-                recv(inboxes.bell.receiver()) -> _ => (None, true),
-                recv(inboxes.bulk) -> message => (message.ok(), false),
+            let bulk = if self.has_bulk() { &none } else { &inboxes.bulk };
+            let (first, is_rung) = if self.has_slice() {
+                (inboxes.urgent.try_recv().ok(), false)
+            } else {
+                select_biased! {
+                    recv(inboxes.urgent) -> message => (message.ok(), false),
+                    recv(inboxes.bell.receiver()) -> _ => (None, true),
+                    recv(bulk) -> message => (message.ok(), false),
+                }
             };
             let mut handled = 0;
             let mut next = first;
@@ -408,6 +425,7 @@ impl Core {
                 next = inboxes.urgent.try_recv().ok();
             }
             self.commit();
+            self.do_slice();
             if is_rung || inboxes.bell.receiver().try_recv().is_ok() {
                 self.sweep();
             }
@@ -420,6 +438,7 @@ impl Core {
             return;
         }
         match message {
+            Message::Apply(apply) if self.is_bulk(&apply) => self.begin_bulk(apply),
             Message::Apply(apply) => self.apply(apply),
             Message::Stage(write) => self.stage(write),
             Message::Settle(settlement) => self.settle(settlement),
@@ -433,6 +452,7 @@ impl Core {
                     Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),
                     Message::Built { index, build, result } => self.built(index, build, result),
+                    Message::BulkMade { seq, made } => self.bulk_made(seq, made),
                     Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
@@ -550,6 +570,12 @@ impl Changed {
 }
 
 impl Touched {
+    /// What it replaced, if there was something.
+    pub(crate) fn replaced(&self) -> Option<Replaced> {
+        let before = self.before.as_ref()?;
+        Some(Replaced::Row { row: self.row, from: before.seq(), size: before.size() })
+    }
+
     /// The row's id; a touched row has one on at least one side.
     pub(crate) fn id(&self) -> &str {
         self.after.as_ref().or(self.before.as_ref()).map_or("", StoredRow::id)

@@ -509,6 +509,35 @@ impl Versions {
         chain.len() > 1
     }
 
+    /// Takes back an unpublished [`name`](Self::name) at `seq`; `before` is the row that the id names again. The row's own
+    /// version is taken back before.
+    pub(crate) fn unname(&self, id: &Arc<str>, seq: Seq, before: Option<RowNo>) {
+        let mut shard = self.id_shard(id).lock();
+        let Some(chain) = shard.get_mut(id) else { return };
+        if chain.last().is_some_and(|last| last.until == FOR_EVER) {
+            chain.pop();
+        }
+        if let Some(last) = chain.last_mut()
+            && last.until == seq
+        {
+            // Only what isn't stored is named by memory. The store forgets a row before its name, for which it needs the
+            // lock held here.
+            let is_unstored = before.is_some_and(|row| {
+                let rows = self.row_shard(row).lock();
+                rows.get(&row).and_then(|chain| chain.last()).is_some_and(|version| version.until == FOR_EVER)
+            });
+            if is_unstored {
+                last.until = FOR_EVER;
+            } else {
+                chain.pop();
+            }
+        }
+        if chain.is_empty() {
+            shard.remove(id);
+            self.ids_in_memory.fetch_sub(1, Ordering::Release);
+        }
+    }
+
     /// Everything of `seq` is in place: readers may see it.
     pub(crate) fn publish(&self, seq: Seq) {
         self.published.advance_to(seq.0);

@@ -21,13 +21,15 @@ pub(crate) enum BuiltIn {
     Distinct(Path),
 }
 
-/// The running state of a [`BuiltIn`].
+/// The running state of a [`BuiltIn`]. A clone shares what is large.
+#[derive(Clone)]
 pub(crate) struct Accumulator {
     aggregate: BuiltIn,
     rows: Rows,
 }
 
 /// What is known of the rows that are in.
+#[derive(Clone)]
 enum Rows {
     Counted(u64),
     Summed {

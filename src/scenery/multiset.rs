@@ -38,6 +38,7 @@ impl Item for Counted {
 }
 
 /// Values that are not null, and how often each is in.
+#[derive(Clone)]
 pub(crate) struct Multiset {
     tree: Tree<Counted>,
     unsettled: Vec<Counted>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::cache::CacheOp;
 use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
+use crate::dio::core::bulk::{BULK_CHANGES, Prepared, op_of};
 use crate::dio::core::{
     Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
 };
@@ -25,11 +26,11 @@ use crate::{Error, ErrorKind, Result, RowNo, Seq};
 /// Row changes that will be published together.
 pub(crate) struct OpenBatch {
     seq: Seq,
-    touched: Vec<Touched>,
+    pub(super) touched: Vec<Touched>,
     fresh: Option<Arc<FreshRows>>,
     /// For each touched row the cause of its own event; `None` when an event for all covers it.
     causes: Vec<Option<Cause>>,
-    by_row: RowMap<usize>,
+    pub(super) by_row: RowMap<usize>,
     /// Rows put and deleted in this batch: nothing of them shows, but memory is told by the store to forget them.
     gone: Vec<(RowNo, Arc<str>)>,
     /// Ids whose meaning changed.
@@ -49,7 +50,7 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    fn new(seq: Seq) -> Self {
+    pub(super) fn new(seq: Seq) -> Self {
         OpenBatch {
             seq,
             touched: Vec::new(),
@@ -67,6 +68,31 @@ impl OpenBatch {
             settled: Vec::new(),
             stale_all: false,
         }
+    }
+
+    /// The batch of a bulk change, which has it for itself.
+    pub(super) fn of_bulk(seq: Seq, cause: Cause, announce: Announce, reply: Option<ReplySender<Result<Seq>>>) -> Self {
+        let mut batch = OpenBatch::new(seq);
+        batch.note_cause(cause);
+        if announce == Announce::Once {
+            batch.once = Some(cause);
+        }
+        batch.replies.extend(reply.map(|reply| (reply, Ok(()))));
+        batch
+    }
+
+    /// A bulk change is all in, or failed.
+    pub(super) fn end_of_bulk(&mut self, failure: Option<Error>, full_copy: Option<FullCopy>, began: Option<Seq>) {
+        match failure {
+            Some(error) => self.replies.iter_mut().for_each(|(_, result)| *result = Err(error.clone())),
+            None => self.full_copy = full_copy,
+        }
+        self.copy_began = began.unwrap_or(self.seq);
+    }
+
+    /// Whether it put rows that it deleted again.
+    pub(super) fn has_gone(&self) -> bool {
+        !self.gone.is_empty()
     }
 
     fn note_cause(&mut self, cause: Cause) {
@@ -87,6 +113,15 @@ impl OpenBatch {
             }
         }
     }
+}
+
+/// A batch that is ready to be published.
+pub(super) struct Publication {
+    pub(super) batch: OpenBatch,
+    pub(super) changed: Arc<Changed>,
+    pub(super) causes: Vec<Option<Cause>>,
+    /// For a bulk: the views as they will be, and what the store is to do.
+    pub(super) prepared: Option<(Prepared, Vec<CacheOp>)>,
 }
 
 impl Core {
@@ -181,7 +216,7 @@ impl Core {
         result
     }
 
-    fn apply_change(&mut self, change: RowChange, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+    pub(super) fn apply_change(&mut self, change: RowChange, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         match change {
             RowChange::Put(row) => self.put(row, cause, began),
             RowChange::Merge { id, record, fetched_at } => {
@@ -223,8 +258,9 @@ impl Core {
         }
     }
 
-    /// The newest row of this id, that of the open batch included.
-    fn newest(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+    /// The newest row of this id, that of the open batch included, to be changed.
+    fn newest(&mut self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+        self.take_back(id)?;
         match self.to.versions.lookup_newest(id)? {
             Some(row_no) => Ok(self.to.versions.row_newest(row_no)?.map(|row| (row_no, row))),
             None => Ok(None),
@@ -241,7 +277,11 @@ impl Core {
         // The cache refuses a whole batch for one such id, and would for ever.
         check_id(row.id())?;
         // An empty table needs no look at the disk for its first rows.
-        let found = if self.rows == 0 { self.newest_in_memory(row.id()) } else { self.newest(row.id())? };
+        let found = if self.rows == 0 && self.bulk.is_none() {
+            self.newest_in_memory(row.id())
+        } else {
+            self.newest(row.id())?
+        };
         let before = found.as_ref().map(|(_, before)| before);
         if self.skips(row.id(), before, began) {
             return Ok(());
@@ -351,8 +391,14 @@ impl Core {
     /// Publishes the open batch, if there is one.
     pub(super) fn commit(&mut self) {
         let Some(mut batch) = self.batch.take() else { return };
-        let seq = batch.seq;
         let (touched, causes) = self.really_touched(&mut batch);
+        let changed = Arc::new(Changed { touched, fresh: batch.fresh.take() });
+        self.publish_batch(Publication { batch, changed, causes, prepared: None });
+    }
+
+    pub(super) fn publish_batch(&mut self, publication: Publication) {
+        let Publication { batch, changed, causes, prepared } = publication;
+        let seq = batch.seq;
         let state_before = (self.complete, self.stale_upto);
         if batch.stale_all {
             self.stale_upto = seq;
@@ -365,7 +411,6 @@ impl Core {
         }
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
-        let changed = Arc::new(Changed { touched, fresh: batch.fresh.take() });
         let visible = !changed.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
 
         if visible {
@@ -379,25 +424,34 @@ impl Core {
                 }
             }
             let why = batch.why.flatten();
-            let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto, why);
+            let is_large = changed.touched.len() >= BULK_CHANGES;
+            let (prepared, ops) = match prepared {
+                Some((prepared, ops)) => (Some(prepared), ops),
+                None => (None, changed.touched.iter().map(op_of).collect()),
+            };
+            let moved = self.views.publish(&changed, seq, (self.complete, self.stale_upto), why, prepared);
             let records = self.publish_records(&changed, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
             self.to.board.batch(self.rows, changed.len(), self.views.asked);
             tracing::debug!(table = %self.to.table_name, seq = seq.0, changed = changed.len(), rows = self.rows, "batch");
             self.to.versions.publish(seq);
             self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
-            self.store(&changed.touched, &batch, seq);
+            self.store(ops, &batch, seq);
             let gone = moved.advance();
             self.run_customs();
             for slot in records {
                 slot.advance();
             }
-            self.supersede(&changed.touched, batch.renamed, seq);
+            if is_large {
+                self.supersede_elsewhere(changed.clone(), batch.renamed, seq);
+            } else {
+                self.supersede(&changed.touched, batch.renamed, seq);
+            }
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
             self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
             self.throw_away(gone);
         } else if batch.full_copy.is_some() {
-            self.store(&[], &batch, self.seq);
+            self.store(Vec::new(), &batch, self.seq);
             self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
         }
         let seq = self.seq;
@@ -424,7 +478,7 @@ impl Core {
     }
 
     /// The rows that differ after the batch, with the causes of their events; what came back to where it was is undone.
-    fn really_touched(&mut self, batch: &mut OpenBatch) -> (Vec<Touched>, Vec<Option<Cause>>) {
+    pub(super) fn really_touched(&self, batch: &mut OpenBatch) -> (Vec<Touched>, Vec<Option<Cause>>) {
         let mut touched = std::mem::take(&mut batch.touched);
         let mut causes = std::mem::take(&mut batch.causes);
         let mut position = 0;
@@ -449,17 +503,9 @@ impl Core {
         (touched, causes)
     }
 
-    fn store(&self, touched: &[Touched], batch: &OpenBatch, seq: Seq) {
+    fn store(&self, mut ops: Vec<CacheOp>, batch: &OpenBatch, seq: Seq) {
         let Ok(table) = self.to.versions.table() else { return };
-        let gone = batch.gone.iter().map(|(row, id)| CacheOp::Delete { row: *row, id: id.clone() });
-        let ops = touched
-            .iter()
-            .map(|touched| match &touched.after {
-                Some(row) => CacheOp::Put { row: touched.row, id: Arc::from(row.id()), bytes: row.bytes() },
-                None => CacheOp::Delete { row: touched.row, id: Arc::from(touched.id()) },
-            })
-            .chain(gone)
-            .collect();
+        ops.extend(batch.gone.iter().map(|(row, id)| CacheOp::Delete { row: *row, id: id.clone() }));
         let mut table_meta =
             vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
         if let Some(copy) = batch.full_copy {
@@ -490,10 +536,7 @@ impl Core {
     }
 
     fn supersede(&self, touched: &[Touched], renamed: Vec<Arc<str>>, seq: Seq) {
-        let rows = touched.iter().filter_map(|touched| {
-            let before = touched.before.as_ref()?;
-            Some(Replaced::Row { row: touched.row, from: before.seq(), size: before.size() })
-        });
+        let rows = touched.iter().filter_map(Touched::replaced);
         let replaced: Vec<Replaced> = rows.chain(renamed.into_iter().map(Replaced::Id)).collect();
         self.to.versions.supersede(seq, replaced);
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::dio::core::{Changed, ChangedRow};
 use crate::dio::versions::{Pin, Versions};
 use crate::scenery::accumulator::{Accumulator, BuiltIn};
+use crate::scenery::index::diff::count_differences;
 use crate::scenery::index::key::{Entry, Sorted, reversed};
 use crate::scenery::index::tree::{Item, Tree};
 use crate::scenery::view_query::ViewQuery;
@@ -37,6 +38,7 @@ pub(crate) enum BodyKind {
     Value(BuiltIn),
 }
 
+#[derive(Clone)]
 pub(crate) enum Body {
     Table(Tree<Entry>),
     Value(Accumulator),
@@ -83,6 +85,14 @@ impl Body {
                 accumulator.settle();
                 Ok(Body::Value(accumulator))
             }
+        }
+    }
+
+    /// How many entries another state of it differs by; `None` for an aggregate.
+    pub(crate) fn count_differences(&self, other: &Body) -> Option<usize> {
+        match (self, other) {
+            (Body::Table(old), Body::Table(new)) => Some(count_differences(old, new)),
+            _ => None,
         }
     }
 

@@ -73,18 +73,24 @@ impl Protection {
 
     /// Whether a read that began at `began` must leave this id alone.
     pub(crate) fn blocks(&self, id: &str, began: Seq) -> bool {
-        self.pending_all > 0
-            || self.all_settled > began
+        self.blocks_every(began)
             || (!self.pending.is_empty() && self.pending.contains_key(id))
             || (!self.recent.is_empty() && self.recent.get(id).is_some_and(|seq| *seq > began))
     }
 
+    /// Whether a read that began at `began` must leave every id alone.
+    pub(crate) fn blocks_every(&self, began: Seq) -> bool {
+        self.pending_all > 0 || self.all_settled > began
+    }
+
+    /// The ids that have a write on its way.
+    pub(crate) fn pending_ids(&self) -> Vec<Arc<str>> {
+        self.pending.keys().cloned().collect()
+    }
+
     /// Whether a read that began at `began` must leave any id alone.
     pub(crate) fn blocks_any(&self, began: Seq) -> bool {
-        self.pending_all > 0
-            || self.all_settled > began
-            || !self.pending.is_empty()
-            || self.recent.values().any(|seq| *seq > began)
+        self.blocks_every(began) || !self.pending.is_empty() || self.recent.values().any(|seq| *seq > began)
     }
 
     /// Whether a read that began at `began` can still be judged.

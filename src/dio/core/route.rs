@@ -106,6 +106,11 @@ impl Router {
         &mut self.always
     }
 
+    /// Whether there is any index with a guard.
+    pub(super) fn routes(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
     /// Adds the guarded indexes that a row, which is the `position`th of its batch, may concern. One index may be added
     /// twice.
     pub(super) fn route(

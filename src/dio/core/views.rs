@@ -8,16 +8,18 @@
 //! 4. A batch costs the views that it concerns, not all that are open (`a_change_looks_at_the_views_that_it_can_concern`).
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::dio::Cause;
 use crate::dio::core::body::{Body, BodyKind, Recorded, Rows};
+use crate::dio::core::bulk::{Bodies, Prepared, Side, Todo};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::cut::Cut;
-use crate::scenery::index::diff::diff;
+use crate::scenery::index::diff::count_differences;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::snapshot::{Gone, LoadState, Root, TableSlot};
@@ -61,6 +63,20 @@ pub(super) struct Index {
     value: Option<Arc<ValueSlot>>,
     /// The table views that show it.
     shown_by: Vec<ViewId>,
+    /// What changes while a bulk's body is made for it.
+    side: Option<Arc<Recorded>>,
+}
+
+impl Index {
+    /// Shows the result of a value view; the generation is moved by the caller.
+    fn show_value(&self, seq: Seq) -> Option<(Arc<ValueSlot>, Generation)> {
+        match (&self.state, &self.value) {
+            (State::Ready(Body::Value(accumulator)), Some(slot)) => {
+                Some((slot.clone(), slot.show(accumulator.result(), seq)?))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A table view: what it shows, and what it is to show.
@@ -133,13 +149,6 @@ pub(super) fn load_state(complete: bool) -> LoadState {
     if complete { LoadState::Ready } else { LoadState::Loading }
 }
 
-/// How many rows differ between two states of one index.
-fn count_differences(old: &Tree<Entry>, new: &Tree<Entry>) -> usize {
-    let mut count = 0;
-    diff(old, new, &mut |_| count += 1);
-    count
-}
-
 fn is_same_order(a: &Tree<Entry>, b: &Tree<Entry>) -> bool {
     a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.row == b.row && a.version == b.version)
 }
@@ -156,16 +165,19 @@ impl Views {
         &mut self,
         batch: &Arc<Changed>,
         seq: Seq,
-        complete: bool,
-        stale_upto: Seq,
+        (complete, stale_upto): (bool, Seq),
         cause: Option<Cause>,
+        prepared: Option<Prepared>,
     ) -> Moved {
         let mut moved = Moved::default();
         let all_may_move = self.stale_upto != stale_upto || self.complete != complete;
         let stale_before = self.stale_upto;
         self.stale_upto = stale_upto;
         self.complete = complete;
-        let changed = self.bring_up(batch, seq, &mut moved);
+        let changed = match prepared {
+            Some(prepared) => self.bring_up_to_bulk(prepared, batch, seq, &mut moved),
+            None => self.bring_up(batch, seq, &mut moved),
+        };
         self.record(batch);
         self.customs.note(batch, &changed, all_may_move);
         let concerned: Vec<ViewId> = if all_may_move {
@@ -217,7 +229,7 @@ impl Views {
     }
 
     /// Brings the bodies that the batch concerns up to it; gives back how many entries of which index changed.
-    fn bring_up(&mut self, batch: &Changed, seq: Seq, moved: &mut Moved) -> HashMap<u64, usize> {
+    fn bring_up(&mut self, batch: &Arc<Changed>, seq: Seq, moved: &mut Moved) -> HashMap<u64, usize> {
         let mut changed = HashMap::new();
         self.asked = 0;
         let mut routed = std::mem::take(&mut self.routed);
@@ -228,13 +240,13 @@ impl Views {
         routed.dedup();
         for rows in routed.chunk_by(|a, b| a.0 == b.0) {
             let rows_of_batch = rows.iter().map(|(_, place)| batch.at(*place as usize));
-            self.bring_index_up(rows[0].0, rows_of_batch, seq, moved, &mut changed);
+            self.bring_index_up(rows[0].0, batch, rows_of_batch, seq, moved, &mut changed);
         }
         routed.clear();
         self.routed = routed;
         let always = std::mem::take(self.router.always());
         for id in &always {
-            self.bring_index_up(*id, batch.iter(), seq, moved, &mut changed);
+            self.bring_index_up(*id, batch, batch.iter(), seq, moved, &mut changed);
         }
         *self.router.always() = always;
         changed
@@ -243,6 +255,7 @@ impl Views {
     fn bring_index_up<'a>(
         &mut self,
         id: u64,
+        batch: &Arc<Changed>,
         rows: impl Iterator<Item = ChangedRow<'a>>,
         seq: Seq,
         moved: &mut Moved,
@@ -255,12 +268,101 @@ impl Views {
         if entries == 0 {
             return;
         }
-        changed.insert(id, entries);
-        if let (Body::Value(accumulator), Some(slot)) = (&*body, &index.value)
-            && let Some(generation) = slot.show(accumulator.result(), seq)
-        {
-            moved.values.push((slot.clone(), generation));
+        if let Some(side) = &index.side {
+            side.add(batch.clone());
         }
+        changed.insert(id, entries);
+        moved.values.extend(index.show_value(seq));
+    }
+
+    /// Brings every body up to a bulk: those that were made for it take in the rest and replace the old ones.
+    fn bring_up_to_bulk(
+        &mut self,
+        mut prepared: Prepared,
+        batch: &Changed,
+        seq: Seq,
+        moved: &mut Moved,
+    ) -> HashMap<u64, usize> {
+        let mut changed = HashMap::new();
+        for (id, index) in &mut self.indexes {
+            let side = index.side.take();
+            let State::Ready(body) = &mut index.state else { continue };
+            let entries = match prepared.bodies.remove(id) {
+                Some(Some((mut made, mut entries))) => {
+                    for batch in side.iter().flat_map(|side| side.take()) {
+                        made.apply(&index.query, batch.iter(), &mut self.scratch);
+                    }
+                    let late = made.apply(&index.query, prepared.late.iter(), &mut self.scratch);
+                    // What was taken back may be all that the bulk would have changed here.
+                    if entries <= prepared.taken_back {
+                        entries = body.count_differences(&made).unwrap_or(entries + late);
+                    }
+                    *body = made;
+                    entries
+                }
+                Some(None) => body.apply(&index.query, prepared.late.iter(), &mut self.scratch),
+                None => body.apply(&index.query, batch.iter(), &mut self.scratch),
+            };
+            if entries > 0 {
+                changed.insert(*id, entries);
+                moved.values.extend(index.show_value(seq));
+            }
+        }
+        changed
+    }
+
+    /// The bodies that are to be made for a bulk: of every index that is ready and has no part in it yet, and again of those
+    /// that are made. Rows are routed to the indexes up to `newest`.
+    pub(super) fn sides(&mut self, newest: u64, bodies: &mut Bodies) -> Vec<Side> {
+        let mut sides = Vec::new();
+        for (id, index) in &mut self.indexes {
+            let State::Ready(body) = &index.state else { continue };
+            let todo = match (&index.side, bodies.remove(id)) {
+                (None, _) if *id <= newest => Todo::Routed(body.clone()),
+                (None, _) => Todo::All(body.clone()),
+                (Some(_), Some(Some((body, entries)))) => Todo::Nothing(body, entries),
+                (Some(_), known) => {
+                    bodies.extend(known.map(|known| (*id, known)));
+                    continue;
+                }
+            };
+            let recorded = index.side.get_or_insert_default().clone();
+            sides.push(Side { index: *id, query: index.query.clone(), recorded, todo });
+        }
+        sides
+    }
+
+    /// Whether an index became ready after [`sides`](Self::sides).
+    pub(super) fn has_without_side(&self) -> bool {
+        self.indexes.values().any(|index| index.side.is_none() && matches!(index.state, State::Ready(_)))
+    }
+
+    /// A change that is none for the views, but for the bodies that are made for a bulk.
+    pub(super) fn record_for_sides(&self, change: &Arc<Changed>) {
+        for side in self.indexes.values().filter_map(|index| index.side.as_ref()) {
+            side.add(change.clone());
+        }
+    }
+
+    pub(super) fn forget_sides(&mut self) {
+        self.indexes.values_mut().for_each(|index| index.side = None);
+    }
+
+    /// Finds out which indexes some rows may concern; says whether any index is to be found so.
+    pub(super) fn route(&mut self, batch: &Changed, places: Range<usize>, routed: &mut Vec<(u64, u32)>) -> bool {
+        if !self.router.routes() {
+            return false;
+        }
+        for place in places {
+            let (_, before, after) = batch.at(place);
+            self.router.route(place as u32, before, after, &mut self.keys, routed);
+        }
+        true
+    }
+
+    /// The indexes that every row concerns.
+    pub(super) fn always(&mut self) -> HashSet<u64> {
+        self.router.always().iter().copied().collect()
     }
 
     /// Keeps the batch for the indexes that are being built.
@@ -501,7 +603,7 @@ impl Core {
             State::Building(self.start_build(id, &kind, &query, 1))
         };
         self.views.router.add(id, query.guard());
-        self.views.indexes.insert(id, Index { id, kind, query, state, value, shown_by: Vec::new() });
+        self.views.indexes.insert(id, Index { id, kind, query, state, value, shown_by: Vec::new(), side: None });
         id
     }
 

@@ -20,6 +20,13 @@ pub(crate) enum Delta<'a, T> {
     Updated { old_index: usize, new_index: usize, old: &'a T, new: &'a T },
 }
 
+/// How many items differ.
+pub(crate) fn count_differences<T: Item, const CAP: usize>(old: &Tree<T, CAP>, new: &Tree<T, CAP>) -> usize {
+    let mut count = 0;
+    diff(old, new, &mut |_| count += 1);
+    count
+}
+
 /// Calls `visit` with every difference in the order of the items; gives back how many nodes it looked into.
 pub(crate) fn diff<'a, T: Item, const CAP: usize>(
     old: &'a Tree<T, CAP>,

@@ -1,0 +1,295 @@
+//! Bulk changes with edits in between, by a Dio whose build thread is held while it would make the bodies.
+
+use std::time::Duration;
+
+use crate::dio::core::bulk::BULK_CHANGES;
+use crate::dio::core::tests::hold_builds;
+use crate::dio::core::{Announce, RowChange};
+use crate::dio::event::Cause;
+use crate::prelude::*;
+use crate::sync::reply;
+use crate::value::StoredRow;
+use crate::{Result, Seq};
+
+use super::super::{Apply, Message};
+
+const SOON: Duration = Duration::from_secs(20);
+const ROWS: i64 = 4 * BULK_CHANGES as i64;
+
+fn row(n: i64, value: i64) -> Record {
+    record! { "id" => format!("r{n}"), "n" => value, "half" => n % 2 }
+}
+
+fn dio() -> (Lens, Dio) {
+    let rows = (0..ROWS).map(|n| (format!("r{n}"), row(n, n)));
+    let lens = Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows(rows)).unwrap();
+    (lens, dio)
+}
+
+fn put(n: i64, value: i64) -> RowChange {
+    RowChange::Put(StoredRow::encode(&format!("r{n}"), &row(n, value), 0))
+}
+
+fn delete(n: i64) -> RowChange {
+    RowChange::Delete(format!("r{n}").into())
+}
+
+/// Sends changes as one message; what it gives back waits for their Seq.
+fn send(dio: &Dio, changes: Vec<RowChange>, began: Option<Seq>) -> impl FnOnce() -> Result<Result<Seq>> {
+    let (sender, receiver) = reply();
+    let apply = Apply {
+        changes: changes.into(),
+        cause: Cause::Refresh,
+        announce: Announce::Once,
+        began,
+        full_copy: None,
+        reply: Some(sender),
+    };
+    dio.inner().send(Message::Apply(apply)).unwrap();
+    move || receiver.wait(Some(SOON))
+}
+
+/// Views of several kinds, and what they show of a table.
+struct Views {
+    all: TableScenery,
+    half: TableScenery,
+    least: TableScenery,
+    sum: ValueScenery,
+    max: ValueScenery,
+}
+
+impl Views {
+    fn of(dio: &Dio) -> Self {
+        Views {
+            all: dio.table_scenery().sort("n", SortDir::Desc).open().unwrap(),
+            half: dio.table_scenery().where_eq("half", 1).sort("n", SortDir::Asc).open().unwrap(),
+            least: dio.table_scenery().sort("n", SortDir::Asc).limit(5).open().unwrap(),
+            sum: dio.value_scenery().sum("n").where_eq("half", 0).open().unwrap(),
+            max: dio.value_scenery().max("n").open().unwrap(),
+        }
+    }
+
+    fn generations(&self) -> Vec<Generation> {
+        let tables = [&self.all, &self.half, &self.least].map(|view| view.generation());
+        tables.into_iter().chain([self.sum.generation(), self.max.generation()]).collect()
+    }
+
+    /// All of them show what a plain list of the rows makes of them.
+    fn check(&self, dio: &Dio) {
+        let mut rows: Vec<(i64, i64, String)> = dio
+            .cache()
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|(id, row)| (row.int("n").unwrap(), row.int("half").unwrap(), id))
+            .collect();
+        let shown = |view: &TableScenery| -> Vec<(i64, String)> {
+            view.snapshot().iter().map(|row| (row.int("n").unwrap(), row.id().to_owned())).collect()
+        };
+        rows.sort_by_key(|(n, ..)| *n);
+        let of = |wanted: &dyn Fn(i64) -> bool| -> Vec<(i64, String)> {
+            rows.iter().filter(|(_, half, _)| wanted(*half)).map(|(n, _, id)| (*n, id.clone())).collect()
+        };
+        let ascending = of(&|_| true);
+        assert_eq!(shown(&self.all), ascending.iter().rev().cloned().collect::<Vec<_>>());
+        assert_eq!(shown(&self.half), of(&|half| half == 1));
+        assert_eq!(shown(&self.least), ascending[..ascending.len().min(5)]);
+        assert_eq!(self.sum.int(), Some(of(&|half| half == 0).iter().map(|(n, _)| n).sum()));
+        assert_eq!(self.max.int(), ascending.last().map(|(n, _)| *n));
+        assert_eq!(dio.status().rows as usize, rows.len());
+    }
+}
+
+#[test]
+fn a_bulk_change_is_one_step_of_every_view() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let before = views.generations();
+    let changes = (0..ROWS).step_by(2).map(|n| if n % 6 == 0 { delete(n) } else { put(n, 1_000 - n) });
+    let new = (0..10).map(|n| put(ROWS + n, 5_000 + n));
+    let seq = send(&dio, changes.chain(new).collect(), None)().unwrap().unwrap();
+    assert_eq!(dio.seq(), seq);
+    let after: Vec<Generation> = before.iter().map(|generation| generation.next()).collect();
+    assert_eq!(views.generations(), after);
+    views.check(&dio);
+    let delta = views.all.changes_since(before[0]);
+    assert_eq!((delta.from, delta.to, delta.cause), (before[0], after[0], Some(Cause::Refresh)));
+    assert!(matches!(delta.changes, Changes::List(_)));
+}
+
+#[test]
+fn an_edit_during_a_bulk_change_is_published_before_it() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let held = hold_builds(&dio);
+    let bulk = send(&dio, (0..ROWS).map(|n| put(n, n + 7_000)).collect(), None);
+    let before = dio.seq();
+    let old = views.all.snapshot();
+    // A row of the bulk, a new one, one that goes, and one that the bulk doesn't have.
+    dio.patched("r3", row(3, -3)).unwrap();
+    dio.cache().insert("new", record! { "id" => "new", "n" => -9, "half" => 1 }).unwrap();
+    dio.cache().remove("r4").unwrap();
+    assert!(dio.seq() > before);
+    views.check(&dio);
+    assert_eq!(dio.cache().get("r3").unwrap().unwrap().int("n"), Some(-3));
+    assert_eq!(dio.cache().get("r5").unwrap().unwrap().int("n"), Some(5));
+    assert_eq!(dio.cache().get("r4").unwrap(), None);
+    let during = views.all.snapshot();
+    drop(held);
+    let seq = bulk().unwrap().unwrap();
+    assert_eq!(dio.seq(), seq);
+    // It came last, so it has the last word.
+    assert_eq!(dio.cache().get("r3").unwrap().unwrap().int("n"), Some(7_003));
+    assert_eq!(dio.cache().get("r4").unwrap().unwrap().int("n"), Some(7_004));
+    views.check(&dio);
+    assert!(old.iter().all(|row| row.int("n").unwrap() < 7_000), "a snapshot is frozen");
+    assert_eq!(during.row_count(), ROWS as usize);
+    assert!(during.iter().all(|row| row.int("n").unwrap() < 7_000));
+    dio.flush().unwrap();
+    views.check(&dio);
+    drop((old, during));
+}
+
+#[test]
+fn a_bulk_read_leaves_rows_edited_meanwhile_alone() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    // Between the slices, and while the bodies would be made; or whenever they come.
+    for (round, held_before) in [true, false].into_iter().enumerate() {
+        let value = 10_000 * (round as i64 + 1);
+        let read = dio.inner().begin_read();
+        let began = read.began();
+        let held = held_before.then(|| hold_builds(&dio));
+        let bulk = send(&dio, (0..ROWS).map(|n| put(n, n + value)).collect(), Some(began));
+        dio.patched("r3", row(3, -value)).unwrap();
+        dio.cache().remove("r4").unwrap();
+        dio.cache().remove("r5").unwrap();
+        dio.patched("r5", row(5, -5)).unwrap();
+        drop(held);
+        bulk().unwrap().unwrap();
+        drop(read);
+        let n = |id: &str| dio.cache().get(id).unwrap().and_then(|row| row.int("n"));
+        assert_eq!((n("r3"), n("r4"), n("r5"), n("r6")), (Some(-value), None, Some(-5), Some(value + 6)));
+        views.check(&dio);
+    }
+}
+
+#[test]
+fn rows_that_a_bulk_change_brings_anew_may_be_edited_before_they_are_there() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let held = hold_builds(&dio);
+    let bulk = send(&dio, (ROWS..2 * ROWS).map(|n| put(n, n)).collect(), None);
+    let first = format!("r{ROWS}");
+    let second = format!("r{}", ROWS + 1);
+    let third = format!("r{}", ROWS + 2);
+    dio.cache().insert(first.as_str(), row(ROWS, -1)).unwrap();
+    dio.cache().insert(second.as_str(), row(ROWS + 1, -2)).unwrap();
+    dio.cache().remove(second.as_str()).unwrap();
+    dio.cache().remove(third.as_str()).unwrap();
+    views.check(&dio);
+    dio.flush().unwrap();
+    drop(held);
+    bulk().unwrap().unwrap();
+    views.check(&dio);
+    assert_eq!(dio.cache().count().unwrap(), 2 * ROWS as u64);
+    let ids: Vec<String> = dio.cache().list().unwrap().into_iter().map(|(id, _)| id).collect();
+    let mut unique = ids.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), ids.len(), "no row is there twice");
+    dio.flush().unwrap();
+    views.check(&dio);
+}
+
+#[test]
+fn deleted_rows_of_a_bulk_change_may_be_edited_before_they_are_gone() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let began = dio.seq();
+    let held = hold_builds(&dio);
+    // What is unknown to the disk, too.
+    dio.cache().insert("r1", row(1, 1_077)).unwrap();
+    let bulk = send(&dio, (0..ROWS - 5).map(delete).collect(), Some(began));
+    dio.patched("r2", row(2, 1_022)).unwrap();
+    dio.cache().remove("r3").unwrap();
+    views.check(&dio);
+    drop(held);
+    bulk().unwrap().unwrap();
+    views.check(&dio);
+    assert_eq!(dio.cache().count().unwrap(), 7);
+    dio.flush().unwrap();
+    views.check(&dio);
+    assert_eq!(dio.cache().get("r1").unwrap().unwrap().int("n"), Some(1_077));
+}
+
+#[test]
+fn views_opened_during_a_bulk_change_show_it_when_it_ends() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let held = hold_builds(&dio);
+    let bulk = send(&dio, (0..ROWS).map(|n| put(n, -n)).collect(), None);
+    let late = dio.table_scenery().where_eq("half", 0).sort("n", SortDir::Desc).open_now().unwrap();
+    dio.patched("r8", row(8, 88)).unwrap();
+    drop(views.half);
+    drop(held);
+    bulk().unwrap().unwrap();
+    late.wait_until_ready(Some(SOON)).unwrap();
+    let shown: Vec<i64> = late.snapshot().iter().map(|row| row.int("n").unwrap()).collect();
+    assert_eq!(shown, (0..ROWS).step_by(2).map(|n| -n).collect::<Vec<_>>());
+    assert_eq!(views.all.row_count(), ROWS as usize);
+}
+
+#[test]
+fn a_bulk_change_that_was_all_taken_back_moves_nothing() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let began = dio.seq();
+    let held = hold_builds(&dio);
+    let bulk = send(&dio, (0..ROWS).step_by(2).map(|n| put(n, n + 100)).collect(), Some(began));
+    for n in (0..ROWS).step_by(2) {
+        dio.patched(format!("r{n}").as_str(), row(n, n - 100)).unwrap();
+    }
+    let before = views.generations();
+    drop(held);
+    bulk().unwrap().unwrap();
+    assert_eq!(views.generations(), before);
+    views.check(&dio);
+}
+
+#[test]
+fn closing_ends_a_bulk_change_that_is_under_way() {
+    let (_lens, dio) = dio();
+    let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
+    let held = hold_builds(&dio);
+    let bulk = send(&dio, (0..ROWS).map(|n| put(n, -n)).collect(), None);
+    dio.patched("r1", row(1, 11)).unwrap();
+    let report = dio.close(SOON);
+    drop(held);
+    assert!(report.unwrap().is_closed());
+    assert_eq!(bulk().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(view.row_count(), ROWS as usize);
+}
+
+#[test]
+fn a_bulk_change_whose_bodies_no_thread_makes_is_made_by_the_core() {
+    let (lens, dio) = dio();
+    let views = Views::of(&dio);
+    lens.inner().build_pool.hang_up();
+    let bulk = send(&dio, (0..ROWS).map(|n| put(n, 3 * n)).collect(), None);
+    bulk().unwrap().unwrap();
+    views.check(&dio);
+}
+
+#[test]
+fn a_row_that_no_cache_takes_fails_a_bulk_change_and_what_came_before_it_stays() {
+    let (_lens, dio) = dio();
+    let views = Views::of(&dio);
+    let bad = RowChange::Put(StoredRow::encode("", &row(0, 0), 0));
+    let changes = (0..ROWS / 2).map(|n| put(n, -n)).chain([bad]).chain((ROWS / 2..ROWS).map(|n| put(n, -n))).collect();
+    let error = send(&dio, changes, None)().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    views.check(&dio);
+    assert_eq!(views.sum.int(), Some((0..ROWS).step_by(2).map(|n| if n < ROWS / 2 { -n } else { n }).sum()));
+}
