@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::cache::CacheOp;
 use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
-use crate::dio::core::bulk::{BULK_CHANGES, Prepared, op_of};
+use crate::dio::core::bulk::{BULK_CHANGES, Prepared, op_of, retain};
 use crate::dio::core::{
     Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
 };
@@ -30,6 +30,8 @@ pub(crate) struct OpenBatch {
     fresh: Option<Arc<FreshRows>>,
     /// For each touched row the cause of its own event; `None` when an event for all covers it.
     causes: Vec<Option<Cause>>,
+    /// For each touched row whether it is known to differ from what it was; else it is compared at the end.
+    differs: Vec<bool>,
     pub(super) by_row: RowMap<usize>,
     /// Rows put and deleted in this batch: nothing of them shows, but memory is told by the store to forget them.
     gone: Vec<(RowNo, Arc<str>)>,
@@ -56,6 +58,7 @@ impl OpenBatch {
             touched: Vec::new(),
             fresh: None,
             causes: Vec::new(),
+            differs: Vec::new(),
             by_row: RowMap::default(),
             gone: Vec::new(),
             renamed: Vec::new(),
@@ -105,12 +108,29 @@ impl OpenBatch {
             Some(position) => {
                 self.touched[*position].after = after;
                 self.causes[*position] = cause.or(self.causes[*position]);
+                self.differs[*position] = false;
             }
             None => {
                 self.by_row.insert(row, self.touched.len());
                 self.touched.push(Touched { row, before, after });
                 self.causes.push(cause);
+                self.differs.push(false);
             }
+        }
+    }
+
+    /// Touches a row that was found to differ from `before`.
+    fn touch_differing(
+        &mut self,
+        row: RowNo,
+        before: Option<StoredRow>,
+        after: Option<StoredRow>,
+        cause: Option<Cause>,
+    ) {
+        let rows = self.touched.len();
+        self.touch(row, before, after, cause);
+        if let Some(differs) = self.differs.get_mut(rows) {
+            *differs = true;
         }
     }
 }
@@ -305,7 +325,7 @@ impl Core {
             }
         };
         self.to.versions.put(row_no, seq, before.as_ref(), Some(row.clone()));
-        self.batch().touch(row_no, before, Some(row), cause);
+        self.batch().touch_differing(row_no, before, Some(row), cause);
         Ok(())
     }
 
@@ -481,25 +501,24 @@ impl Core {
     pub(super) fn really_touched(&self, batch: &mut OpenBatch) -> (Vec<Touched>, Vec<Option<Cause>>) {
         let mut touched = std::mem::take(&mut batch.touched);
         let mut causes = std::mem::take(&mut batch.causes);
-        let mut position = 0;
-        let seq = batch.seq;
-        let versions = &self.to.versions;
-        let mut kept = Vec::with_capacity(causes.len());
-        touched.retain(|touched| {
-            let differs = match (&touched.before, &touched.after) {
-                (Some(before), Some(after)) => before.status() != after.status() || !before.same_content(after),
-                (None, None) => false,
-                _ => true,
-            };
-            if differs {
-                kept.push(causes[position]);
-            } else if touched.after.is_some() {
+        let known = std::mem::take(&mut batch.differs);
+        let (seq, versions) = (batch.seq, &self.to.versions);
+        let differs = |(touched, known): (&Touched, &bool)| match (&touched.before, &touched.after) {
+            (Some(before), Some(after)) => *known || before.status() != after.status() || !before.same_content(after),
+            (None, None) => false,
+            _ => true,
+        };
+        let differs: Vec<bool> = touched.iter().zip(&known).map(differs).collect();
+        if differs.iter().all(|differs| *differs) {
+            return (touched, causes);
+        }
+        for (touched, differs) in touched.iter().zip(&differs) {
+            if !differs && touched.after.is_some() {
                 versions.unput(touched.row, seq);
             }
-            position += 1;
-            differs
-        });
-        std::mem::swap(&mut causes, &mut kept);
+        }
+        retain(&mut touched, &differs);
+        retain(&mut causes, &differs);
         (touched, causes)
     }
 

@@ -426,7 +426,8 @@ impl Bulk {
     }
 }
 
-fn retain<T>(list: &mut Vec<T>, stays: &[bool]) {
+/// Keeps of a list what `stays` says.
+pub(super) fn retain<T>(list: &mut Vec<T>, stays: &[bool]) {
     let mut stays = stays.iter();
     list.retain(|_| stays.next().is_none_or(|stays| *stays));
 }
