@@ -163,7 +163,7 @@ pub use scenery::ranges::ChangeRange;
 pub use scenery::record::{RecordScenery, RecordStatus};
 pub use scenery::selection::Selection;
 pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery, wait_any};
-pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
+pub use scenery::snapshot::{FirstRows, LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
 pub use scenery::value::{Aggregate, ValueCounts, ValueScenery, ValueStatus};
 pub use scenery::value_builder::ValueSceneryBuilder;

@@ -13,6 +13,8 @@ mod common;
 mod custom_value;
 #[path = "views/facade.rs"]
 mod facade;
+#[path = "views/first_rows.rs"]
+mod first_rows;
 #[path = "common/limit.rs"]
 mod limit;
 #[path = "views/record.rs"]

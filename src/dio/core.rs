@@ -50,7 +50,7 @@ use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
-pub(crate) use body::Body;
+pub(crate) use body::{Body, First};
 
 use batch::OpenBatch;
 use bulk::{Bulk, Made};
@@ -182,6 +182,13 @@ pub(crate) enum Message {
     OpenRecord {
         slot: Opening<RecordSlot>,
         given: bool,
+    },
+    /// The first entries of a body that is being built, with the changes up to the `taken`th batch since it was begun.
+    First {
+        index: u64,
+        build: u64,
+        first: First,
+        taken: usize,
     },
     Built {
         index: u64,
@@ -451,6 +458,7 @@ impl Core {
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
                     Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),
+                    Message::First { index, build, first, taken } => self.first_made(index, build, first, taken),
                     Message::Built { index, build, result } => self.built(index, build, result),
                     Message::BulkMade { seq, made } => self.bulk_made(seq, made),
                     Message::Computed { custom, seq, result } => self.computed(custom, seq, result),

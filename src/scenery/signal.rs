@@ -73,6 +73,23 @@ impl Signal {
         }
     }
 
+    /// Blocks until the generation is beyond `since`, or `other` is at least `at_least`.
+    pub(crate) fn wait_or(
+        &self,
+        since: Generation,
+        other: &Notifier,
+        at_least: u64,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        match Notifier::wait_any(&[(&self.generation, since.0.saturating_add(1)), (other, at_least)], timeout) {
+            WaitedAny::Reached => Ok(()),
+            WaitedAny::Closed(_) => Err(closed()),
+            WaitedAny::TimedOut => {
+                Err(Error::new(ErrorKind::Timeout, "the view had no first rows within the time given"))
+            }
+        }
+    }
+
     /// # Errors
     /// `WouldDeadlock` on a thread that moves the view.
     pub(crate) fn may_wait(&self, what: &str) -> Result<()> {

@@ -81,6 +81,32 @@ pub(crate) struct Root {
     pub(crate) changed: usize,
     /// Why it differs from the root before, if there is one reason.
     pub(crate) cause: Option<Cause>,
+    /// The first rows of what the view is to show, while the rest is made.
+    pub(crate) first: Option<Arc<FirstPart>>,
+}
+
+impl Root {
+    /// The next state of a view, which shows the same as this one but for the first rows of what it is to show.
+    pub(crate) fn with_first(&self, first: Option<Arc<FirstPart>>, seq: Seq, stale_upto: Seq) -> Self {
+        Root {
+            generation: self.generation.next(),
+            seq,
+            tree: self.tree.clone(),
+            query: self.query.clone(),
+            load: self.load.clone(),
+            stale_upto,
+            epoch: self.epoch,
+            changed: 0,
+            cause: None,
+            first,
+        }
+    }
+}
+
+/// The first entries of an order that is still being made.
+pub(crate) struct FirstPart {
+    pub(crate) tree: Tree<Entry>,
+    pub(crate) query: Arc<ViewQuery>,
 }
 
 /// The published states of a view: the newest, and the recent ones that `changes_since` can start from.
@@ -328,6 +354,30 @@ impl TableSnapshot {
         TableSnapshot(Arc::new(Inner { root, pin, reader: reader.clone() }))
     }
 
+    /// The first rows of what the view is to show, if it has them and not yet all.
+    pub(crate) fn take_first(slot: &RootSlot, reader: &Arc<RowReader>) -> Option<Self> {
+        slot.newest().first.as_ref()?;
+        let (pin, root) = reader.versions.pin_with(|| {
+            let root = slot.newest();
+            let seq = root.seq;
+            (root, seq)
+        });
+        let first = root.first.as_ref()?;
+        let root = Root {
+            generation: root.generation,
+            seq: root.seq,
+            tree: first.tree.clone(),
+            query: first.query.clone(),
+            load: LoadState::Loading,
+            stale_upto: root.stale_upto,
+            epoch: root.epoch,
+            changed: 0,
+            cause: None,
+            first: None,
+        };
+        Some(TableSnapshot(Arc::new(Inner { root: Arc::new(root), pin, reader: reader.clone() })))
+    }
+
     /// A snapshot of a root that no view publishes. The root's rows must be the newest published ones.
     pub(crate) fn of_root(root: Root, reader: &Arc<RowReader>) -> Self {
         let (pin, ()) = reader.versions.pin_with(|| ((), root.seq));
@@ -408,6 +458,40 @@ impl TableSnapshot {
     /// Whether the budget took content that this snapshot would still need: rows overwritten since answer `Expired`.
     pub fn is_expired(&self) -> bool {
         self.0.pin.is_expired()
+    }
+}
+
+/// The first rows of what a table view is about to show, while the rest of its order is still being made; see
+/// [`TableScenery::first_rows`](crate::TableScenery::first_rows). Frozen, as a [`TableSnapshot`] is. How many rows follow is
+/// not known yet.
+#[derive(Debug, Clone)]
+pub struct FirstRows(pub(crate) TableSnapshot);
+
+impl FirstRows {
+    /// How many there are: the first screens, not the whole.
+    pub fn len(&self) -> usize {
+        self.0.row_count()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The row at a position from the beginning of the new order; `None` past those that are known. Reads memory, and the
+    /// cache for a row that is not in it.
+    pub fn row(&self, index: usize) -> Option<Row> {
+        self.0.row(index)
+    }
+
+    /// The rows in order.
+    pub fn iter(&self) -> Rows<'_> {
+        self.0.iter()
+    }
+
+    /// The Seq at which they are frozen.
+    pub fn seq(&self) -> Seq {
+        self.0.seq()
     }
 }
 
@@ -495,6 +579,11 @@ impl QueryProgress {
 
     pub(crate) fn close(&self) {
         self.landed.close();
+    }
+
+    /// The number of the last request that landed or failed.
+    pub(crate) fn landed(&self) -> &Notifier {
+        &self.landed
     }
 
     pub(crate) fn has_landed(&self, request: u64) -> bool {

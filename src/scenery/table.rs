@@ -16,8 +16,8 @@ use crate::scenery::changes::{Change, change_list};
 use crate::scenery::cut::Cut;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
-use crate::scenery::snapshot::{LoadState, QueryProgress, Root, RootSlot, Row, TableSlot, TableSnapshot};
-use crate::sync::{Rank, Role, may_wait_for};
+use crate::scenery::snapshot::{FirstRows, LoadState, QueryProgress, Root, RootSlot, Row, TableSlot, TableSnapshot};
+use crate::sync::{Rank, Role, deadline_after, may_wait_for, time_left};
 use crate::value::IntoValue;
 use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir};
 use crate::{Generation, Result, Seq};
@@ -182,6 +182,7 @@ impl TableScenery {
             epoch: 0,
             changed: 0,
             cause: None,
+            first: None,
         };
         let dropped = Dropped::new(dio.core.bell().clone());
         let slot = Arc::new(TableSlot {
@@ -203,6 +204,41 @@ impl TableScenery {
     /// Doesn't block.
     pub fn snapshot(&self) -> TableSnapshot {
         TableSnapshot::take(&self.0.slot.roots, &self.0.dio.reader)
+    }
+
+    /// The first rows of what the view was asked to show, while the whole of it is still being made: a screen can be painted
+    /// before a large table is sorted. `None` when there is nothing to wait for, or nothing is known yet; small tables are
+    /// sorted at once and have none. Doesn't block.
+    ///
+    /// [`snapshot`](Self::snapshot) stays what it was, the rows shown before, until the new order is whole: a part never
+    /// passes for the whole. The generation moves when the first rows come, when a change concerns them, and when the whole
+    /// is there. They are exactly the first ones of the query, as of their [`seq`](FirstRows::seq); how many there are is the
+    /// library's choice, some screens full.
+    pub fn first_rows(&self) -> Option<FirstRows> {
+        TableSnapshot::take_first(&self.0.slot.roots, &self.0.dio.reader).map(FirstRows)
+    }
+
+    /// Blocks until there are [`first_rows`](Self::first_rows), or the whole is there (`None`). A `timeout` of `None` waits
+    /// without limit.
+    ///
+    /// # Errors
+    /// As [`wait_until_ready`](Self::wait_until_ready).
+    pub fn wait_for_first_rows(&self, timeout: Option<Duration>) -> Result<Option<FirstRows>> {
+        let deadline = timeout.and_then(deadline_after);
+        let request = self.0.query.lock().request;
+        loop {
+            let seen = self.generation();
+            if self.0.slot.queries.has_landed(request) {
+                return self.wait_until_ready(Some(Duration::ZERO)).map(|()| None);
+            }
+            if let Some(first) = self.first_rows() {
+                return Ok(Some(first));
+            }
+            may_wait_for(Rank::new(self.0.dio.level, Role::Build), "the filling of a view")?;
+            // A query that shows the same rows as before lands without a step of the view.
+            let landed = self.0.slot.queries.landed();
+            self.0.slot.signal.wait_or(seen, landed, request, deadline.map(time_left))?;
+        }
     }
 
     /// How many rows the newest state has. Doesn't block.

@@ -3,6 +3,7 @@
 //! Owner: the core; a build thread makes new ones from a pinned scan.
 //! Invariants: a body equals a full filter-and-sort (or a full recompute) of the rows at its Seq.
 
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -31,6 +32,13 @@ const LITTLE: usize = 64;
 /// How often a finished build looks for changes at the most.
 const ROUNDS: usize = 32;
 
+/// Rows that are shown before the rest of a large list is there.
+const FIRST_ROWS: usize = if cfg!(test) { 8 } else { 256 };
+/// Rows of a list in the right order that are looked at for them: some milliseconds' work.
+const FIRST_LOOKS: usize = if cfg!(test) { 64 } else { 16_384 };
+/// Rows from which on making a list takes tens of milliseconds.
+pub(crate) const LARGE: usize = if cfg!(test) { 256 } else { 65_536 };
+
 /// What is to be built.
 #[derive(Debug, Clone)]
 pub(crate) enum BodyKind {
@@ -55,6 +63,15 @@ pub(crate) enum Rows {
     Among(Tree<Entry>),
 }
 
+/// What a body is built from.
+pub(crate) struct Ground {
+    pub(crate) rows: Rows,
+    /// A ready list in the order of the query that holds every row that matches.
+    pub(crate) ordered: Option<Tree<Entry>>,
+    /// Whether its building takes so long that the first rows are worth showing before.
+    pub(crate) is_large: bool,
+}
+
 impl Body {
     pub(crate) fn empty(kind: &BodyKind) -> Self {
         match kind {
@@ -63,18 +80,20 @@ impl Body {
         }
     }
 
-    /// Builds it from the rows as of the pin; ready lists are as of the pin too. On a build thread.
+    /// Builds it from the rows as of the pin; ready lists are as of the pin too. On a build thread. `show_first` gets the
+    /// first entries of a large list before the rest is there.
     pub(crate) fn build(
         kind: &BodyKind,
         query: &ViewQuery,
-        rows: &Rows,
-        versions: &Versions,
+        ground: &Ground,
         pin: &Pin,
         cancel: &CancelToken,
+        show_first: &mut dyn FnMut(First),
     ) -> Result<Self> {
         check(cancel)?;
+        let versions = pin.versions();
         match kind {
-            BodyKind::Table => Ok(Body::Table(build_table(query, rows, versions, pin, cancel)?)),
+            BodyKind::Table => Ok(Body::Table(build_table(query, ground, pin, cancel, show_first)?)),
             BodyKind::Value(aggregate) => {
                 let mut accumulator = Accumulator::new(aggregate);
                 scan(versions, pin, cancel, |_, row| {
@@ -124,6 +143,75 @@ impl Body {
     }
 }
 
+/// The first entries of an order that is being made, kept in step with changes.
+pub(crate) struct First {
+    tree: Tree<Entry>,
+    /// The last entry it was made with: what comes after it isn't known.
+    last: Entry,
+}
+
+impl First {
+    /// `None` without entries, which are sorted.
+    fn new(entries: Vec<Entry>) -> Option<Self> {
+        let last = entries.last()?.clone();
+        Some(First { tree: Tree::from_sorted(entries), last })
+    }
+
+    pub(crate) fn tree(&self) -> &Tree<Entry> {
+        &self.tree
+    }
+
+    /// Takes in a batch; says whether an entry changed.
+    pub(crate) fn apply(&mut self, query: &ViewQuery, batch: &Changed, scratch: &mut Vec<u8>) -> bool {
+        let mut moved = false;
+        for (row_no, before, after) in batch.iter() {
+            if let Some(before) = before.filter(|row| query.matches(row)) {
+                moved |= self.tree.remove(&query.entry(row_no, before, scratch)).is_some();
+            }
+            if let Some(after) = after.filter(|row| query.matches(row)) {
+                let entry = query.entry(row_no, after, scratch);
+                if entry.order(&self.last) != Ordering::Greater {
+                    self.tree.insert(entry);
+                    moved = true;
+                }
+            }
+        }
+        moved
+    }
+}
+
+/// The smallest entries seen so far.
+struct Smallest {
+    entries: Vec<Entry>,
+    /// No entry behind this one is among them.
+    bound: Option<Entry>,
+}
+
+impl Smallest {
+    fn new() -> Self {
+        Smallest { entries: Vec::with_capacity(2 * FIRST_ROWS), bound: None }
+    }
+
+    #[inline]
+    fn add(&mut self, entry: &Entry) {
+        if self.bound.as_ref().is_some_and(|bound| entry.order(bound) == Ordering::Greater) {
+            return;
+        }
+        self.entries.push(entry.clone());
+        if self.entries.len() == 2 * FIRST_ROWS {
+            let (_, last, _) = self.entries.select_nth_unstable_by(FIRST_ROWS - 1, Item::order);
+            self.bound = Some(last.clone());
+            self.entries.truncate(FIRST_ROWS);
+        }
+    }
+
+    fn sorted(mut self) -> Vec<Entry> {
+        self.entries.sort_unstable_by(Item::order);
+        self.entries.truncate(FIRST_ROWS);
+        self.entries
+    }
+}
+
 /// What changes while a body is being built: the core adds, the build takes it in, and the core the little that is left.
 #[derive(Default)]
 pub(crate) struct Recorded(Mutex<Waiting>);
@@ -132,6 +220,16 @@ pub(crate) struct Recorded(Mutex<Waiting>);
 struct Waiting {
     batches: Vec<Arc<Changed>>,
     rows: usize,
+    /// Batches that were taken in.
+    taken: usize,
+}
+
+impl Waiting {
+    fn take(&mut self) -> Vec<Arc<Changed>> {
+        self.rows = 0;
+        self.taken += self.batches.len();
+        std::mem::take(&mut self.batches)
+    }
 }
 
 impl Recorded {
@@ -145,18 +243,24 @@ impl Recorded {
 
     /// Everything that waits.
     pub(crate) fn take(&self) -> Vec<Arc<Changed>> {
-        std::mem::take(&mut *self.0.lock()).batches
+        self.0.lock().take()
+    }
+
+    /// The batches from the `from`th on, which stay; `None` when some of them are gone.
+    pub(crate) fn since(&self, from: usize) -> Option<Vec<Arc<Changed>>> {
+        let waiting = self.0.lock();
+        Some(waiting.batches.get(from.checked_sub(waiting.taken)?..)?.to_vec())
     }
 
     /// Takes what waits into the body until little is left, or it grows faster than it can be taken in.
     pub(crate) fn take_into(&self, mut body: Body, query: &ViewQuery, cancel: &CancelToken) -> Body {
         let mut scratch = Vec::new();
         for _ in 0..ROUNDS {
-            let waiting = std::mem::take(&mut *match self.0.lock() {
+            let batches = match self.0.lock() {
                 waiting if waiting.rows <= LITTLE || cancel.is_cancelled() => return body,
-                waiting => waiting,
-            });
-            for batch in waiting.batches {
+                mut waiting => waiting.take(),
+            };
+            for batch in batches {
                 body.apply(query, batch.iter(), &mut scratch);
             }
         }
@@ -166,37 +270,78 @@ impl Recorded {
 
 fn build_table(
     query: &ViewQuery,
-    rows: &Rows,
-    versions: &Versions,
+    ground: &Ground,
     pin: &Pin,
     cancel: &CancelToken,
+    show_first: &mut dyn FnMut(First),
 ) -> Result<Tree<Entry>> {
+    let versions = pin.versions();
     let mut scratch = Vec::new();
     let mut entries = Vec::new();
-    let mut take = |entries: &mut Vec<Entry>, row_no, row: StoredRef<'_>| {
-        entries.extend(query.entry_in_place(row_no, row, &mut scratch));
-    };
-    match rows {
+    let mut shows_first = ground.is_large;
+    if let Some(ordered) = &ground.ordered {
+        let (found, all) = first_of(ordered, query, pin, cancel)?;
+        if all {
+            return Ok(Tree::from_sorted(found));
+        }
+        shows_first &= found.is_empty();
+        First::new(found).map(&mut *show_first);
+    }
+    let mut smallest = Smallest::new();
+    match &ground.rows {
         Rows::Reverse(list) => return Ok(reversed(list)),
         Rows::Table => {
             if query.matches_all() {
                 // What memory alone holds is a small part, or a first load.
                 entries.reserve(versions.stored_rows().min(RESERVED));
             }
-            scan(versions, pin, cancel, |row_no, row| take(&mut entries, row_no, row))?;
+            scan(versions, pin, cancel, |row_no, row| {
+                if let Some(entry) = query.entry_in_place(row_no, row, &mut scratch) {
+                    if shows_first {
+                        smallest.add(&entry);
+                    }
+                    entries.push(entry);
+                }
+            })?;
         }
         Rows::Among(list) => {
+            shows_first = false;
             let mut rows: Vec<RowNo> = list.iter().map(|entry| entry.row).collect();
             rows.sort_unstable();
             for rows in rows.chunks(ROWS_BETWEEN_LOOKS) {
-                versions.read_in_place(pin, rows, &mut |row_no, row| take(&mut entries, row_no, row))?;
+                versions.read_in_place(pin, rows, &mut |row_no, row| {
+                    entries.extend(query.entry_in_place(row_no, row, &mut scratch));
+                })?;
                 check(cancel)?;
             }
         }
     }
+    if shows_first && entries.len() >= LARGE {
+        First::new(smallest.sorted()).map(&mut *show_first);
+    }
     let sorted = Sorted::new(entries);
     check(cancel)?;
     Ok(Tree::from_sorted(sorted))
+}
+
+/// The first entries of a query, from a ready list in its order that holds every row that matches; says whether these are
+/// all. It gives up after so many rows: then there may be fewer than wanted.
+fn first_of(list: &Tree<Entry>, query: &ViewQuery, pin: &Pin, cancel: &CancelToken) -> Result<(Vec<Entry>, bool)> {
+    let mut scratch = Vec::new();
+    let mut found = Vec::new();
+    let mut list = list.iter();
+    let mut looked = 0;
+    while found.len() < FIRST_ROWS && looked < FIRST_LOOKS {
+        let rows: Vec<RowNo> = list.by_ref().take(ROWS_BETWEEN_LOOKS).map(|entry| entry.row).collect();
+        if rows.is_empty() {
+            return Ok((found, true));
+        }
+        looked += rows.len();
+        let each = &mut |row_no, row: StoredRef<'_>| found.extend(query.entry_in_place(row_no, row, &mut scratch));
+        pin.versions().read_in_place(pin, &rows, each)?;
+        check(cancel)?;
+    }
+    Ok((found, false))
 }
 
 /// Calls `each` with every row as of the pin, until the view wants something else.
@@ -256,3 +401,6 @@ fn apply_to_tree<'a>(
     }
     changed
 }
+
+#[cfg(test)]
+mod tests;

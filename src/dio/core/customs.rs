@@ -168,6 +168,7 @@ impl Core {
                         epoch: 0,
                         changed: 0,
                         cause: None,
+                        first: None,
                     };
                     Work::Compute(TableSnapshot::of_root(root, reader))
                 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::dio::Cause;
-use crate::dio::core::body::{Body, BodyKind, Recorded, Rows};
+use crate::dio::core::body::{self, Body, BodyKind, First, Ground, Recorded, Rows};
 use crate::dio::core::bulk::{Bodies, Prepared, Side, Todo};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
@@ -22,7 +22,7 @@ use crate::scenery::cut::Cut;
 use crate::scenery::index::diff::count_differences;
 use crate::scenery::index::key::Entry;
 use crate::scenery::index::tree::Tree;
-use crate::scenery::snapshot::{Gone, LoadState, Root, TableSlot};
+use crate::scenery::snapshot::{FirstPart, Gone, LoadState, Root, TableSlot};
 use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
@@ -47,6 +47,8 @@ pub(super) struct Build {
     /// Why there is no thread for it.
     refused: Option<Error>,
     recorded: Arc<Recorded>,
+    /// What it will begin with, if that is known.
+    first: Option<First>,
 }
 
 pub(super) enum State {
@@ -67,6 +69,36 @@ pub(super) struct Index {
     side: Option<Arc<Recorded>>,
 }
 
+/// What a view publishes of the first rows that it awaits.
+fn first_part(indexes: &HashMap<u64, Index>, awaited: Awaited) -> Option<Arc<FirstPart>> {
+    let index = indexes.get(&awaited.index)?;
+    let State::Building(Build { first: Some(first), .. }) = &index.state else { return None };
+    let tree = match awaited.cut {
+        Cut::Last(_) => return None,
+        cut => cut.of(first.tree()),
+    };
+    (tree.len() > 0).then(|| Arc::new(FirstPart { tree, query: index.query.clone() }))
+}
+
+impl TableView {
+    /// Publishes other first rows of what it awaits, beside the rows that it shows. The caller moves the generation.
+    fn with_first(&self, seq: Seq, stale_upto: Seq) -> (Arc<TableSlot>, Generation) {
+        let root = self.slot.roots.newest().with_first(self.first.clone(), seq, stale_upto);
+        let generation = root.generation;
+        drop(self.slot.roots.publish(root));
+        (self.slot.clone(), generation)
+    }
+
+    fn show_first(&mut self, first: Option<Arc<FirstPart>>, seq: Seq, stale_upto: Seq) {
+        if self.first.is_none() && first.is_none() {
+            return;
+        }
+        self.first = first;
+        let (slot, generation) = self.with_first(seq, stale_upto);
+        slot.signal.advance_to(generation);
+    }
+}
+
 impl Index {
     /// Shows the result of a value view; the generation is moved by the caller.
     fn show_value(&self, seq: Seq) -> Option<(Arc<ValueSlot>, Generation)> {
@@ -85,6 +117,8 @@ struct TableView {
     shows: Option<u64>,
     cut: Cut,
     awaits: Option<Awaited>,
+    /// The first rows of what it awaits, as they are published.
+    first: Option<Arc<FirstPart>>,
     load: LoadState,
 }
 
@@ -178,7 +212,7 @@ impl Views {
             Some(prepared) => self.bring_up_to_bulk(prepared, batch, seq, &mut moved),
             None => self.bring_up(batch, seq, &mut moved),
         };
-        self.record(batch);
+        let firsts_moved = self.record(batch);
         self.customs.note(batch, &changed, all_may_move);
         let concerned: Vec<ViewId> = if all_may_move {
             self.tables.keys().copied().collect()
@@ -186,9 +220,22 @@ impl Views {
             let shown_by = |id: &u64| self.indexes.get(id).map(|index| index.shown_by.as_slice()).unwrap_or_default();
             changed.keys().flat_map(shown_by).copied().collect()
         };
+        let mut concerned = concerned;
+        concerned.extend(firsts_moved.iter().flat_map(|index| self.waiting_for(*index)).map(|(view, _)| view));
+        concerned.sort_unstable();
+        concerned.dedup();
         for view in concerned {
             let Some(view) = self.tables.get_mut(&view) else { continue };
-            let Some(shown) = view.shows else { continue };
+            let awaited = view.awaits.filter(|awaited| firsts_moved.contains(&awaited.index));
+            if let Some(awaited) = awaited {
+                view.first = first_part(&self.indexes, awaited);
+            }
+            let Some(shown) = view.shows else {
+                if awaited.is_some() {
+                    moved.tables.push(view.with_first(seq, stale_upto));
+                }
+                continue;
+            };
             let entries = changed.get(&shown).copied();
             let load = load_state(complete);
             let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
@@ -206,7 +253,7 @@ impl Views {
                 _ => entries.map(|_| count_differences(&last.tree, &tree)).filter(|entries| *entries > 0),
             };
             let stale_moves = becomes_stale(&tree);
-            let moves = entries.is_some() || stale_moves || !view.load.same_as(&load);
+            let moves = entries.is_some() || stale_moves || !view.load.same_as(&load) || awaited.is_some();
             if !moves && !stale_beyond {
                 continue;
             }
@@ -221,6 +268,7 @@ impl Views {
                 epoch: last.epoch + u64::from(stale_moves || stale_beyond),
                 changed: entries.unwrap_or(0),
                 cause,
+                first: view.first.clone(),
             };
             moved.tables.push((view.slot.clone(), root.generation));
             moved.gone.add(view.slot.roots.publish(root));
@@ -365,13 +413,22 @@ impl Views {
         self.router.always().iter().copied().collect()
     }
 
-    /// Keeps the batch for the indexes that are being built.
-    fn record(&mut self, batch: &Arc<Changed>) {
+    /// Keeps the batch for the indexes that are being built; gives back those of which the first rows changed.
+    fn record(&mut self, batch: &Arc<Changed>) -> Vec<u64> {
+        let mut moved = Vec::new();
         if batch.is_empty() {
-            return;
+            return moved;
         }
         for id in &self.building {
-            let Some(Index { state: State::Building(build), .. }) = self.indexes.get_mut(id) else { continue };
+            let Some(Index { state: State::Building(build), query, .. }) = self.indexes.get_mut(id) else { continue };
+            if let Some(first) = &mut build.first {
+                if batch.len() >= LARGE {
+                    build.first = None;
+                    moved.push(*id);
+                } else if first.apply(query, batch, &mut self.scratch) {
+                    moved.push(*id);
+                }
+            }
             if build.recorded.add(batch.clone()) > RECORDED {
                 // What was recorded is in the scan of the next attempt; the running one is told to stop, and its end starts
                 // the next.
@@ -379,6 +436,7 @@ impl Views {
                 drop(build.recorded.take());
             }
         }
+        moved
     }
 
     /// Forgets an index; its build is told to stop.
@@ -410,6 +468,7 @@ impl Views {
         let showed = view.shows.replace(index_id);
         view.cut = cut;
         view.awaits = None;
+        let had_first = view.first.take().is_some();
         view.load = load_state(self.complete);
         let tree = cut.of(tree);
         let same_index = showed == Some(index_id);
@@ -421,7 +480,7 @@ impl Views {
         };
         let becomes_other = |entry: &Entry| (entry.version <= last.stale_upto) != (entry.version <= self.stale_upto);
         let stale_moves = last.stale_upto != self.stale_upto && tree.iter().any(becomes_other);
-        let same = same_order && last.load.same_as(&view.load) && !stale_moves;
+        let same = same_order && last.load.same_as(&view.load) && !stale_moves && !had_first;
         // Published even if nothing moves: the sort keys, and so `position_of` and later differences, are new.
         let root = Root {
             generation: if same { last.generation } else { last.generation.next() },
@@ -433,6 +492,7 @@ impl Views {
             epoch: last.epoch + u64::from(!same_index || stale_moves),
             changed,
             cause: None,
+            first: None,
         };
         let generation = root.generation;
         let gone = view.slot.roots.publish(root);
@@ -453,6 +513,10 @@ impl Views {
     fn fail(&mut self, view_id: ViewId, request: u64, seq: Seq, error: &Error) {
         let Some(view) = self.tables.get_mut(&view_id) else { return };
         view.awaits = None;
+        if view.shows.is_some() {
+            view.show_first(None, seq, self.stale_upto);
+        }
+        view.first = None;
         if view.shows.is_none() {
             view.load = LoadState::Failed(error.clone());
             let last = view.slot.roots.newest();
@@ -466,6 +530,7 @@ impl Views {
                 epoch: last.epoch + 1,
                 changed: 0,
                 cause: None,
+                first: None,
             };
             let generation = root.generation;
             view.slot.roots.publish(root);
@@ -566,10 +631,15 @@ impl Core {
             shows: None,
             cut,
             awaits: None,
+            first: None,
             load: LoadState::Loading,
         });
         let awaited = Awaited { index, cut, request };
-        entry.awaits = Some(awaited);
+        let superseded = entry.awaits.replace(awaited).is_some_and(|before| before.index != index || before.cut != cut);
+        if superseded {
+            let first = first_part(&self.views.indexes, awaited);
+            entry.show_first(first, self.seq, self.stale_upto);
+        }
         if matches!(self.views.indexes.get(&index), Some(Index { state: State::Ready(_), .. })) {
             self.views.land(view, awaited, self.seq);
         }
@@ -612,9 +682,12 @@ impl Core {
         self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
-        let rows = match kind {
-            BodyKind::Table => self.views.rows_for(query, self.rows),
-            BodyKind::Value(_) => Rows::Table,
+        let is_table = matches!(kind, BodyKind::Table);
+        let is_large = is_table && self.rows as usize >= body::LARGE;
+        let ground = Ground {
+            rows: if is_table { self.views.rows_for(query, self.rows) } else { Rows::Table },
+            ordered: if is_large { self.views.ordered_for(query) } else { None },
+            is_large,
         };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
         let recorded: Arc<Recorded> = Arc::default();
@@ -623,7 +696,18 @@ impl Core {
         let job = move || {
             let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
             let result = span.in_scope(|| {
-                let result = Body::build(&kind, &query, &rows, pin.versions(), &pin, &token)
+                let mut show_first = |mut first: First| {
+                    let mut scratch = Vec::new();
+                    let batches = catches_up.since(0).unwrap_or_default();
+                    let taken = batches.len();
+                    for batch in batches {
+                        first.apply(&query, &batch, &mut scratch);
+                    }
+                    tracing::debug!("first rows");
+                    // A closed core wants none.
+                    let _ = handle.send(Message::First { index, build: number, first, taken });
+                };
+                let result = Body::build(&kind, &query, &ground, &pin, &token, &mut show_first)
                     .map(|body| catches_up.take_into(body, &query, &token));
                 match &result {
                     Ok(_) => tracing::debug!("built"),
@@ -631,12 +715,12 @@ impl Core {
                 }
                 result
             });
-            drop((pin, rows));
+            drop((pin, ground));
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
         };
         let refused = self.to.build_pool.submit(self.to.build_rank, Box::new(job)).err();
-        Build { number, attempt, cancel, refused, recorded }
+        Build { number, attempt, cancel, refused, recorded, first: None }
     }
 
     /// A build that no thread will make fails at once: nobody is to wait for it.
@@ -646,6 +730,31 @@ impl Core {
         {
             let error = error.clone();
             self.build_failed(index, &error);
+        }
+    }
+
+    /// Shows the first rows of what is being built to those who await it, unless the whole is about to come.
+    pub(super) fn first_made(&mut self, index_id: u64, number: u64, mut first: First, taken: usize) {
+        let Some(index) = self.views.indexes.get_mut(&index_id) else { return };
+        let State::Building(build) = &mut index.state else { return };
+        let Some(batches) = build.recorded.since(taken) else { return };
+        if build.number != number || build.cancel.is_cancelled() {
+            return;
+        }
+        for batch in batches {
+            first.apply(&index.query, &batch, &mut self.views.scratch);
+        }
+        build.first = Some(first);
+        self.show_first_of(index_id);
+    }
+
+    /// Publishes the first rows of an index, or that there are none any more, to those who await it.
+    fn show_first_of(&mut self, index_id: u64) {
+        for (view, awaited) in self.views.waiting_for(index_id) {
+            let first = first_part(&self.views.indexes, awaited);
+            if let Some(view) = self.views.tables.get_mut(&view) {
+                view.show_first(first, self.seq, self.stale_upto);
+            }
         }
     }
 
@@ -675,6 +784,7 @@ impl Core {
                 if let Some(index) = self.views.indexes.get_mut(&index_id) {
                     index.state = State::Building(build);
                 }
+                self.show_first_of(index_id);
                 self.give_up_refused(index_id);
             }
         }
@@ -725,6 +835,16 @@ impl Views {
             }
         }
         rows
+    }
+
+    /// A ready list in the order of a query that holds every row that matches it.
+    fn ordered_for(&self, query: &ViewQuery) -> Option<Tree<Entry>> {
+        let is_one = |index: &&Index| query.orders_like(&index.query) && query.narrows(&index.query);
+        let lists = self.indexes.values().filter(is_one).filter_map(|index| match &index.state {
+            State::Ready(Body::Table(tree)) => Some(tree),
+            _ => None,
+        });
+        lists.min_by_key(|tree| tree.len()).cloned()
     }
 
     fn waiting_for(&self, index: u64) -> Vec<(ViewId, Awaited)> {
