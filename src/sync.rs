@@ -13,6 +13,7 @@ mod hooks;
 mod notifier;
 #[cfg(test)]
 mod notifier_tests;
+mod pieces;
 mod prims;
 mod reply;
 mod thread;
@@ -21,6 +22,7 @@ pub(crate) use doorbell::Doorbell;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
 pub(crate) use notifier::WaitedAny;
 pub use notifier::{Notifier, Subscription, Waited};
+pub(crate) use pieces::Pieces;
 pub(crate) use prims::{Deadline, deadline_after, time_left};
 pub(crate) use reply::{ReplySender, reply};
 pub use thread::{QueueInfo, ThreadInfo, live_threads};

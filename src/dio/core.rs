@@ -367,6 +367,8 @@ pub(crate) struct Surroundings {
     pub(crate) board: Arc<StateBoard>,
     pub(crate) writes: Arc<WriteQueue>,
     pub(crate) build_pool: Arc<Pool>,
+    /// Its thread shares the scan of a large table when it has nothing else to do.
+    pub(crate) load_pool: Arc<Pool>,
     pub(crate) build_rank: Rank,
 }
 

@@ -125,6 +125,7 @@ impl DioInner {
                 board,
                 writes,
                 build_pool: lens_inner.build_pool.clone(),
+                load_pool: lens_inner.load_pool.clone(),
                 build_rank: Rank::new(level, Role::Build),
             },
             core_handle,

@@ -15,10 +15,9 @@
 
 mod pins;
 mod row_set;
+mod scan;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -295,93 +294,6 @@ impl Versions {
         }
         let row = self.first_loads().find_map(|fresh| fresh.find(id))?;
         Some(Meaning { until: FOR_EVER, row: Some(row) })
-    }
-
-    /// Calls `each` with every row as it was at `pin`'s Seq: first those on the disk by row number, then those that only
-    /// memory holds, in no order. `each` must not block nor call back into the cache.
-    ///
-    /// # Errors
-    /// `Expired` when the pin lost its versions to the budget meanwhile.
-    pub(crate) fn scan(&self, pin: &Pin, each: &mut dyn FnMut(RowNo, &StoredRow) -> ControlFlow<()>) -> Result<()> {
-        self.scan_in_place(pin, &mut |row_no, row| each(row_no, &row.to_row()))
-    }
-
-    /// As [`scan`](Self::scan), with rows that are read where they lie: nothing is copied.
-    pub(crate) fn scan_in_place(
-        &self,
-        pin: &Pin,
-        each: &mut dyn FnMut(RowNo, StoredRef<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let seq = pin.seq;
-        let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
-        // What memory holds goes first: a version that is stored, and forgotten by memory, after the disk's state below
-        // was frozen would otherwise be seen in neither.
-        let memory = self.all_in_memory(covers);
-        let fresh: Vec<Arc<FreshRows>> = self.first_loads().filter(|fresh| fresh.seq() <= seq).collect();
-        let mut seen = RowSet::default();
-        let mut stopped = false;
-        let mut failed = None;
-        let mut panicked = None;
-        // A panic in here is not the backend's: it goes on to the caller, but not through the backend.
-        let mut guarded = |row: RowNo, stored: StoredRef<'_>| {
-            catch_unwind(AssertUnwindSafe(|| each(row, stored))).unwrap_or_else(|panic| {
-                panicked = Some(panic);
-                ControlFlow::Break(())
-            })
-        };
-        let mut take = |row: RowNo, bytes: &[u8]| {
-            seen.insert(row);
-            let flow = if let Some(version) = memory.get(&row) {
-                version.as_ref().map_or(ControlFlow::Continue(()), |stored| guarded(row, stored.into()))
-            } else if let Some(stored) = fresh.iter().find_map(|fresh| fresh.row(row)) {
-                guarded(row, stored.into())
-            } else {
-                match StoredRef::from_bytes(bytes) {
-                    Ok(stored) if stored.seq() <= seq => guarded(row, stored),
-                    // Overwritten since the pin; what was there before is in memory, unless there was nothing.
-                    Ok(_) => match self.in_memory(row, covers) {
-                        Some(RowRead::Found(stored)) => guarded(row, (&stored).into()),
-                        _ => ControlFlow::Continue(()),
-                    },
-                    Err(error) => {
-                        failed = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                }
-            };
-            stopped = flow.is_break();
-            flow
-        };
-        let scanned = self.read_table(|table| table.scan(RowNo(0), &mut take));
-        if let Some(panic) = panicked {
-            resume_unwind(panic);
-        }
-        scanned?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if !stopped {
-            // Rows that were not on the disk yet, and rows deleted from it since the pin.
-            let mut rest = self.all_in_memory(covers);
-            rest.extend(memory);
-            for (row, stored) in fresh.iter().flat_map(|fresh| fresh.iter()) {
-                if !seen.contains(row) && !rest.contains_key(&row) && each(row, stored.into()).is_break() {
-                    return Ok(());
-                }
-            }
-            for (row, version) in &rest {
-                if let Some(stored) = version
-                    && !seen.contains(*row)
-                    && each(*row, stored.into()).is_break()
-                {
-                    break;
-                }
-            }
-        }
-        if self.is_expired(seq) {
-            return Err(expired());
-        }
-        Ok(())
     }
 
     /// Calls `each` with those of these rows that there were at `pin`'s Seq. As [`scan_in_place`](Self::scan_in_place).

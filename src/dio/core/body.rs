@@ -10,12 +10,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::dio::core::{Changed, ChangedRow};
-use crate::dio::versions::{Pin, Versions};
+use crate::dio::versions::{Pin, RowSet, Versions};
+use crate::lens::Pool;
 use crate::scenery::accumulator::{Accumulator, BuiltIn};
 use crate::scenery::index::diff::count_differences;
 use crate::scenery::index::key::{Entry, Sorted, reversed};
 use crate::scenery::index::tree::{Item, Tree};
 use crate::scenery::view_query::ViewQuery;
+use crate::sync::{Pieces, Rank};
 use crate::value::StoredRef;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Result, RowNo};
@@ -32,6 +34,8 @@ const LITTLE: usize = 64;
 /// How often a finished build looks for changes at the most.
 const ROUNDS: usize = 32;
 
+/// Parts of a scan that is shared.
+const PARTS: usize = 16;
 /// Rows that are shown before the rest of a large list is there.
 const FIRST_ROWS: usize = if cfg!(test) { 8 } else { 256 };
 /// Rows of a list in the right order that are looked at for them: some milliseconds' work.
@@ -70,6 +74,10 @@ pub(crate) struct Ground {
     pub(crate) ordered: Option<Tree<Entry>>,
     /// Whether its building takes so long that the first rows are worth showing before.
     pub(crate) is_large: bool,
+    /// Who shares a scan of a large table.
+    pub(crate) helper: Option<(Arc<Pool>, Rank)>,
+    /// Row numbers end here.
+    pub(crate) rows_upto: u64,
 }
 
 impl Body {
@@ -84,9 +92,9 @@ impl Body {
     /// first entries of a large list before the rest is there.
     pub(crate) fn build(
         kind: &BodyKind,
-        query: &ViewQuery,
+        query: &Arc<ViewQuery>,
         ground: &Ground,
-        pin: &Pin,
+        pin: &Arc<Pin>,
         cancel: &CancelToken,
         show_first: &mut dyn FnMut(First),
     ) -> Result<Self> {
@@ -269,9 +277,9 @@ impl Recorded {
 }
 
 fn build_table(
-    query: &ViewQuery,
+    query: &Arc<ViewQuery>,
     ground: &Ground,
-    pin: &Pin,
+    pin: &Arc<Pin>,
     cancel: &CancelToken,
     show_first: &mut dyn FnMut(First),
 ) -> Result<Tree<Entry>> {
@@ -290,6 +298,9 @@ fn build_table(
     let mut smallest = Smallest::new();
     match &ground.rows {
         Rows::Reverse(list) => return Ok(reversed(list)),
+        Rows::Table if ground.helper.is_some() => {
+            (entries, smallest) = entries_in_parts(query, ground, pin, cancel, shows_first)?;
+        }
         Rows::Table => {
             if query.matches_all() {
                 // What memory alone holds is a small part, or a first load.
@@ -322,6 +333,88 @@ fn build_table(
     let sorted = Sorted::new(entries);
     check(cancel)?;
     Ok(Tree::from_sorted(sorted))
+}
+
+/// The entries of all rows that match, and the smallest of them if `shows_first`, from a scan that a helper shares.
+fn entries_in_parts(
+    query: &Arc<ViewQuery>,
+    ground: &Ground,
+    pin: &Arc<Pin>,
+    cancel: &CancelToken,
+    shows_first: bool,
+) -> Result<(Vec<Entry>, Smallest)> {
+    let scan = Arc::new(pin.versions().begin_scan(pin));
+    let part = {
+        let (scan, query, pin, cancel) = (scan.clone(), query.clone(), pin.clone(), cancel.clone());
+        let rows_of_part = (ground.rows_upto / PARTS as u64).max(1);
+        move |number: usize| {
+            let from = RowNo(number as u64 * rows_of_part);
+            let until = (number + 1 < PARTS).then_some(RowNo(from.0 + rows_of_part));
+            let mut part = Part::new(query.clone(), shows_first);
+            if query.matches_all() {
+                part.entries.reserve(usize::try_from(rows_of_part).unwrap_or(0).min(RESERVED));
+            }
+            let mut looks = 0_usize;
+            let met = pin.versions().scan_part(&scan, from, until, &mut |row_no, row| {
+                looks += 1;
+                if looks.is_multiple_of(ROWS_BETWEEN_LOOKS) && cancel.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+                part.take(row_no, row);
+                ControlFlow::Continue(())
+            })?;
+            check(&cancel)?;
+            Ok((part, met.unwrap_or_default()))
+        }
+    };
+    let pieces = Pieces::new(PARTS, part);
+    if let Some((pool, rank)) = &ground.helper {
+        let help = pieces.clone();
+        // No helper, no harm.
+        let _ = pool.submit(*rank, Box::new(move || help.help()));
+    }
+    let (mut parts, met): (Vec<Part>, Vec<RowSet>) = pieces.finish()?.into_iter().unzip();
+    let mut rest = Part::new(query.clone(), shows_first);
+    // A helper that has just ended may hold it for a moment more.
+    let scan = Arc::try_unwrap(scan).unwrap_or_else(|shared| (*shared).clone());
+    pin.versions().scan_rest(scan, &met, &mut |row_no, row| {
+        rest.take(row_no, row);
+        ControlFlow::Continue(())
+    })?;
+    parts.push(rest);
+    let mut entries = Vec::with_capacity(parts.iter().map(|part| part.entries.len()).sum());
+    let mut smallest = Smallest::new();
+    for mut part in parts {
+        check(cancel)?;
+        entries.append(&mut part.entries);
+        part.smallest.entries.iter().for_each(|entry| smallest.add(entry));
+    }
+    Ok((entries, smallest))
+}
+
+/// What one part of a scan found.
+struct Part {
+    query: Arc<ViewQuery>,
+    scratch: Vec<u8>,
+    entries: Vec<Entry>,
+    smallest: Smallest,
+    shows_first: bool,
+}
+
+impl Part {
+    fn new(query: Arc<ViewQuery>, shows_first: bool) -> Self {
+        Part { query, scratch: Vec::new(), entries: Vec::new(), smallest: Smallest::new(), shows_first }
+    }
+
+    #[inline]
+    fn take(&mut self, row_no: RowNo, row: StoredRef<'_>) {
+        if let Some(entry) = self.query.entry_in_place(row_no, row, &mut self.scratch) {
+            if self.shows_first {
+                self.smallest.add(&entry);
+            }
+            self.entries.push(entry);
+        }
+    }
 }
 
 /// The first entries of a query, from a ready list in its order that holds every row that matches; says whether these are

@@ -681,13 +681,15 @@ impl Core {
         let number = self.views.next_number();
         self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
-        let pin = self.to.versions.pin_to_read();
+        let pin = Arc::new(self.to.versions.pin_to_read());
         let is_table = matches!(kind, BodyKind::Table);
         let is_large = is_table && self.rows as usize >= body::LARGE;
         let ground = Ground {
             rows: if is_table { self.views.rows_for(query, self.rows) } else { Rows::Table },
             ordered: if is_large { self.views.ordered_for(query) } else { None },
             is_large,
+            helper: is_large.then(|| (self.to.load_pool.clone(), self.to.build_rank)),
+            rows_upto: self.next_row,
         };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
         let recorded: Arc<Recorded> = Arc::default();

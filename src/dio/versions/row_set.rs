@@ -27,20 +27,30 @@ impl Hasher for RowHasher {
 
 pub(crate) type RowMap<T> = HashMap<RowNo, T, BuildHasherDefault<RowHasher>>;
 
-/// A set of row numbers: a growing bit map, since they are dense.
+/// A set of row numbers from a first one on: a growing bit map, since they are dense.
 #[derive(Default)]
-pub(crate) struct RowSet(Vec<u64>);
+pub(crate) struct RowSet {
+    words: Vec<u64>,
+    /// How many words before the first are left out.
+    skipped: usize,
+}
 
 impl RowSet {
+    /// An empty set that will hold no row before `first`.
+    pub(crate) fn starting_at(first: RowNo) -> Self {
+        RowSet { words: Vec::new(), skipped: (first.0 / 64) as usize }
+    }
+
     pub(crate) fn insert(&mut self, row: RowNo) {
-        let word = (row.0 / 64) as usize;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
+        let Some(word) = ((row.0 / 64) as usize).checked_sub(self.skipped) else { return };
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
         }
-        self.0[word] |= 1 << (row.0 % 64);
+        self.words[word] |= 1 << (row.0 % 64);
     }
 
     pub(crate) fn contains(&self, row: RowNo) -> bool {
-        self.0.get((row.0 / 64) as usize).is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
+        let word = ((row.0 / 64) as usize).checked_sub(self.skipped).and_then(|word| self.words.get(word));
+        word.is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
     }
 }

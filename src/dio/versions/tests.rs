@@ -1,5 +1,7 @@
 //! Versions against a plain list of states, one for each Seq; the steps of the core and of the store interleave freely.
 
+use std::ops::ControlFlow;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;

@@ -19,19 +19,21 @@ fn dio() -> (Lens, Dio) {
     (lens, dio)
 }
 
-fn query(search: Option<&str>, dir: SortDir) -> ViewQuery {
+fn query(search: Option<&str>, dir: SortDir) -> Arc<ViewQuery> {
     let descriptor = QueryDescriptor {
         sort: vec![SortBy::new("n", dir)],
         search: search.map(str::to_owned),
         ..QueryDescriptor::default()
     };
-    ViewQuery::new(&descriptor, &Schema::open("id")).unwrap()
+    Arc::new(ViewQuery::new(&descriptor, &Schema::open("id")).unwrap())
 }
 
 /// What is shown first of a query, and all of it.
-fn built(dio: &Dio, query: &ViewQuery, ordered: Option<Tree<Entry>>) -> (Option<First>, Tree<Entry>) {
-    let pin = dio.inner().reader.versions.pin_to_read();
-    let ground = Ground { rows: Rows::Table, ordered, is_large: true };
+fn built(dio: &Dio, query: &Arc<ViewQuery>, ordered: Option<Tree<Entry>>) -> (Option<First>, Tree<Entry>) {
+    let inner = dio.inner();
+    let pin = Arc::new(inner.reader.versions.pin_to_read());
+    let helper = Some((inner.lens.load_pool.clone(), Rank::new(inner.level, crate::sync::Role::Load)));
+    let ground = Ground { rows: Rows::Table, ordered, is_large: true, helper, rows_upto: ROWS as u64 };
     let mut first = None;
     let show_first = &mut |shown| assert!(first.replace(shown).is_none(), "once");
     let body = Body::build(&BodyKind::Table, query, &ground, &pin, &CancelToken::new(), show_first).unwrap();
