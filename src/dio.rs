@@ -639,8 +639,14 @@ impl DioInner {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
         self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
         let (sender, receiver) = reply();
+        let is_bulk = changes.len() >= self.lens.defaults.bulk_changes;
         let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply: Some(sender) };
-        self.send(Message::Apply(apply))?;
+        // One bulk change at a time: the next one waits where it holds nobody up.
+        if is_bulk {
+            self.send_bulk(Message::Apply(apply))?
+        } else {
+            self.send(Message::Apply(apply))?
+        }
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
     }
 

@@ -369,6 +369,8 @@ pub(crate) struct Surroundings {
     pub(crate) build_pool: Arc<Pool>,
     /// Its thread shares the scan of a large table when it has nothing else to do.
     pub(crate) load_pool: Arc<Pool>,
+    /// Changes of one message from which on they are a bulk.
+    pub(crate) bulk_changes: usize,
     pub(crate) build_rank: Rank,
 }
 

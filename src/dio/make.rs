@@ -126,6 +126,7 @@ impl DioInner {
                 writes,
                 build_pool: lens_inner.build_pool.clone(),
                 load_pool: lens_inner.load_pool.clone(),
+                bulk_changes: defaults.bulk_changes,
                 build_rank: Rank::new(level, Role::Build),
             },
             core_handle,

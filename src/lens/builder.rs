@@ -135,6 +135,14 @@ impl LensBuilder {
         self
     }
 
+    /// How many rows changed at once, by a refresh or a callback or [`insert_many`](crate::CacheHandle::insert_many), are a
+    /// bulk change: it is taken in by and by, while edits of single rows go through, and shows in one step when all of it is
+    /// there. Fewer are applied in one go. Default: 2,048.
+    pub fn bulk_changes(mut self, rows: usize) -> Self {
+        self.defaults.bulk_changes = rows;
+        self
+    }
+
     /// How many events a subscriber may be behind before it lags. Default: 1,024.
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.defaults.event_capacity = events;
@@ -165,6 +173,7 @@ impl LensBuilder {
             ("write_queue_capacity", self.defaults.write_queue_capacity),
             ("event_capacity", self.defaults.event_capacity),
             ("hot_tier_capacity", self.defaults.hot_tier_capacity),
+            ("bulk_changes", self.defaults.bulk_changes),
         ];
         for (name, value) in counts {
             if value == 0 {

@@ -18,6 +18,8 @@ pub struct LensDefaults {
     pub snapshot_budget: usize,
     /// Bytes of decoded rows kept for reading. Default: 32 MiB.
     pub hot_tier_capacity: usize,
+    /// Rows changed at once from which on they are taken in by and by, while edits go through. Default: 2,048.
+    pub bulk_changes: usize,
     /// Events that a subscriber may be behind before it lags. Default: 1,024.
     pub event_capacity: usize,
     /// How long dropping the last handle waits for undelivered writes. Default: 1 s.
@@ -33,6 +35,8 @@ impl Default for LensDefaults {
             write_timeout: Duration::from_secs(30),
             snapshot_budget: 64 << 20,
             hot_tier_capacity: 32 << 20,
+            // Fewer are applied within some milliseconds.
+            bulk_changes: 2_048,
             event_capacity: 1_024,
             drop_timeout: Duration::from_secs(1),
         }

@@ -113,7 +113,7 @@ impl World {
         let builder = move || {
             let lens = Lens::new().clock(on_clock.clone());
             let lens = if on_disk { lens.cache_at(cache.clone()) } else { lens.in_memory() };
-            let lens = if small { lens.snapshot_budget(600).hot_tier_capacity(1) } else { lens };
+            let lens = if small { lens.snapshot_budget(600).hot_tier_capacity(1).bulk_changes(2) } else { lens };
             match every {
                 Some(every) => lens.refresh_every(every),
                 None => lens,

@@ -19,13 +19,18 @@ pub(crate) fn over_memory(script: &Script) {
 }
 
 pub(crate) fn beyond_the_budget(script: &Script) {
-    run(script, &|| Lens::new().in_memory().snapshot_budget(600).hot_tier_capacity(1), true, false);
+    run(script, &|| Lens::new().in_memory().snapshot_budget(600).hot_tier_capacity(1).bulk_changes(2), true, false);
 }
 
 #[cfg(feature = "lmdb")]
 pub(crate) fn over_disk(script: &Script) {
     let dir = tempfile::tempdir().unwrap();
-    run(script, &|| Lens::new().cache_at(dir.path().join("cache")).hot_tier_capacity(2_000), false, true);
+    run(
+        script,
+        &|| Lens::new().cache_at(dir.path().join("cache")).hot_tier_capacity(2_000).bulk_changes(5),
+        false,
+        true,
+    );
 }
 
 fn run(script: &Script, lens: &dyn Fn() -> LensBuilder, may_expire: bool, may_restart: bool) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::cache::CacheOp;
 use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
-use crate::dio::core::bulk::{BULK_CHANGES, Prepared, op_of, retain};
+use crate::dio::core::bulk::{Prepared, op_of, retain};
 use crate::dio::core::{
     Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
 };
@@ -444,7 +444,7 @@ impl Core {
                 }
             }
             let why = batch.why.flatten();
-            let is_large = changed.touched.len() >= BULK_CHANGES;
+            let is_large = changed.touched.len() >= self.to.bulk_changes;
             let (prepared, ops) = match prepared {
                 Some((prepared, ops)) => (Some(prepared), ops),
                 None => (None, changed.touched.iter().map(op_of).collect()),

@@ -26,8 +26,6 @@ use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, Result, RowNo, Seq};
 
-/// Changes of one message from which on they are a bulk; fewer are applied within a few milliseconds.
-pub(crate) const BULK_CHANGES: usize = if cfg!(test) { 24 } else { 2_048 };
 /// Rows that are staged between two looks into the inbox: less than a millisecond's work.
 const ROWS_AT_ONCE: usize = if cfg!(test) { 8 } else { 256 };
 /// Rows whose views are found out between two looks into the inbox.
@@ -117,7 +115,7 @@ impl Core {
         let RowChanges::Each(changes) = &apply.changes else { return false };
         let is_of_one_row = |change: &RowChange| matches!(change, RowChange::Put(_) | RowChange::Delete(_));
         self.bulk.is_none()
-            && changes.len() >= BULK_CHANGES
+            && changes.len() >= self.to.bulk_changes
             && changes.iter().all(is_of_one_row)
             && apply.began.is_none_or(|began| self.protection.remembers(began))
     }

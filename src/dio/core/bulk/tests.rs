@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::dio::core::bulk::BULK_CHANGES;
 use crate::dio::core::tests::hold_builds;
 use crate::dio::core::{Announce, RowChange};
 use crate::dio::event::Cause;
@@ -14,7 +13,8 @@ use crate::{Result, Seq};
 use super::super::{Apply, Message};
 
 const SOON: Duration = Duration::from_secs(20);
-const ROWS: i64 = 4 * BULK_CHANGES as i64;
+const BULK: usize = 24;
+const ROWS: i64 = 4 * BULK as i64;
 
 fn row(n: i64, value: i64) -> Record {
     record! { "id" => format!("r{n}"), "n" => value, "half" => n % 2 }
@@ -22,7 +22,7 @@ fn row(n: i64, value: i64) -> Record {
 
 fn dio() -> (Lens, Dio) {
     let rows = (0..ROWS).map(|n| (format!("r{n}"), row(n, n)));
-    let lens = Lens::new().in_memory().build().unwrap();
+    let lens = Lens::new().in_memory().bulk_changes(BULK).build().unwrap();
     let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows(rows)).unwrap();
     (lens, dio)
 }
