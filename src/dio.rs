@@ -603,8 +603,11 @@ impl DioInner {
         self.core.send(message).map_err(|error| self.name_error(error))
     }
 
-    pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
-        self.core.send_bulk(message).map_err(|error| self.name_error(error))
+    /// Sends changes of many rows; urgent messages overtake them, unless the sender holds up what they would wait for.
+    pub(crate) fn send_bulk(&self, apply: Apply) -> Result<()> {
+        let message = Message::Apply(apply);
+        let sent = if self.must_apply_at_once() { self.core.send(message) } else { self.core.send_bulk(message) };
+        sent.map_err(|error| self.name_error(error))
     }
 
     /// The context of a call to the source: it ends when the Dio closes.
@@ -639,15 +642,22 @@ impl DioInner {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
         self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
         let (sender, receiver) = reply();
-        let is_bulk = changes.len() >= self.lens.defaults.bulk_changes;
-        let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply: Some(sender) };
+        let at_once = self.must_apply_at_once();
+        let is_bulk = !at_once && changes.len() >= self.lens.defaults.bulk_changes;
+        let reply = Some(sender);
+        let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply, at_once };
         // One bulk change at a time: the next one waits where it holds nobody up.
         if is_bulk {
-            self.send_bulk(Message::Apply(apply))?
+            self.send_bulk(apply)?
         } else {
             self.send(Message::Apply(apply))?
         }
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
+    }
+
+    /// Whether this thread may not wait for bodies to be made.
+    pub(crate) fn must_apply_at_once(&self) -> bool {
+        may_wait_for(Rank::new(self.level, Role::Build), "the views of a bulk change").is_err()
     }
 
     /// What a callback did, applied as one batch; returns when it is visible.
@@ -670,14 +680,15 @@ impl DioInner {
             self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
-            self.send_bulk(Message::Apply(Apply {
+            self.send_bulk(Apply {
                 changes: changes.into(),
                 cause,
                 announce,
                 began: Some(began),
                 full_copy: full_copy.then_some(core::FullCopy { at: now, total: None }),
                 reply: Some(sender),
-            }))?;
+                at_once: self.must_apply_at_once(),
+            })?;
             receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))?
         };
         // The batch, and with it the note of its read, lived until its rows were judged by it.

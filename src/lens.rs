@@ -27,7 +27,7 @@ use crate::{Error, ErrorKind, Result};
 pub use builder::LensBuilder;
 pub use callbacks::LensCallbacks;
 pub use defaults::LensDefaults;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Job, Pool};
 
 /// Jobs that may wait in a pool: builds are one per view at the most, loads fall back to a refresh.
 const JOBS: usize = 65_536;

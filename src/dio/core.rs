@@ -134,6 +134,8 @@ pub(crate) struct Apply {
     pub(crate) began: Option<Seq>,
     pub(crate) full_copy: Option<FullCopy>,
     pub(crate) reply: Option<ReplySender<Result<Seq>>>,
+    /// Its sender may not wait for the threads that bodies are made on, so however many they are, the core alone applies them.
+    pub(crate) at_once: bool,
 }
 
 /// A write on its way to the source.

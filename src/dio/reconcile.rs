@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::dio::DioInner;
-use crate::dio::core::{Announce, Apply, FullCopy, Message, RowChange, RowChanges};
+use crate::dio::core::{Announce, Apply, FullCopy, RowChange, RowChanges};
 use crate::dio::encode::encode_rows;
 use crate::dio::event::Cause;
 use crate::dio::fresh::IdIndex;
@@ -40,14 +40,15 @@ pub(crate) fn reconcile(
     };
     dio.store()?.wait_for_room().map_err(name)?;
     let (sender, receiver) = reply();
-    dio.send_bulk(Message::Apply(Apply {
+    dio.send_bulk(Apply {
         changes,
         cause,
         announce,
         began: Some(began),
         full_copy: full_copy.then_some(FullCopy { at: now, total: Some(total) }),
         reply: Some(sender),
-    }))?;
+        at_once: dio.must_apply_at_once(),
+    })?;
     let seq = receiver.wait(None)?.map_err(name);
     dio.discard(rows);
     seq

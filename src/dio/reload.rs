@@ -29,6 +29,7 @@ impl DioInner {
             began: None,
             full_copy: None,
             reply: None,
+            at_once: false,
         };
         if let Err(error) = self.send(Message::Apply(apply))
             && error.kind() != ErrorKind::Closed

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::cache::CacheOp;
 use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
-use crate::dio::core::bulk::{Prepared, op_of, retain};
+use crate::dio::core::bulk::{MANY_REPLACED, Prepared, op_of, retain};
 use crate::dio::core::{
     Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
 };
@@ -159,7 +159,7 @@ impl Core {
 
     pub(super) fn apply(&mut self, apply: Apply) {
         self.publish_first_load();
-        let Apply { changes, cause, announce, began, full_copy, reply } = apply;
+        let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
         let result = match began {
             Some(began) if !self.protection.remembers(began) => {
                 Err(Error::new(ErrorKind::Expired, "too much was written since this read began; read the source again"))
@@ -444,7 +444,7 @@ impl Core {
                 }
             }
             let why = batch.why.flatten();
-            let is_large = changed.touched.len() >= self.to.bulk_changes;
+            let is_large = changed.touched.len() >= MANY_REPLACED;
             let (prepared, ops) = match prepared {
                 Some((prepared, ops)) => (Some(prepared), ops),
                 None => (None, changed.touched.iter().map(op_of).collect()),

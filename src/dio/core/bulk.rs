@@ -16,12 +16,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::cache::CacheOp;
 use crate::dio::core::batch::{OpenBatch, Publication};
 use crate::dio::core::body::{Body, Recorded};
 use crate::dio::core::{Announce, Apply, Changed, ChangedRow, Core, FullCopy, Message, RowChange, RowChanges, Touched};
 use crate::dio::event::Cause;
 use crate::dio::versions::{Replaced, RowMap, Versions};
+use crate::lens::Job;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
 use crate::{Error, Result, RowNo, Seq};
@@ -36,6 +39,9 @@ const ROOM: u64 = 1 << 20;
 const LAST_ROOM: u64 = 1 << 14;
 /// How often the build thread makes bodies for views that were opened meanwhile; after that the core does.
 const ROUNDS: u32 = 4;
+/// Rows of a batch from which on another thread lets go of what they replaced: for fewer it takes the core less than a
+/// millisecond.
+pub(super) const MANY_REPLACED: usize = 2_048;
 /// Versions that are superseded under one lock.
 const SUPERSEDED_AT_ONCE: usize = 1_024;
 
@@ -115,6 +121,7 @@ impl Core {
         let RowChanges::Each(changes) = &apply.changes else { return false };
         let is_of_one_row = |change: &RowChange| matches!(change, RowChange::Put(_) | RowChange::Delete(_));
         self.bulk.is_none()
+            && !apply.at_once
             && changes.len() >= self.to.bulk_changes
             && changes.iter().all(is_of_one_row)
             && apply.began.is_none_or(|began| self.protection.remembers(began))
@@ -123,7 +130,7 @@ impl Core {
     /// Begins a bulk change. No other is under way.
     pub(super) fn begin_bulk(&mut self, apply: Apply) {
         self.commit();
-        let Apply { changes, cause, announce, began, full_copy, reply } = apply;
+        let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
         let changes: Vec<RowChange> = match changes {
             RowChanges::Each(changes) => changes,
             RowChanges::First(rows, _) => rows.into_iter().map(RowChange::Put).collect(),
@@ -233,16 +240,28 @@ impl Core {
         let (changed, skipped) = (staged.changed.clone(), staged.taken_back.clone());
         let (always, ops, seq) = (self.views.always(), made.ops.is_none(), bulk.seq);
         let handle = self.handle.clone();
-        let job = move || {
+        let job: Job = Box::new(move || {
             let bodies = make(sides, &changed, &skipped, routed, &always);
             let ops = ops.then(|| changed.touched.iter().map(op_of).collect());
             drop(changed);
             // A closed core wants no result.
             let _ = handle.send(Message::BulkMade { seq, made: Made { bodies, ops } });
-        };
-        let is_refused = self.to.build_pool.submit(self.to.build_rank, Box::new(job)).is_err();
-        // Then the core makes the bodies.
-        let round = if is_refused { u32::MAX } else { round };
+        });
+        // Whichever thread is free first does it: the one may be in a user's aggregate, the other in a source.
+        let job = Arc::new(Mutex::new(Some(job)));
+        let pools = [&self.to.build_pool, &self.to.load_pool];
+        let takers = pools.into_iter().filter(|pool| {
+            let job = job.clone();
+            let take = move || {
+                let job = job.lock().take();
+                if let Some(job) = job {
+                    job();
+                }
+            };
+            pool.submit(self.to.build_rank, Box::new(take)).is_ok()
+        });
+        // If nobody takes it, the core makes the bodies.
+        let round = if takers.count() == 0 { u32::MAX } else { round };
         bulk.stage = Stage::Bodies { staged, made, round };
     }
 

@@ -27,6 +27,7 @@ fn apply(changes: Vec<RowChange>) -> Message {
         began: None,
         full_copy: None,
         reply: None,
+        at_once: false,
     })
 }
 
@@ -36,13 +37,22 @@ fn put(id: &str) -> RowChange {
 
 /// Keeps the build thread busy until the sender is dropped.
 pub(super) fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
+    hold(&dio.inner().lens.build_pool)
+}
+
+/// Keeps every thread busy that makes the bodies of a bulk change, until the senders are dropped.
+pub(super) fn hold_threads(dio: &Dio) -> [crossbeam_channel::Sender<()>; 2] {
+    [hold(&dio.inner().lens.build_pool), hold(&dio.inner().lens.load_pool)]
+}
+
+fn hold(pool: &Pool) -> crossbeam_channel::Sender<()> {
     let (let_go, held) = crossbeam_channel::bounded::<()>(0);
     let (begin, begun) = crossbeam_channel::bounded(1);
     let job = move || {
         begin.send(()).unwrap();
         let _ = held.recv();
     };
-    dio.inner().lens.build_pool.submit(Rank::new(0, crate::sync::Role::Build), Box::new(job)).unwrap();
+    pool.submit(Rank::new(0, crate::sync::Role::Build), Box::new(job)).unwrap();
     begun.recv().unwrap();
     let_go
 }
@@ -163,6 +173,7 @@ fn a_row_of_a_first_load_that_changes_right_behind_it_is_one_row() {
             began: None,
             full_copy: None,
             reply: None,
+            at_once: false,
         });
         dio.inner().send(first).unwrap();
         for n in 0..50 {

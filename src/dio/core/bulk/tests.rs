@@ -1,8 +1,11 @@
 //! Bulk changes with edits in between, by a Dio whose build thread is held while it would make the bodies.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::dio::core::tests::hold_builds;
+use proptest::prelude::*;
+
+use crate::dio::core::tests::hold_threads;
 use crate::dio::core::{Announce, RowChange};
 use crate::dio::event::Cause;
 use crate::prelude::*;
@@ -45,6 +48,7 @@ fn send(dio: &Dio, changes: Vec<RowChange>, began: Option<Seq>) -> impl FnOnce()
         began,
         full_copy: None,
         reply: Some(sender),
+        at_once: false,
     };
     dio.inner().send(Message::Apply(apply)).unwrap();
     move || receiver.wait(Some(SOON))
@@ -73,6 +77,26 @@ impl Views {
     fn generations(&self) -> Vec<Generation> {
         let tables = [&self.all, &self.half, &self.least].map(|view| view.generation());
         tables.into_iter().chain([self.sum.generation(), self.max.generation()]).collect()
+    }
+
+    /// As [`check`](Self::check), for rows of which several may have one number.
+    fn check_sorted(&self, dio: &Dio) {
+        let rows = dio.cache().list().unwrap();
+        let numbers = |wanted: &dyn Fn(i64) -> bool| -> Vec<i64> {
+            let wanted = |row: &&(String, Record)| wanted(row.1.int("half").unwrap());
+            let mut numbers: Vec<i64> = rows.iter().filter(wanted).map(|(_, row)| row.int("n").unwrap()).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let shown =
+            |view: &TableScenery| -> Vec<i64> { view.snapshot().iter().map(|row| row.int("n").unwrap()).collect() };
+        let all = numbers(&|_| true);
+        assert!(shown(&self.all).iter().rev().eq(all.iter()));
+        assert_eq!(shown(&self.half), numbers(&|half| half == 1));
+        assert_eq!(shown(&self.least), all[..all.len().min(5)]);
+        assert_eq!(self.sum.int(), Some(numbers(&|half| half == 0).iter().sum()));
+        assert_eq!(self.max.int(), all.last().copied());
+        assert_eq!(dio.status().rows as usize, rows.len());
     }
 
     /// All of them show what a plain list of the rows makes of them.
@@ -122,7 +146,7 @@ fn a_bulk_change_is_one_step_of_every_view() {
 fn an_edit_during_a_bulk_change_is_published_before_it() {
     let (_lens, dio) = dio();
     let views = Views::of(&dio);
-    let held = hold_builds(&dio);
+    let held = hold_threads(&dio);
     let bulk = send(&dio, (0..ROWS).map(|n| put(n, n + 7_000)).collect(), None);
     let before = dio.seq();
     let old = views.all.snapshot();
@@ -160,7 +184,7 @@ fn a_bulk_read_leaves_rows_edited_meanwhile_alone() {
         let value = 10_000 * (round as i64 + 1);
         let read = dio.inner().begin_read();
         let began = read.began();
-        let held = held_before.then(|| hold_builds(&dio));
+        let held = held_before.then(|| hold_threads(&dio));
         let bulk = send(&dio, (0..ROWS).map(|n| put(n, n + value)).collect(), Some(began));
         dio.patched("r3", row(3, -value)).unwrap();
         dio.cache().remove("r4").unwrap();
@@ -179,7 +203,7 @@ fn a_bulk_read_leaves_rows_edited_meanwhile_alone() {
 fn rows_that_a_bulk_change_brings_anew_may_be_edited_before_they_are_there() {
     let (_lens, dio) = dio();
     let views = Views::of(&dio);
-    let held = hold_builds(&dio);
+    let held = hold_threads(&dio);
     let bulk = send(&dio, (ROWS..2 * ROWS).map(|n| put(n, n)).collect(), None);
     let first = format!("r{ROWS}");
     let second = format!("r{}", ROWS + 1);
@@ -208,7 +232,7 @@ fn deleted_rows_of_a_bulk_change_may_be_edited_before_they_are_gone() {
     let (_lens, dio) = dio();
     let views = Views::of(&dio);
     let began = dio.seq();
-    let held = hold_builds(&dio);
+    let held = hold_threads(&dio);
     // What is unknown to the disk, too.
     dio.cache().insert("r1", row(1, 1_077)).unwrap();
     let bulk = send(&dio, (0..ROWS - 5).map(delete).collect(), Some(began));
@@ -228,7 +252,7 @@ fn deleted_rows_of_a_bulk_change_may_be_edited_before_they_are_gone() {
 fn views_opened_during_a_bulk_change_show_it_when_it_ends() {
     let (_lens, dio) = dio();
     let views = Views::of(&dio);
-    let held = hold_builds(&dio);
+    let held = hold_threads(&dio);
     let bulk = send(&dio, (0..ROWS).map(|n| put(n, -n)).collect(), None);
     let late = dio.table_scenery().where_eq("half", 0).sort("n", SortDir::Desc).open_now().unwrap();
     dio.patched("r8", row(8, 88)).unwrap();
@@ -246,7 +270,7 @@ fn a_bulk_change_that_was_all_taken_back_moves_nothing() {
     let (_lens, dio) = dio();
     let views = Views::of(&dio);
     let began = dio.seq();
-    let held = hold_builds(&dio);
+    let held = hold_threads(&dio);
     let bulk = send(&dio, (0..ROWS).step_by(2).map(|n| put(n, n + 100)).collect(), Some(began));
     for n in (0..ROWS).step_by(2) {
         dio.patched(format!("r{n}").as_str(), row(n, n - 100)).unwrap();
@@ -262,7 +286,7 @@ fn a_bulk_change_that_was_all_taken_back_moves_nothing() {
 fn closing_ends_a_bulk_change_that_is_under_way() {
     let (_lens, dio) = dio();
     let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
-    let held = hold_builds(&dio);
+    let held = hold_threads(&dio);
     let bulk = send(&dio, (0..ROWS).map(|n| put(n, -n)).collect(), None);
     dio.patched("r1", row(1, 11)).unwrap();
     let report = dio.close(SOON);
@@ -277,6 +301,7 @@ fn a_bulk_change_whose_bodies_no_thread_makes_is_made_by_the_core() {
     let (lens, dio) = dio();
     let views = Views::of(&dio);
     lens.inner().build_pool.hang_up();
+    lens.inner().load_pool.hang_up();
     let bulk = send(&dio, (0..ROWS).map(|n| put(n, 3 * n)).collect(), None);
     bulk().unwrap().unwrap();
     views.check(&dio);
@@ -292,4 +317,95 @@ fn a_row_that_no_cache_takes_fails_a_bulk_change_and_what_came_before_it_stays()
     assert_eq!(error.kind(), ErrorKind::Invalid);
     views.check(&dio);
     assert_eq!(views.sum.int(), Some((0..ROWS).step_by(2).map(|n| if n < ROWS / 2 { -n } else { n }).sum()));
+}
+
+/// One change of one row: `None` takes it away.
+type Edit = (i64, Option<i64>);
+
+fn edits(most: usize) -> impl Strategy<Value = Vec<Edit>> {
+    prop::collection::vec((0..30_i64, prop::option::weighted(0.7, -50..50_i64)), 0..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_edits_during_a_bulk_change_equal_a_plain_list(
+        before in edits(20),
+        bulk in edits(60),
+        meanwhile in edits(25),
+        is_read in any::<bool>(),
+        is_held in any::<bool>(),
+        flushes in any::<bool>(),
+    ) {
+        let lens = Lens::new().in_memory().bulk_changes(2).build().unwrap();
+        let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows((0..15).map(|n| (format!("r{n}"), row(n, n))))).unwrap();
+        let views = Views::of(&dio);
+        let mut plain: BTreeMap<i64, i64> = (0..15).map(|n| (n, n)).collect();
+        let edit = |plain: &mut BTreeMap<i64, i64>, (n, value): Edit| match value {
+            Some(value) => drop(plain.insert(n, value)),
+            None => drop(plain.remove(&n)),
+        };
+        let make = |(n, value): Edit| match value {
+            Some(value) => dio.cache().insert(format!("r{n}"), row(n, value)).unwrap(),
+            None => dio.cache().remove(format!("r{n}")).unwrap(),
+        };
+        let found = || {
+            let n_of = |id: &str| id[1..].parse::<i64>().unwrap();
+            let rows = dio.cache().list().unwrap();
+            let found: BTreeMap<i64, i64> = rows.iter().map(|(id, row)| (n_of(id), row.int("n").unwrap())).collect();
+            assert_eq!(found.len(), rows.len(), "a row is there twice");
+            found
+        };
+        for change in before {
+            make(change);
+            edit(&mut plain, change);
+        }
+        let read = dio.inner().begin_read();
+        let held = is_held.then(|| hold_threads(&dio));
+        // A row once: what comes twice in one message has its own test.
+        let bulk: BTreeMap<i64, Option<i64>> = bulk.into_iter().collect();
+        let changes = bulk.iter().map(|(n, value)| value.map_or_else(|| delete(*n), |value| put(*n, value))).collect();
+        let ended = send(&dio, changes, is_read.then(|| read.began()));
+        let mut edited = plain.clone();
+        for change in &meanwhile {
+            make(*change);
+            edit(&mut edited, *change);
+            if is_held && bulk.len() > 1 {
+                prop_assert_eq!(found(), edited.clone(), "the bulk shows before its end");
+                views.check_sorted(&dio);
+            }
+            if flushes {
+                dio.flush().unwrap();
+            }
+        }
+        let seen = views.all.snapshot();
+        let rows_seen = seen.row_count();
+        drop(held);
+        ended().unwrap().unwrap();
+        let touched = |n: &i64| meanwhile.iter().any(|(edited, _)| edited == n);
+        // What the bulk wouldn't change when it looks is not part of it: an edit may come before that look or after it.
+        let is_open = |n: &i64| touched(n) && bulk.get(n).is_some_and(|value| plain.get(n) == value.as_ref());
+        let mut expected = edited.clone();
+        for (n, value) in &bulk {
+            if !(is_read && touched(n)) {
+                edit(&mut expected, (*n, *value));
+            }
+        }
+        let is_expected = || {
+            let mut found = found();
+            found.retain(|n, _| !is_open(n));
+            expected.iter().filter(|(n, _)| !is_open(n)).eq(&found)
+        };
+        let is_certain = is_held && bulk.len() > 1;
+        prop_assert!(!is_certain || is_expected(), "{:?} is not {expected:?}", found());
+        if is_held {
+            prop_assert_eq!(seen.iter().filter(|row| row.status() == RowStatus::Fresh).count(), rows_seen);
+        }
+        drop(read);
+        views.check_sorted(&dio);
+        dio.flush().unwrap();
+        views.check_sorted(&dio);
+        prop_assert!(!is_certain || is_expected());
+    }
 }
