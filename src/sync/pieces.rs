@@ -95,8 +95,7 @@ mod tests {
     #[test]
     fn a_piece_that_panics_in_a_helper_fails_the_work() {
         let pieces = Pieces::new(2, |number| if number == 0 { panic!("as told") } else { Ok(number) });
-        let helper = pieces.clone();
-        std::thread::spawn(move || helper.help()).join().unwrap_err();
+        std::thread::scope(|scope| scope.spawn(|| pieces.help()).join().unwrap_err());
         assert_eq!(pieces.finish().unwrap_err().kind(), ErrorKind::Panicked);
     }
 

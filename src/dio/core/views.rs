@@ -7,15 +7,20 @@
 //! 3. A view shows its old body until the new one is ready; a request that was superseded never lands.
 //! 4. A batch costs the views that it concerns, not all that are open (`a_change_looks_at_the_views_that_it_can_concern`).
 
+mod first;
+mod sides;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::dio::Cause;
 use crate::dio::core::body::{self, Body, BodyKind, First, Ground, Recorded, Rows};
-use crate::dio::core::bulk::{Bodies, Prepared, Side, Todo};
+use crate::dio::core::bulk::Prepared;
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
+use crate::dio::core::views::first::first_part;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::cut::Cut;
@@ -67,36 +72,6 @@ pub(super) struct Index {
     shown_by: Vec<ViewId>,
     /// What changes while a bulk's body is made for it.
     side: Option<Arc<Recorded>>,
-}
-
-/// What a view publishes of the first rows that it awaits.
-fn first_part(indexes: &HashMap<u64, Index>, awaited: Awaited) -> Option<Arc<FirstPart>> {
-    let index = indexes.get(&awaited.index)?;
-    let State::Building(Build { first: Some(first), .. }) = &index.state else { return None };
-    let tree = match awaited.cut {
-        Cut::Last(_) => return None,
-        cut => cut.of(first.tree()),
-    };
-    (tree.len() > 0).then(|| Arc::new(FirstPart { tree, query: index.query.clone() }))
-}
-
-impl TableView {
-    /// Publishes other first rows of what it awaits, beside the rows that it shows. The caller moves the generation.
-    fn with_first(&self, seq: Seq, stale_upto: Seq) -> (Arc<TableSlot>, Generation) {
-        let root = self.slot.roots.newest().with_first(self.first.clone(), seq, stale_upto);
-        let generation = root.generation;
-        drop(self.slot.roots.publish(root));
-        (self.slot.clone(), generation)
-    }
-
-    fn show_first(&mut self, first: Option<Arc<FirstPart>>, seq: Seq, stale_upto: Seq) {
-        if self.first.is_none() && first.is_none() {
-            return;
-        }
-        self.first = first;
-        let (slot, generation) = self.with_first(seq, stale_upto);
-        slot.signal.advance_to(generation);
-    }
 }
 
 impl Index {
@@ -321,96 +296,6 @@ impl Views {
         }
         changed.insert(id, entries);
         moved.values.extend(index.show_value(seq));
-    }
-
-    /// Brings every body up to a bulk: those that were made for it take in the rest and replace the old ones.
-    fn bring_up_to_bulk(
-        &mut self,
-        mut prepared: Prepared,
-        batch: &Changed,
-        seq: Seq,
-        moved: &mut Moved,
-    ) -> HashMap<u64, usize> {
-        let mut changed = HashMap::new();
-        for (id, index) in &mut self.indexes {
-            let side = index.side.take();
-            let State::Ready(body) = &mut index.state else { continue };
-            let entries = match prepared.bodies.remove(id) {
-                Some(Some((mut made, mut entries))) => {
-                    for batch in side.iter().flat_map(|side| side.take()) {
-                        made.apply(&index.query, batch.iter(), &mut self.scratch);
-                    }
-                    let late = made.apply(&index.query, prepared.late.iter(), &mut self.scratch);
-                    // What was taken back may be all that the bulk would have changed here.
-                    if entries <= prepared.taken_back {
-                        entries = body.count_differences(&made).unwrap_or(entries + late);
-                    }
-                    *body = made;
-                    entries
-                }
-                Some(None) => body.apply(&index.query, prepared.late.iter(), &mut self.scratch),
-                None => body.apply(&index.query, batch.iter(), &mut self.scratch),
-            };
-            if entries > 0 {
-                changed.insert(*id, entries);
-                moved.values.extend(index.show_value(seq));
-            }
-        }
-        changed
-    }
-
-    /// The bodies that are to be made for a bulk: of every index that is ready and has no part in it yet, and again of those
-    /// that are made. Rows are routed to the indexes up to `newest`.
-    pub(super) fn sides(&mut self, newest: u64, bodies: &mut Bodies) -> Vec<Side> {
-        let mut sides = Vec::new();
-        for (id, index) in &mut self.indexes {
-            let State::Ready(body) = &index.state else { continue };
-            let todo = match (&index.side, bodies.remove(id)) {
-                (None, _) if *id <= newest => Todo::Routed(body.clone()),
-                (None, _) => Todo::All(body.clone()),
-                (Some(_), Some(Some((body, entries)))) => Todo::Nothing(body, entries),
-                (Some(_), known) => {
-                    bodies.extend(known.map(|known| (*id, known)));
-                    continue;
-                }
-            };
-            let recorded = index.side.get_or_insert_default().clone();
-            sides.push(Side { index: *id, query: index.query.clone(), recorded, todo });
-        }
-        sides
-    }
-
-    /// Whether an index became ready after [`sides`](Self::sides).
-    pub(super) fn has_without_side(&self) -> bool {
-        self.indexes.values().any(|index| index.side.is_none() && matches!(index.state, State::Ready(_)))
-    }
-
-    /// A change that is none for the views, but for the bodies that are made for a bulk.
-    pub(super) fn record_for_sides(&self, change: &Arc<Changed>) {
-        for side in self.indexes.values().filter_map(|index| index.side.as_ref()) {
-            side.add(change.clone());
-        }
-    }
-
-    pub(super) fn forget_sides(&mut self) {
-        self.indexes.values_mut().for_each(|index| index.side = None);
-    }
-
-    /// Finds out which indexes some rows may concern; says whether any index is to be found so.
-    pub(super) fn route(&mut self, batch: &Changed, places: Range<usize>, routed: &mut Vec<(u64, u32)>) -> bool {
-        if !self.router.routes() {
-            return false;
-        }
-        for place in places {
-            let (_, before, after) = batch.at(place);
-            self.router.route(place as u32, before, after, &mut self.keys, routed);
-        }
-        true
-    }
-
-    /// The indexes that every row concerns.
-    pub(super) fn always(&mut self) -> HashSet<u64> {
-        self.router.always().iter().copied().collect()
     }
 
     /// Keeps the batch for the indexes that are being built; gives back those of which the first rows changed.
@@ -735,31 +620,6 @@ impl Core {
         }
     }
 
-    /// Shows the first rows of what is being built to those who await it, unless the whole is about to come.
-    pub(super) fn first_made(&mut self, index_id: u64, number: u64, mut first: First, taken: usize) {
-        let Some(index) = self.views.indexes.get_mut(&index_id) else { return };
-        let State::Building(build) = &mut index.state else { return };
-        let Some(batches) = build.recorded.since(taken) else { return };
-        if build.number != number || build.cancel.is_cancelled() {
-            return;
-        }
-        for batch in batches {
-            first.apply(&index.query, &batch, &mut self.views.scratch);
-        }
-        build.first = Some(first);
-        self.show_first_of(index_id);
-    }
-
-    /// Publishes the first rows of an index, or that there are none any more, to those who await it.
-    fn show_first_of(&mut self, index_id: u64) {
-        for (view, awaited) in self.views.waiting_for(index_id) {
-            let first = first_part(&self.views.indexes, awaited);
-            if let Some(view) = self.views.tables.get_mut(&view) {
-                view.show_first(first, self.seq, self.stale_upto);
-            }
-        }
-    }
-
     pub(super) fn built(&mut self, index_id: u64, number: u64, result: Result<Body>) {
         let Some(index) = self.views.indexes.get_mut(&index_id) else { return };
         let State::Building(build) = &mut index.state else { return };
@@ -839,16 +699,6 @@ impl Views {
         rows
     }
 
-    /// A ready list in the order of a query that holds every row that matches it.
-    fn ordered_for(&self, query: &ViewQuery) -> Option<Tree<Entry>> {
-        let is_one = |index: &&Index| query.orders_like(&index.query) && query.narrows(&index.query);
-        let lists = self.indexes.values().filter(is_one).filter_map(|index| match &index.state {
-            State::Ready(Body::Table(tree)) => Some(tree),
-            _ => None,
-        });
-        lists.min_by_key(|tree| tree.len()).cloned()
-    }
-
     fn waiting_for(&self, index: u64) -> Vec<(ViewId, Awaited)> {
         let awaits = |(id, view): (&ViewId, &TableView)| {
             let awaited = view.awaits?;
@@ -857,6 +707,3 @@ impl Views {
         self.tables.iter().filter_map(awaits).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;
