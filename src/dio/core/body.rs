@@ -285,6 +285,7 @@ fn build_table(
 ) -> Result<Tree<Entry>> {
     let versions = pin.versions();
     let mut scratch = Vec::new();
+    let mut lists = Vec::new();
     let mut entries = Vec::new();
     let mut shows_first = ground.is_large;
     if let Some(ordered) = &ground.ordered {
@@ -299,7 +300,7 @@ fn build_table(
     match &ground.rows {
         Rows::Reverse(list) => return Ok(reversed(list)),
         Rows::Table if ground.helper.is_some() => {
-            (entries, smallest) = entries_in_parts(query, ground, pin, cancel, shows_first)?;
+            (lists, smallest) = entries_in_parts(query, ground, pin, cancel, shows_first)?;
         }
         Rows::Table => {
             if query.matches_all() {
@@ -327,10 +328,11 @@ fn build_table(
             }
         }
     }
-    if shows_first && entries.len() >= LARGE {
+    lists.push(entries);
+    if shows_first && lists.iter().map(Vec::len).sum::<usize>() >= LARGE {
         First::new(smallest.sorted()).map(&mut *show_first);
     }
-    let sorted = Sorted::new(entries);
+    let sorted = Sorted::of(lists);
     check(cancel)?;
     Ok(Tree::from_sorted(sorted))
 }
@@ -342,7 +344,7 @@ fn entries_in_parts(
     pin: &Arc<Pin>,
     cancel: &CancelToken,
     shows_first: bool,
-) -> Result<(Vec<Entry>, Smallest)> {
+) -> Result<(Vec<Vec<Entry>>, Smallest)> {
     let scan = Arc::new(pin.versions().begin_scan(pin));
     let part = {
         let (scan, query, pin, cancel) = (scan.clone(), query.clone(), pin.clone(), cancel.clone());
@@ -382,14 +384,9 @@ fn entries_in_parts(
         ControlFlow::Continue(())
     })?;
     parts.push(rest);
-    let mut entries = Vec::with_capacity(parts.iter().map(|part| part.entries.len()).sum());
     let mut smallest = Smallest::new();
-    for mut part in parts {
-        check(cancel)?;
-        entries.append(&mut part.entries);
-        part.smallest.entries.iter().for_each(|entry| smallest.add(entry));
-    }
-    Ok((entries, smallest))
+    parts.iter().flat_map(|part| &part.smallest.entries).for_each(|entry| smallest.add(entry));
+    Ok((parts.into_iter().map(|part| part.entries).collect(), smallest))
 }
 
 /// What one part of a scan found.

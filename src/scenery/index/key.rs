@@ -166,27 +166,79 @@ pub(crate) fn reversed(list: &Tree<Entry>) -> Tree<Entry> {
     Tree::from_sorted(ties.flatten().chain(nulls).cloned())
 }
 
+/// Entries in several lists, each of which has its place: none needs to be copied behind another.
+struct Parts {
+    lists: Vec<Vec<Entry>>,
+    /// A place is the number of a list, shifted by so many bits, and the place in it.
+    shift: u32,
+}
+
+impl Parts {
+    /// The lists, or if their places don't fit into 32 bits one of them all.
+    fn new(lists: Vec<Vec<Entry>>) -> Self {
+        let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
+        let shift = usize::BITS - longest.saturating_sub(1).leading_zeros();
+        let fits = (lists.len() as u64).checked_shl(shift).is_some_and(|places| places <= 1 << 32);
+        if fits { Parts { lists, shift } } else { Parts { lists: vec![joined(lists)], shift } }
+    }
+
+    fn len(&self) -> usize {
+        self.lists.iter().map(Vec::len).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.lists.iter().flatten()
+    }
+
+    fn with_places(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.lists.iter().enumerate().flat_map(|(number, list)| {
+            let first = (number << self.shift) as u32;
+            list.iter().enumerate().map(move |(place, entry)| (first | place as u32, entry))
+        })
+    }
+
+    #[inline]
+    fn at(&self, place: u32) -> &Entry {
+        let place = place as usize;
+        &self.lists[place >> self.shift][place & ((1 << self.shift) - 1)]
+    }
+}
+
+fn joined(mut lists: Vec<Vec<Entry>>) -> Vec<Entry> {
+    match lists.len() {
+        0 | 1 => lists.pop().unwrap_or_default(),
+        _ => lists.into_iter().flatten().collect(),
+    }
+}
+
 /// Entries on their way out in the order of a view.
 pub(crate) struct Sorted {
-    entries: Vec<Entry>,
-    /// Where the entries stand, in order; `None` when they stand in order themselves.
-    places: Option<std::vec::IntoIter<u32>>,
-    next: usize,
     /// The next ones, last first: read together, so that the processor waits for many of them at once.
     ready: Vec<Entry>,
+    rest: Rest,
+}
+
+/// The entries that are not read yet.
+enum Rest {
+    /// They stand in order.
+    InOrder(std::vec::IntoIter<Entry>),
+    /// Where they stand, in order.
+    Places(Parts, std::vec::IntoIter<u32>),
 }
 
 impl Sorted {
-    /// Puts entries in order.
-    pub(crate) fn new(mut entries: Vec<Entry>) -> Self {
-        let places = match places_in_order(&entries) {
-            Some(places) => Some(places.into_iter()),
+    /// Puts the entries of several lists in order.
+    pub(crate) fn of(lists: Vec<Vec<Entry>>) -> Self {
+        let parts = Parts::new(lists);
+        let rest = match places_in_order(&parts) {
+            Some(places) => Rest::Places(parts, places.into_iter()),
             None => {
+                let mut entries = joined(parts.lists);
                 entries.sort_unstable_by(Item::order);
-                None
+                Rest::InOrder(entries.into_iter())
             }
         };
-        Sorted { entries, places, next: 0, ready: Vec::with_capacity(AT_ONCE) }
+        Sorted { ready: Vec::with_capacity(AT_ONCE), rest }
     }
 }
 
@@ -194,14 +246,14 @@ impl Iterator for Sorted {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
-        let Some(places) = &mut self.places else {
-            self.next += 1;
-            return self.entries.get(self.next - 1).cloned();
+        let (parts, places) = match &mut self.rest {
+            Rest::InOrder(entries) => return entries.next(),
+            Rest::Places(parts, places) => (parts, places),
         };
         if self.ready.is_empty() {
             let next = places.as_slice();
             let next = &next[..next.len().min(AT_ONCE)];
-            self.ready.extend(next.iter().rev().map(|place| self.entries[*place as usize].clone()));
+            self.ready.extend(next.iter().rev().map(|place| parts.at(*place).clone()));
             places.nth(AT_ONCE - 1);
         }
         self.ready.pop()
@@ -215,8 +267,8 @@ const FEW: usize = 4_096;
 
 /// Where the entries stand, in order, if all keys are inline: then small numbers are sorted in place of the entries. Each
 /// is made of the 64 bits of the key from the first one on in which any two differ, and of a place.
-fn places_in_order(entries: &[Entry]) -> Option<Vec<u32>> {
-    if entries.len() < FEW || u32::try_from(entries.len()).is_err() {
+fn places_in_order(entries: &Parts) -> Option<Vec<u32>> {
+    if entries.len() < FEW || u64::from(u32::MAX) < (entries.lists.len() as u64) << entries.shift {
         return None;
     }
     let bits = |entry: &Entry| match &entry.key.0 {
@@ -227,9 +279,9 @@ fn places_in_order(entries: &[Entry]) -> Option<Vec<u32>> {
         }
         Repr::Long(..) => None,
     };
-    let first = bits(entries.first()?)?;
+    let first = bits(entries.iter().next()?)?;
     let mut differing = 0;
-    for entry in entries {
+    for entry in entries.lists.iter().flatten() {
         differing |= bits(entry)? ^ first;
     }
     let shift = differing.leading_zeros().min(64);
@@ -237,20 +289,21 @@ fn places_in_order(entries: &[Entry]) -> Option<Vec<u32>> {
     let unused = ((differing << shift >> 64) as u64).trailing_zeros().min(63);
     let mut places: Vec<u32>;
     if 64 - unused <= 32 {
-        let numbers = |(place, entry): (usize, &Entry)| (window(entry) >> unused) << 32 | place as u64;
-        let mut numbers: Vec<u64> = entries.iter().enumerate().map(numbers).collect();
+        let mut numbers: Vec<u64> = Vec::with_capacity(entries.len());
+        let number = |(place, entry): (u32, &Entry)| (window(entry) >> unused) << 32 | u64::from(place);
+        entries.with_places().map(number).for_each(|number| numbers.push(number));
         numbers.sort_unstable();
         places = numbers.into_iter().map(|number| number as u32).collect();
     } else {
-        let mut numbers: Vec<(u64, u32)> =
-            entries.iter().enumerate().map(|(place, entry)| (window(entry), place as u32)).collect();
+        let mut numbers: Vec<(u64, u32)> = Vec::with_capacity(entries.len());
+        entries.with_places().for_each(|(place, entry)| numbers.push((window(entry), place)));
         numbers.sort_unstable();
         places = numbers.into_iter().map(|(_, place)| place).collect();
     }
     let is_whole = differing << shift << 64 == 0;
-    if !is_whole || !entries.is_sorted_by(|a, b| a.row < b.row) {
+    if !is_whole || !entries.iter().is_sorted_by(|a, b| a.row < b.row) {
         // What the window doesn't tell.
-        let at = |place: &u32| &entries[*place as usize];
+        let at = |place: &u32| entries.at(*place);
         for alike in places.chunk_by_mut(|a, b| window(at(a)) == window(at(b))) {
             alike.sort_unstable_by(|a, b| at(a).order(at(b)));
         }
@@ -299,9 +352,13 @@ mod tests {
         let entries: Vec<Entry> = keys.iter().enumerate().map(entry).collect();
         let mut expected = entries.clone();
         expected.sort_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()).then(a.row.cmp(&b.row)));
-        let found: Vec<Entry> = Sorted::new(entries).collect();
-        assert_eq!(found.len(), expected.len());
-        assert!(found.iter().zip(&expected).all(|(found, expected)| found.same(expected) && found.row == expected.row));
+        let (one, another) = entries.split_at(entries.len() / 3);
+        let in_lists = vec![one.to_vec(), Vec::new(), another.to_vec(), Vec::new()];
+        for found in [Sorted::of(vec![entries.clone()]), Sorted::of(in_lists)] {
+            let found: Vec<Entry> = found.collect();
+            assert_eq!(found.len(), expected.len());
+            assert!(found.iter().zip(&expected).all(|(a, b)| a.same(b) && a.row == b.row));
+        }
     }
 
     proptest! {
@@ -361,7 +418,7 @@ mod tests {
                     encode_value_sort_key(value.as_ref(), descending, &mut key);
                     Entry { key: SortKey::new(&key), row: RowNo(row as u64), version: Seq(row as u64 + 7) }
                 };
-                Tree::<Entry>::from_sorted(Sorted::new(values.iter().enumerate().map(entry).collect()))
+                Tree::<Entry>::from_sorted(Sorted::of(vec![values.iter().enumerate().map(entry).collect()]))
             };
             for descending in [false, true] {
                 let (found, expected) = (reversed(&sorted(descending)), sorted(!descending));

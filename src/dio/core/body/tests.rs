@@ -95,7 +95,7 @@ proptest! {
         let mut now: Vec<Option<StoredRow>> = rows.iter().enumerate().map(|(at, n)| Some(stored(at, *n, 1))).collect();
         let whole = |now: &[Option<StoredRow>], scratch: &mut Vec<u8>| {
             let entry = |(at, row): (usize, &Option<StoredRow>)| Some(query.entry(RowNo(at as u64), row.as_ref()?, scratch));
-            Tree::<Entry>::from_sorted(Sorted::new(now.iter().enumerate().filter_map(entry).collect()))
+            Tree::<Entry>::from_sorted(Sorted::of(vec![now.iter().enumerate().filter_map(entry).collect()]))
         };
         let mut first = First::new(whole(&now, &mut scratch).iter().take(FIRST_ROWS).cloned().collect()).unwrap();
         for (step, (at, n)) in changes.into_iter().enumerate() {
