@@ -65,7 +65,7 @@ pub(crate) use writer::WriteQueue;
 
 use board::ReadToken;
 use callback::CallbackBatch;
-use core::{Announce, Apply, CoreHandle, Message, RowChange, StagedWrite};
+use core::{Announce, Apply, CoreHandle, Message, NewWrite, RowChange};
 use diagnostics::OpenViews;
 use refresh::{Flight, Refresher};
 use store::Store;
@@ -304,8 +304,10 @@ impl Dio {
 
     // ---- writing -----------------------------------------------------------------------------------------------
 
-    /// Queues a write for the source; waits for room in a full queue up to the Lens's `write_timeout` (not at all on the
-    /// library's own threads). The ticket says what becomes of it; views show it once the source has confirmed it.
+    /// Takes a write for the source, and shows it: every view has it when this returns, as
+    /// [`PendingWrite`](crate::RowStatus::PendingWrite) until the source has confirmed it. A write that the source refuses is
+    /// taken back. Waits for room in a full queue up to the Lens's `write_timeout` (not at all on the library's own
+    /// threads), never for the source. The ticket says what becomes of it.
     ///
     /// # Errors
     /// `Unsupported`, `NotFound` or `Invalid` for a write that the source's capabilities or schema refuse; `Full`; `Closed`.
@@ -315,7 +317,7 @@ impl Dio {
         self.enqueue(op, timeout).map_err(Error::from)
     }
 
-    /// Queues a write if there is room now. Never waits.
+    /// [`write`](Self::write), if there is room in the queue now.
     ///
     /// # Errors
     /// As [`write`](Self::write); the write comes back with the reason.
@@ -332,12 +334,17 @@ impl Dio {
         if let Err(error) = ready {
             return Err(Refused { error: inner.name_write(&op, error), op });
         }
-        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(inner.level, Role::Writer));
-        match inner.core.send(Message::Stage(StagedWrite { op, ticket })) {
-            Ok(()) => Ok(receipt),
-            // The message is gone with the core, and the receipt says so; there is nothing to hand back.
-            Err(_) => Ok(receipt),
+        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(inner.level, Role::Writer), false);
+        let at = inner.clock().wall_ms();
+        // If the core is gone, the message is, and the receipt says so; there is nothing to hand back.
+        let _ = inner.core.send(Message::Stage(NewWrite { op: op.clone(), ticket, at }));
+        // The core waits for nobody, so this is soon; whoever waits for a core may not.
+        if may_wait_for(Rank::new(inner.level, Role::Core), "the core of a Dio").is_ok()
+            && let Err(error) = receipt.wait_staged()
+        {
+            return Err(Refused { error: inner.name_write(&op, error), op });
         }
+        Ok(receipt)
     }
 
     // ---- freshness ---------------------------------------------------------------------------------------------

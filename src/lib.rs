@@ -154,7 +154,7 @@ pub use dio::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
-pub use numbers::{Generation, RowNo, Seq};
+pub use numbers::{Generation, RowNo, Seq, WriteNumber};
 pub use scenery::anchor::Anchor;
 pub use scenery::changes::Change;
 pub use scenery::custom::CustomAggregate;

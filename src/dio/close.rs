@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::dio::core::Message;
-use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
+use crate::dio::core::{Message, StagedWrite};
+use crate::dio::{CLOSED, CLOSING, DioInner, OPEN, WriteState};
 use crate::lens::Lens;
 use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn, time_left};
 use crate::{Error, ErrorKind};
@@ -126,18 +126,15 @@ impl DioInner {
             self.writes.wait_idle(with_time_to_end(deadline));
         }
         let (undelivered, at_the_source) = self.writes.abandon();
-        if let Some(ticket) = at_the_source {
+        if let Some(write) = at_the_source {
             let message = "the Dio was closed while the source had the write; whether it was done is not known here";
-            let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
-            ticket.abandon(error.clone(), || self.board.write_failed(&error));
+            self.fail(&write, message);
         }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
         self.cancel.cancel();
         for write in undelivered {
-            let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
-                .with("table", self.name.to_string());
-            write.ticket.reject(error.clone(), || self.board.write_failed(&error));
+            self.fail(&write, "the Dio was closed before the write was delivered");
         }
         let wait = may_wait();
         let (sender, receiver) = reply();
@@ -157,5 +154,11 @@ impl DioInner {
         if let Ok(store) = self.store() {
             store.wake_waiters();
         }
+    }
+
+    /// Ends a write's ticket, which the closing leaves undelivered.
+    fn fail(&self, write: &StagedWrite, message: &'static str) {
+        let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
+        write.ticket.end(WriteState::Rejected(error.clone()), || self.board.write_failed(&error));
     }
 }

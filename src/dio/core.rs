@@ -18,9 +18,11 @@
 mod batch;
 mod body;
 mod customs;
+mod pending;
 mod protect;
 mod route;
 mod views;
+mod writes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,11 +48,12 @@ use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, QueueInfo, Rank, ReplySender};
 use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
+use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq, WriteNumber};
 
 pub(crate) use body::Body;
 
 use batch::OpenBatch;
+use pending::{Aliases, Pending};
 use protect::Protection;
 use views::Views;
 
@@ -66,8 +69,6 @@ const BURST: usize = 1_024;
 pub(crate) enum RowChange {
     /// The row is this from now on. Its Seq is set by the core.
     Put(StoredRow),
-    /// These fields of the row are new.
-    Merge { id: Arc<str>, record: Record, fetched_at: i64 },
     /// The row is gone.
     Delete(Arc<str>),
     /// Every row is gone.
@@ -133,30 +134,74 @@ pub(crate) struct Apply {
     pub(crate) reply: Option<ReplySender<Result<Seq>>>,
 }
 
-/// A write on its way to the source.
-pub(crate) struct StagedWrite {
+/// A write that was checked, on its way to the core.
+pub(crate) struct NewWrite {
     pub(crate) op: WriteOp,
     pub(crate) ticket: TicketSender,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
+}
+
+/// A write that views show, on its way to the source.
+pub(crate) struct StagedWrite {
+    pub(crate) number: WriteNumber,
+    /// Under which the source can tell it from others.
+    pub(crate) key: Arc<str>,
+    pub(crate) op: WriteOp,
+    pub(crate) at: i64,
+    pub(crate) ticket: TicketSender,
+    /// Whether anything is known of the row here, so that a patch can be folded over it.
+    pub(crate) row_is_known: bool,
+}
+
+impl StagedWrite {
+    /// The write for the id that the row goes by now.
+    pub(crate) fn op_now(&self) -> WriteOp {
+        match self.ticket.ticket().id() {
+            Some(id) => self.op.clone().with_id(&id),
+            None => self.op.clone(),
+        }
+    }
 }
 
 /// What became of a write.
 pub(crate) struct Settlement {
-    pub(crate) write: StagedWrite,
-    pub(crate) result: Result<Settled>,
+    pub(crate) write: Arc<StagedWrite>,
+    pub(crate) result: SettledAs,
+}
+
+pub(crate) enum SettledAs {
+    Confirmed(Settled),
+    Rejected(Error),
+    /// Whether the source has done it can't be found out.
+    Unknown(Error),
+    Superseded(WriteNumber),
+    Cancelled,
+}
+
+impl SettledAs {
+    fn confirmed(id: Option<Arc<str>>) -> Self {
+        SettledAs::Confirmed(Settled { id, record: None, changes: Vec::new(), at: 0 })
+    }
 }
 
 /// A confirmed write's effect.
 pub(crate) struct Settled {
     /// The id under which the row is stored.
     pub(crate) id: Option<Arc<str>>,
+    /// The row, where the source says how it stored it.
+    pub(crate) record: Option<Record>,
+    /// What a callback did beside it.
     pub(crate) changes: Vec<RowChange>,
+    /// When, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
 }
 
 pub(crate) type ViewId = u64;
 
 pub(crate) enum Message {
     Apply(Apply),
-    Stage(StagedWrite),
+    Stage(NewWrite),
     Settle(Settlement),
     /// A new table view, or another query for one that is there.
     SetQuery {
@@ -353,7 +398,16 @@ pub(crate) struct Surroundings {
     pub(crate) writes: Arc<WriteQueue>,
     pub(crate) build_pool: Arc<Pool>,
     pub(crate) build_rank: Rank,
+    /// The column of the schema that holds a row's id.
+    pub(crate) id_column: Option<String>,
+    /// The beginning of the keys of writes, like no other.
+    pub(crate) key_prefix: String,
+    /// Has a row (or all) read again, behind. Never blocks.
+    pub(crate) reread: Reread,
 }
+
+/// See [`Surroundings::reread`].
+pub(crate) type Reread = Box<dyn Fn(Option<&Arc<str>>) + Send>;
 
 /// The state of a Dio.
 pub(crate) struct Core {
@@ -365,6 +419,9 @@ pub(crate) struct Core {
     complete: bool,
     stale_upto: Seq,
     protection: Protection,
+    pending: Pending,
+    aliases: Aliases,
+    next_write: WriteNumber,
     views: Views,
     records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
     batch: Option<OpenBatch>,
@@ -382,6 +439,9 @@ impl Core {
             complete: state.complete,
             stale_upto: Seq(0),
             protection: Protection::new(state.seq),
+            pending: Pending::default(),
+            aliases: Aliases::default(),
+            next_write: WriteNumber(1),
             views: Views::default(),
             records: HashMap::new(),
             batch: None,

@@ -126,6 +126,9 @@ impl DioInner {
                 writes,
                 build_pool: lens_inner.build_pool.clone(),
                 build_rank: Rank::new(level, Role::Build),
+                id_column: inner.schema.id_column().map(str::to_owned),
+                key_prefix: uuid::Uuid::now_v7().simple().to_string(),
+                reread: reread(&inner),
             },
             core_handle,
             state,
@@ -173,6 +176,16 @@ impl DioInner {
         *started = true;
         Ok(())
     }
+}
+
+/// How the core has rows read again.
+fn reread(dio: &Arc<DioInner>) -> core::Reread {
+    let dio = Arc::downgrade(dio);
+    Box::new(move |id| match (dio.upgrade(), id) {
+        (Some(dio), Some(id)) => dio.reload(id),
+        (Some(dio), None) => dio.refresh_anew(),
+        (None, _) => {}
+    })
 }
 
 /// What the cache knows of the table. One that was filled from another source, or under another schema, is wiped.

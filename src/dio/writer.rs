@@ -1,12 +1,12 @@
 //! Writer: hands accepted writes to the source, in the order they were accepted.
 //!
 //! Owner: the thread `<table>:writer`, started at the first write.
-//! Flow: a caller reserves a place → the core stages the write into the queue → the writer delivers it by `on_write` or to
-//! the source → the core settles it: rows, views, ticket.
+//! Flow: a caller reserves a place → the core shows the write and puts it into the queue → the writer delivers it by
+//! `on_write` or to the source → the core settles it: rows, views, ticket.
 //! Invariants: a full queue gives the write back (`a_full_queue_gives_the_write_back`); a panic fails one write and the
 //! worker lives.
 //! Close/panic: closing drains what it can in its time; the rest fails as `Closed`.
-//! Not here: showing a write before it is delivered, and keeping it across a crash.
+//! Not here: showing a write before it is delivered (`core/writes`), and keeping it across a crash.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,21 +14,17 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::dio::callback;
-use crate::dio::core::{Message, RowChange, Settled, Settlement, StagedWrite};
-use crate::dio::ticket::WriteTicket;
-use crate::dio::versions::RowRead;
-use crate::dio::{Dio, DioInner, WeakDio, at_newest};
+use crate::dio::core::{Message, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::{Dio, DioInner, WeakDio, callback};
 use crate::sync::{Deadline, QueueInfo, catch_user, deadline_after, on_own_thread};
-use crate::value::{Record, StoredRow};
-use crate::vista::{WriteOp, Written};
-use crate::{Error, ErrorKind, Result};
+use crate::vista::WriteOp;
+use crate::{Error, ErrorKind, Result, WriteNumber};
 
 #[derive(Default)]
 struct Queue {
-    writes: VecDeque<StagedWrite>,
-    /// The ticket of the write being delivered.
-    current: Option<WriteTicket>,
+    writes: VecDeque<Arc<StagedWrite>>,
+    /// The write being delivered.
+    current: Option<Arc<StagedWrite>>,
     /// Places taken: reserved, queued or being delivered.
     used: usize,
     closing: bool,
@@ -78,8 +74,14 @@ impl WriteQueue {
         }
     }
 
+    /// Gives reserved places back.
+    pub(crate) fn give_back(&self, places: usize) {
+        self.queue.lock().used -= places;
+        self.changed.notify_all();
+    }
+
     /// Puts a write into its reserved place. By the core; never waits.
-    pub(crate) fn push(&self, write: StagedWrite) {
+    pub(crate) fn push(&self, write: Arc<StagedWrite>) {
         let mut queue = self.queue.lock();
         if queue.abandoned {
             queue.used -= 1;
@@ -91,8 +93,18 @@ impl WriteQueue {
         self.changed.notify_all();
     }
 
+    /// Takes back a write whose delivery has not begun; says whether it could.
+    pub(crate) fn withdraw(&self, number: WriteNumber) -> bool {
+        let mut queue = self.queue.lock();
+        let Some(place) = queue.writes.iter().position(|write| write.number == number) else { return false };
+        queue.writes.remove(place);
+        queue.used -= 1;
+        self.changed.notify_all();
+        true
+    }
+
     /// Gives a delivered write's place back: its settlement is on its way to the core.
-    pub(crate) fn release(&self) {
+    fn release(&self) {
         let mut queue = self.queue.lock();
         queue.used -= 1;
         let settled = queue.current.take();
@@ -106,14 +118,14 @@ impl WriteQueue {
         QueueInfo { name: "writes".to_owned(), length: self.queue.lock().used, capacity: Some(self.capacity) }
     }
 
-    fn pop(&self) -> Option<StagedWrite> {
+    fn pop(&self) -> Option<Arc<StagedWrite>> {
         let mut queue = self.queue.lock();
         loop {
             if queue.abandoned {
                 return None;
             }
             if let Some(write) = queue.writes.pop_front() {
-                queue.current = write.ticket.ticket();
+                queue.current = Some(write.clone());
                 return Some(write);
             }
             self.changed.wait(&mut queue);
@@ -137,11 +149,11 @@ impl WriteQueue {
         true
     }
 
-    /// Ends the writer after the write it is at. Gives back the writes that were not begun, and the ticket of that one.
-    pub(crate) fn abandon(&self) -> (Vec<StagedWrite>, Option<WriteTicket>) {
+    /// Ends the writer after the write it is at. Gives back the writes that were not begun, and that one.
+    pub(crate) fn abandon(&self) -> (Vec<Arc<StagedWrite>>, Option<Arc<StagedWrite>>) {
         let mut queue = self.queue.lock();
         queue.abandoned = true;
-        let rest: Vec<StagedWrite> = queue.writes.drain(..).collect();
+        let rest: Vec<Arc<StagedWrite>> = queue.writes.drain(..).collect();
         queue.used -= rest.len();
         self.changed.notify_all();
         (rest, queue.current.take())
@@ -156,13 +168,18 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
         let strong = dio.lens.callbacks.on_write.as_ref().and_then(|_| handle.upgrade_or_revive());
         let span = tracing::debug_span!("deliver", table = %dio.name, write = write.op.verb(), id = write.op.id());
         let result = span.in_scope(|| {
-            let result = deliver(dio, strong.as_ref(), &write.op).map_err(|error| name(dio, &write.op, error));
+            let op = write.op_now();
+            let result = deliver(dio, strong.as_ref(), &write, &op).map_err(|error| name(dio, &op, error));
             match &result {
                 Ok(_) => tracing::debug!("delivered"),
                 Err(error) => tracing::debug!(%error, "not delivered"),
             }
             result
         });
+        let result = match result {
+            Ok(settled) => SettledAs::Confirmed(settled),
+            Err(error) => SettledAs::Rejected(error),
+        };
         // A closed core drops the settlement, and with it the ticket, which says so.
         let _ = dio.send(Message::Settle(Settlement { write, result }));
         dio.writes.release();
@@ -178,8 +195,9 @@ fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
     }
 }
 
-fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, op: &WriteOp) -> Result<Settled> {
+fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, write: &StagedWrite, op: &WriteOp) -> Result<Settled> {
     let mut changes = Vec::new();
+    let cx = dio.call_cx().with_idempotency_key(write.key.clone());
     let written = match &dio.lens.callbacks.on_write {
         Some(on_write) => {
             let strong = strong.ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))?;
@@ -189,65 +207,29 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, op: &WriteOp) -> Result<Se
             }
             written
         }
-        None => catch_user("the source", || dio.master.write(&dio.call_cx(), op)).and_then(|written| written)?,
+        None => catch_user("the source", || dio.master.write(&cx, op)).and_then(|written| written)?,
     };
-    let id = effect(dio, op, written, &mut changes)?;
-    Ok(Settled { id, changes })
-}
-
-/// What a confirmed write does to the rows, and the id it ended under.
-fn effect(dio: &DioInner, op: &WriteOp, written: Written, changes: &mut Vec<RowChange>) -> Result<Option<Arc<str>>> {
-    let now = dio.clock().wall_ms();
-    let Some(stored_id) = written.id.or_else(|| op.id().map(str::to_owned)) else {
-        if matches!(op, WriteOp::DeleteAll) {
-            changes.push(RowChange::Clear);
-            return Ok(None);
-        }
+    let at = dio.clock().wall_ms();
+    if matches!(op, WriteOp::DeleteAll) {
+        return Ok(Settled { id: None, record: None, changes, at });
+    }
+    let Some(id) = written.id.or_else(|| op.id().map(str::to_owned)) else {
         return Err(Error::new(
             ErrorKind::Invalid,
             "the row was inserted, but nobody said under which id; `on_write` must return it",
         ));
     };
-    let id: Arc<str> = Arc::from(stored_id);
-    // An insert under another id than was proposed has nothing to do with a row that has the proposed one.
-    if !matches!(op, WriteOp::Insert { .. })
-        && let Some(old) = op.id().filter(|old| *old != &*id)
-    {
-        changes.push(RowChange::Delete(Arc::from(old)));
-    }
-    let put = |record: &Record| {
-        let mut record = record.clone();
-        if let Some(column) = dio.schema.id_column()
-            && !record.contains(column)
-        {
-            record.insert(column, &*id);
-        }
-        RowChange::Put(StoredRow::encode(&id, &record, now))
+    let record = match (op, written.record) {
+        // The source has a row that the cache doesn't: a patch alone can't show it.
+        (WriteOp::Patch { .. }, None) if !write.row_is_known => read_back(dio, &id),
+        (_, record) => record,
     };
-    match (op, written.record) {
-        (WriteOp::Delete { .. }, _) => changes.push(RowChange::Delete(id.clone())),
-        (WriteOp::DeleteAll, _) => changes.push(RowChange::Clear),
-        (_, Some(record)) => changes.push(put(&record)),
-        (WriteOp::Patch { record, .. }, None) => match held(dio, &id) {
-            true => changes.push(RowChange::Merge { id: id.clone(), record: record.clone(), fetched_at: now }),
-            // The source has a row that the cache doesn't: a patch alone can't show it.
-            false => {
-                let row = catch_user("the source", || dio.master.get(&dio.call_cx(), &id)).and_then(|row| row);
-                if let Ok(Some(row)) = row {
-                    changes.push(put(&row));
-                }
-            }
-        },
-        (WriteOp::Insert { record, .. } | WriteOp::Replace { record, .. } | WriteOp::Upsert { record, .. }, None) => {
-            changes.push(put(record))
-        }
-    }
-    Ok(Some(id))
+    Ok(Settled { id: Some(Arc::from(id)), record, changes, at })
 }
 
-fn held(dio: &DioInner, id: &str) -> bool {
-    let versions = &dio.reader.versions;
-    matches!(at_newest(versions, |seq| versions.find_as_of(id, seq)), Ok(RowRead::Found(_)))
+/// The row as the source has it, where it can be asked.
+fn read_back(dio: &DioInner, id: &str) -> Option<crate::Record> {
+    catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row).ok().flatten()
 }
 
 #[cfg(test)]

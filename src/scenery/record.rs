@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::dio::core::{ViewLook, ViewSlot};
-use crate::dio::hot_tier::EnrichedRecord;
+use crate::dio::hot_tier::{EnrichedRecord, STATUS_PENDING, STATUS_STALE};
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::scenery::snapshot::RowReader;
 use crate::value::{Record, StoredRow};
@@ -23,6 +23,8 @@ pub enum RecordStatus {
     Fresh,
     /// The row is shown and is to be read again.
     Stale,
+    /// The row is shown with writes of this program that the source has not confirmed yet.
+    PendingWrite,
     /// There is no such row.
     NotFound,
     /// The row could not be read; the last one stays.
@@ -66,11 +68,7 @@ impl RecordSlot {
         let mut moved = false;
         match row {
             Ok(Some((row_no, stored))) => {
-                state.status = if stored.status() == crate::dio::hot_tier::STATUS_STALE {
-                    RecordStatus::Stale
-                } else {
-                    RecordStatus::Fresh
-                };
+                state.status = status_of(&stored, Seq(0));
                 moved = !matches!(&state.shown, Shown::Stored(row, old) if *row == row_no && old.seq() == stored.seq());
                 state.shown = Shown::Stored(row_no, stored);
                 state.error = None;
@@ -92,8 +90,7 @@ impl RecordSlot {
     pub(crate) fn set_stale(&self, upto: Seq) -> bool {
         let mut state = self.state.lock();
         let Shown::Stored(_, stored) = &state.shown else { return false };
-        let stale = stored.status() == crate::dio::hot_tier::STATUS_STALE || stored.seq() <= upto;
-        let status = if stale { RecordStatus::Stale } else { RecordStatus::Fresh };
+        let status = status_of(stored, upto);
         let moved = state.status != status && state.status != RecordStatus::Error;
         if moved {
             state.status = status;
@@ -103,6 +100,16 @@ impl RecordSlot {
 
     pub(crate) fn advance(&self) {
         self.signal.advance_to(self.signal.generation().next());
+    }
+}
+
+/// How a row stands when rows up to `stale_upto` are stale.
+fn status_of(stored: &StoredRow, stale_upto: Seq) -> RecordStatus {
+    match stored.status() {
+        STATUS_PENDING => RecordStatus::PendingWrite,
+        STATUS_STALE => RecordStatus::Stale,
+        _ if stored.seq() <= stale_upto => RecordStatus::Stale,
+        _ => RecordStatus::Fresh,
     }
 }
 

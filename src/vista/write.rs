@@ -98,6 +98,19 @@ impl WriteOp {
         }
     }
 
+    /// The same for the row of another id.
+    pub(crate) fn with_id(mut self, new: &str) -> Self {
+        match &mut self {
+            WriteOp::Insert { id: Some(id), .. }
+            | WriteOp::Replace { id, .. }
+            | WriteOp::Upsert { id, .. }
+            | WriteOp::Patch { id, .. }
+            | WriteOp::Delete { id } => new.clone_into(id),
+            WriteOp::Insert { id: None, .. } | WriteOp::DeleteAll => {}
+        }
+        self
+    }
+
     /// The fields it carries, if any.
     pub fn record(&self) -> Option<&Record> {
         match self {
