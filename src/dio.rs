@@ -11,6 +11,8 @@ pub(crate) mod callback;
 mod check;
 mod close;
 pub(crate) mod core;
+#[cfg_attr(not(test), expect(dead_code, reason = "the writer is about to be built on it"))]
+pub(crate) mod delivery;
 mod diagnostics;
 mod encode;
 mod event;

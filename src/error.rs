@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,6 +95,7 @@ struct Inner {
     message: String,
     context: Vec<(&'static str, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
+    retry_after: Option<Duration>,
 }
 
 /// The library's result type.
@@ -102,7 +104,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A new error of `kind` with a message for people.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Arc::new(Inner { kind, message: message.into(), context: Vec::new(), source: None }))
+        let message = message.into();
+        Error(Arc::new(Inner { kind, message, context: Vec::new(), source: None, retry_after: None }))
     }
 
     /// Adds where it happened: `with("table", "airports")`. The first value given for a name stays.
@@ -119,6 +122,31 @@ impl Error {
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
         self
+    }
+
+    /// Adds how long the source asks to be left alone, counted from now: what a driver reads from a `Retry-After` header
+    /// or its like. The last one given stays; the text of the error doesn't show it.
+    ///
+    /// A write that fails for now (`Unavailable`, `Timeout`, `Source` …) isn't tried again earlier, instead of after the
+    /// delay of the [`DeliveryPolicy`](crate::DeliveryPolicy). With kinds that settle a write, like `Rejected`, it says
+    /// nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use diorama::{Error, ErrorKind};
+    ///
+    /// let busy = Error::new(ErrorKind::Unavailable, "429 Too Many Requests").with_retry_after(Duration::from_secs(30));
+    /// assert_eq!(busy.retry_after(), Some(Duration::from_secs(30)));
+    /// ```
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        Arc::make_mut(&mut self.0).retry_after = Some(retry_after);
+        self
+    }
+
+    /// How long the source asked to be left alone from when the error arose, if it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// What the caller can do about it.

@@ -148,6 +148,7 @@ pub mod value;
 pub mod vista;
 
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
+pub use dio::delivery::DeliveryPolicy;
 pub use dio::{
     CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
     HotTier, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
