@@ -11,7 +11,6 @@ pub(crate) mod callback;
 mod check;
 mod close;
 pub(crate) mod core;
-#[cfg_attr(not(test), expect(dead_code, reason = "the writer is about to be built on it"))]
 pub(crate) mod delivery;
 mod diagnostics;
 mod encode;
@@ -20,6 +19,7 @@ pub(crate) mod fresh;
 pub(crate) mod hot_tier;
 mod make;
 pub(crate) mod meta;
+mod outbox;
 mod reconcile;
 mod refresh;
 mod reload;
@@ -28,6 +28,7 @@ mod shell;
 pub(crate) mod store;
 mod ticket;
 pub(crate) mod versions;
+mod write_queue;
 mod writer;
 
 use std::collections::HashSet;
@@ -61,9 +62,11 @@ pub(crate) use close::with_time_to_end;
 pub use diagnostics::{Counters, Diagnostics, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
+pub(crate) use outbox::Failures;
+pub use outbox::{FailedWrite, PendingWrite};
 pub use shell::DioShell;
 pub use ticket::{WriteOutcome, WriteState, WriteTicket};
-pub(crate) use writer::WriteQueue;
+pub(crate) use write_queue::WriteQueue;
 
 use board::ReadToken;
 use callback::CallbackBatch;
@@ -94,6 +97,7 @@ pub(crate) struct DioInner {
     pub(crate) events: Arc<EventHub<DioEvent>>,
     pub(crate) board: Arc<StateBoard>,
     writes: Arc<WriteQueue>,
+    failures: Arc<Failures>,
     refresher: Refresher,
     cancel: CancelToken,
     phase: AtomicU8,
@@ -332,21 +336,30 @@ impl Dio {
         let ready = inner
             .check_write(&op)
             .and_then(|()| inner.start_writer(&self.downgrade()))
-            .and_then(|()| inner.writes.reserve(timeout));
+            .and_then(|()| inner.writes.reserve(1, timeout));
         if let Err(error) = ready {
             return Err(Refused { error: inner.name_write(&op, error), op });
         }
-        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(inner.level, Role::Writer), false);
-        let at = inner.clock().wall_ms();
-        // If the core is gone, the message is, and the receipt says so; there is nothing to hand back.
-        let _ = inner.core.send(Message::Stage(NewWrite { op: op.clone(), ticket, at }));
-        // The core waits for nobody, so this is soon; whoever waits for a core may not.
-        if may_wait_for(Rank::new(inner.level, Role::Core), "the core of a Dio").is_ok()
-            && let Err(error) = receipt.wait_staged()
-        {
-            return Err(Refused { error: inner.name_write(&op, error), op });
+        let (new, receipt) = inner.new_write(op.clone());
+        match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
+            Ok(()) => Ok(receipt),
+            Err(error) => Err(Refused { error: inner.name_write(&op, error), op }),
         }
-        Ok(receipt)
+    }
+
+    fn enqueue_all(&self, ops: Vec<WriteOp>, timeout: Duration) -> Result<Vec<WriteTicket>> {
+        let inner = self.inner();
+        for op in &ops {
+            inner.check_write(op).map_err(|error| inner.name_write(op, error))?;
+        }
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ready = inner.start_writer(&self.downgrade()).and_then(|()| inner.writes.reserve(ops.len(), timeout));
+        ready.map_err(|error| inner.name_error(error))?;
+        let (new, receipts): (Vec<_>, Vec<_>) = ops.into_iter().map(|op| inner.new_write(op)).unzip();
+        inner.stage(new, &receipts).map_err(|error| inner.name_error(error))?;
+        Ok(receipts)
     }
 
     // ---- freshness ---------------------------------------------------------------------------------------------
@@ -723,6 +736,22 @@ impl DioInner {
         })
     }
 
+    fn new_write(&self, op: WriteOp) -> (NewWrite, WriteTicket) {
+        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(self.level, Role::Writer), false);
+        (NewWrite { op, ticket, at: self.clock().wall_ms() }, receipt)
+    }
+
+    /// Has writes shown, as one step; returns once they are.
+    fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
+        // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
+        let _ = self.core.send(Message::Stage(new));
+        // The core waits for nobody, so this is soon; whoever waits for a core may not.
+        match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
+            Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Asks for a refresh without waiting for it.
     pub(crate) fn request_refresh(&self) -> Result<()> {
         self.refresher.refresh().map(drop).map_err(|error| self.name_error(error))
@@ -741,6 +770,7 @@ impl DioInner {
         status.snapshot_bytes = versions.retained_bytes;
         status.inbox = self.core.waiting();
         status.closed = !self.is_open();
+        status.writes_paused = self.writes.is_paused();
         if let Ok(store) = self.store() {
             status.unstored_bytes = store.waiting_bytes();
             status.cache_error = store.failure();

@@ -151,7 +151,7 @@ pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::delivery::DeliveryPolicy;
 pub use dio::{
     CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
-    HotTier, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
+    FailedWrite, HotTier, PendingWrite, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};

@@ -37,6 +37,8 @@ pub struct DioStatus {
     pub refresh_error: Option<Error>,
     /// Writes in the queue or being delivered.
     pub pending_writes: usize,
+    /// Whether no write is delivered for now, because the source can't be reached. It is tried again from time to time.
+    pub writes_paused: bool,
     /// Writes that failed since the Dio was made.
     pub failed_writes: u64,
     /// Why the last failed write failed.
@@ -218,6 +220,7 @@ impl StateBoard {
             refresh_failures: inner.refresh_failures,
             refresh_error: inner.refresh_error.clone(),
             pending_writes: inner.pending_writes,
+            writes_paused: false,
             failed_writes: inner.counters.writes_failed,
             write_error: inner.write_error.clone(),
             cache_error: None,

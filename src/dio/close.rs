@@ -125,15 +125,15 @@ impl DioInner {
         if let Some(deadline) = deadline {
             self.writes.wait_idle(with_time_to_end(deadline));
         }
-        let (undelivered, at_the_source) = self.writes.abandon();
-        if let Some(write) = at_the_source {
+        let undelivered = self.writes.abandon();
+        for (write, _) in undelivered.iter().filter(|(_, at_the_source)| *at_the_source) {
             let message = "the Dio was closed while the source had the write; whether it was done is not known here";
-            self.fail(&write, message);
+            self.fail(write, message);
         }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
         self.cancel.cancel();
-        for write in undelivered {
+        for (write, _) in undelivered {
             self.fail(&write, "the Dio was closed before the write was delivered");
         }
         let wait = may_wait();

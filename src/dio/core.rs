@@ -36,7 +36,7 @@ use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
-use crate::dio::{EventHub, StateBoard, WriteQueue};
+use crate::dio::{EventHub, Failures, StateBoard, WriteQueue};
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::custom::OffCore;
@@ -154,16 +154,6 @@ pub(crate) struct StagedWrite {
     pub(crate) row_is_known: bool,
 }
 
-impl StagedWrite {
-    /// The write for the id that the row goes by now.
-    pub(crate) fn op_now(&self) -> WriteOp {
-        match self.ticket.ticket().id() {
-            Some(id) => self.op.clone().with_id(&id),
-            None => self.op.clone(),
-        }
-    }
-}
-
 /// What became of a write.
 pub(crate) struct Settlement {
     pub(crate) write: Arc<StagedWrite>,
@@ -201,7 +191,8 @@ pub(crate) type ViewId = u64;
 
 pub(crate) enum Message {
     Apply(Apply),
-    Stage(NewWrite),
+    /// Shown together, or refused together.
+    Stage(Vec<NewWrite>),
     Settle(Settlement),
     /// A new table view, or another query for one that is there.
     SetQuery {
@@ -396,6 +387,7 @@ pub(crate) struct Surroundings {
     pub(crate) events: Arc<EventHub<DioEvent>>,
     pub(crate) board: Arc<StateBoard>,
     pub(crate) writes: Arc<WriteQueue>,
+    pub(crate) failures: Arc<Failures>,
     pub(crate) build_pool: Arc<Pool>,
     pub(crate) build_rank: Rank,
     /// The column of the schema that holds a row's id.
@@ -481,7 +473,7 @@ impl Core {
         }
         match message {
             Message::Apply(apply) => self.apply(apply),
-            Message::Stage(write) => self.stage(write),
+            Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),
             other => {
                 self.commit();

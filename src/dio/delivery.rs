@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::WriteNumber;
 use crate::clock::Moment;
 use crate::vista::WriteOp;
 
@@ -32,7 +33,7 @@ use backoff::Backoff;
 pub(crate) use line::RowKey;
 use line::{Line, Place};
 pub use policy::DeliveryPolicy;
-pub(crate) use protocol::{Accepted, Due, Next, Outcome, Pending, Refusal, Verdict, WriteNumber};
+pub(crate) use protocol::{Accepted, Due, Next, Outcome, Pending, Refusal, Verdict};
 
 #[derive(Debug)]
 struct Entry {

@@ -15,8 +15,8 @@ use crate::dio::hot_tier::HotTier;
 use crate::dio::refresh::{self, Refresher};
 use crate::dio::store::Store;
 use crate::dio::versions::Versions;
-use crate::dio::writer::{self, WriteQueue};
-use crate::dio::{Dio, DioInner, EventHub, Handle, OPEN, StateBoard, WeakDio, diagnostics, meta};
+use crate::dio::writer;
+use crate::dio::{Dio, DioInner, EventHub, Failures, Handle, OPEN, StateBoard, WeakDio, WriteQueue, diagnostics, meta};
 use crate::lens::{Lens, LensInner};
 use crate::scenery::snapshot::RowReader;
 use crate::sync::{self, Doorbell, Rank, Role, catch_user};
@@ -72,7 +72,13 @@ impl DioInner {
         let (core_handle, inboxes) = core::inboxes(bell);
         let events = Arc::new(EventHub::new(defaults.event_capacity));
         let board = StateBoard::new(&state);
-        let writes = WriteQueue::new(defaults.write_queue_capacity);
+        let key = uuid::Uuid::now_v7();
+        let policy = match lens_inner.callbacks.on_write.is_none() && master.capabilities().batch {
+            true => defaults.delivery.clone(),
+            false => defaults.delivery.clone().batch(1),
+        };
+        let writes = WriteQueue::new(defaults.write_queue_capacity, policy, key.as_u64_pair().1);
+        let failures = Arc::new(Failures::default());
         let (refresher, refresh_inbox) = Refresher::new();
         let level = master.stack_level();
         let reader = Arc::new(RowReader {
@@ -91,6 +97,7 @@ impl DioInner {
             events: events.clone(),
             board: board.clone(),
             writes: writes.clone(),
+            failures: failures.clone(),
             refresher,
             cancel: CancelToken::new(),
             phase: AtomicU8::new(OPEN),
@@ -124,10 +131,11 @@ impl DioInner {
                 events,
                 board,
                 writes,
+                failures,
                 build_pool: lens_inner.build_pool.clone(),
                 build_rank: Rank::new(level, Role::Build),
                 id_column: inner.schema.id_column().map(str::to_owned),
-                key_prefix: uuid::Uuid::now_v7().simple().to_string(),
+                key_prefix: key.simple().to_string(),
                 reread: reread(&inner),
             },
             core_handle,
@@ -161,7 +169,7 @@ impl DioInner {
         Ok(())
     }
 
-    /// Starts the writer's thread at the first write.
+    /// Starts the writers' threads at the first write.
     pub(crate) fn start_writer(self: &Arc<Self>, handle: &WeakDio) -> Result<()> {
         let mut started = self.writer_started.lock();
         if *started {
@@ -171,8 +179,12 @@ impl DioInner {
         let (Some(last), true) = (last, self.is_open()) else {
             return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
         };
-        let handle = handle.clone();
-        self.start_thread("writer", Role::Writer, &last, move |dio| writer::run(&dio, &handle))?;
+        let writers = self.writes.writers();
+        for number in 1..=writers {
+            let name = if writers == 1 { "writer".to_owned() } else { format!("writer-{number}") };
+            let handle = handle.clone();
+            self.start_thread(&name, Role::Writer, &last, move |dio| writer::run(&dio, &handle))?;
+        }
         *started = true;
         Ok(())
     }

@@ -220,11 +220,6 @@ impl WriteTicket {
         }
         progress.refused.clone().map_or(Ok(()), Err)
     }
-
-    /// Ends the ticket, after `count`, if it has not ended.
-    pub(crate) fn abandon(&self, state: WriteState, count: impl FnOnce()) {
-        self.0.set(state, count);
-    }
 }
 
 /// The side that moves the ticket. Dropped, it ends it.

@@ -1,190 +1,47 @@
-//! Writer: hands accepted writes to the source, in the order they were accepted.
+//! Writer: hands accepted writes to the source and tells the core what became of them.
 //!
-//! Owner: the thread `<table>:writer`, started at the first write.
-//! Flow: a caller reserves a place → the core shows the write and puts it into the queue → the writer delivers it by
-//! `on_write` or to the source → the core settles it: rows, views, ticket.
-//! Invariants: a full queue gives the write back (`a_full_queue_gives_the_write_back`); a panic fails one write and the
-//! worker lives.
-//! Close/panic: closing drains what it can in its time; the rest fails as `Closed`.
-//! Not here: showing a write before it is delivered (`core/writes`), and keeping it across a crash.
+//! Owner: the threads `<table>:writer` (`-1`, `-2` … when several rows may be under way), started at the first write.
+//! Flow: takes what is due from the queue → `on_write` or the source → the core settles it; what failed for now goes back.
+//! Invariants: a row's outcomes reach the core in the order of its writes; a panic fails one write and the worker lives.
+//! Close/panic: closing drains what it can in its time.
+//! Not here: which write is next, and when (`write_queue`, `delivery`); what views show meanwhile (`core/writes`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::dio::core::{Message, Settled, SettledAs, Settlement, StagedWrite};
+use crate::clock::Moment;
+use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::delivery::{Outcome, Verdict};
+use crate::dio::write_queue::{Item, Job};
 use crate::dio::{Dio, DioInner, WeakDio, callback};
-use crate::sync::{Deadline, QueueInfo, catch_user, deadline_after, on_own_thread};
-use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, WriteNumber};
+use crate::sync::catch_user;
+use crate::vista::{CallCx, WriteOp, Written};
+use crate::{Error, ErrorKind, Record, Result};
 
-#[derive(Default)]
-struct Queue {
-    writes: VecDeque<Arc<StagedWrite>>,
-    /// The write being delivered.
-    current: Option<Arc<StagedWrite>>,
-    /// Places taken: reserved, queued or being delivered.
-    used: usize,
-    closing: bool,
-    abandoned: bool,
-}
-
-/// The bounded queue between the callers, the core and the writer.
-pub(crate) struct WriteQueue {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-    capacity: usize,
-}
-
-impl WriteQueue {
-    pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(WriteQueue { queue: Mutex::default(), changed: Condvar::new(), capacity })
-    }
-
-    /// Reserves a place; waits for one up to `timeout`, on the library's own threads not at all.
-    ///
-    /// # Errors
-    /// `Full`; `Closed`.
-    pub(crate) fn reserve(&self, timeout: Duration) -> Result<()> {
-        let may_wait = !on_own_thread() && !timeout.is_zero();
-        let deadline = deadline_after(timeout);
-        let mut queue = self.queue.lock();
-        loop {
-            if queue.closing {
-                return Err(Error::new(ErrorKind::Closed, "the Dio is closed; it takes no more writes"));
-            }
-            if queue.used < self.capacity {
-                queue.used += 1;
-                return Ok(());
-            }
-            let timed_out = match deadline {
-                _ if !may_wait => true,
-                Some(deadline) => self.changed.wait_until(&mut queue, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut queue);
-                    false
-                }
-            };
-            if timed_out && queue.used >= self.capacity {
-                let message = format!("{} writes are waiting already (write_queue_capacity)", self.capacity);
-                return Err(Error::new(ErrorKind::Full, message));
-            }
-        }
-    }
-
-    /// Gives reserved places back.
-    pub(crate) fn give_back(&self, places: usize) {
-        self.queue.lock().used -= places;
-        self.changed.notify_all();
-    }
-
-    /// Puts a write into its reserved place. By the core; never waits.
-    pub(crate) fn push(&self, write: Arc<StagedWrite>) {
-        let mut queue = self.queue.lock();
-        if queue.abandoned {
-            queue.used -= 1;
-            drop(queue);
-            drop(write);
-        } else {
-            queue.writes.push_back(write);
-        }
-        self.changed.notify_all();
-    }
-
-    /// Takes back a write whose delivery has not begun; says whether it could.
-    pub(crate) fn withdraw(&self, number: WriteNumber) -> bool {
-        let mut queue = self.queue.lock();
-        let Some(place) = queue.writes.iter().position(|write| write.number == number) else { return false };
-        queue.writes.remove(place);
-        queue.used -= 1;
-        self.changed.notify_all();
-        true
-    }
-
-    /// Gives a delivered write's place back: its settlement is on its way to the core.
-    fn release(&self) {
-        let mut queue = self.queue.lock();
-        queue.used -= 1;
-        let settled = queue.current.take();
-        drop(queue);
-        drop(settled);
-        self.changed.notify_all();
-    }
-
-    /// How full it is.
-    pub(crate) fn info(&self) -> QueueInfo {
-        QueueInfo { name: "writes".to_owned(), length: self.queue.lock().used, capacity: Some(self.capacity) }
-    }
-
-    fn pop(&self) -> Option<Arc<StagedWrite>> {
-        let mut queue = self.queue.lock();
-        loop {
-            if queue.abandoned {
-                return None;
-            }
-            if let Some(write) = queue.writes.pop_front() {
-                queue.current = Some(write.clone());
-                return Some(write);
-            }
-            self.changed.wait(&mut queue);
-        }
-    }
-
-    /// Takes no more writes.
-    pub(crate) fn close(&self) {
-        self.queue.lock().closing = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits until every write is delivered; says whether it is.
-    pub(crate) fn wait_idle(&self, deadline: Deadline) -> bool {
-        let mut queue = self.queue.lock();
-        while queue.used > 0 {
-            if self.changed.wait_until(&mut queue, deadline).timed_out() {
-                return queue.used == 0;
-            }
-        }
-        true
-    }
-
-    /// Ends the writer after the write it is at. Gives back the writes that were not begun, and that one.
-    pub(crate) fn abandon(&self) -> (Vec<Arc<StagedWrite>>, Option<Arc<StagedWrite>>) {
-        let mut queue = self.queue.lock();
-        queue.abandoned = true;
-        let rest: Vec<Arc<StagedWrite>> = queue.writes.drain(..).collect();
-        queue.used -= rest.len();
-        self.changed.notify_all();
-        (rest, queue.current.take())
-    }
-}
-
-/// The writer's thread.
+/// A writer's thread.
 pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
-    while let Some(write) = dio.writes.pop() {
-        write.ticket.delivering(1);
+    while let Some(job) = dio.writes.take(dio.clock()) {
         // For the callback. It may become the last handle, whose drop closes the Dio: not before the settlement is sent.
         let strong = dio.lens.callbacks.on_write.as_ref().and_then(|_| handle.upgrade_or_revive());
-        let span = tracing::debug_span!("deliver", table = %dio.name, write = write.op.verb(), id = write.op.id());
-        let result = span.in_scope(|| {
-            let op = write.op_now();
-            let result = deliver(dio, strong.as_ref(), &write, &op).map_err(|error| name(dio, &op, error));
-            match &result {
-                Ok(_) => tracing::debug!("delivered"),
-                Err(error) => tracing::debug!(%error, "not delivered"),
+        match job {
+            Job::Superseded(writes, by) => {
+                for write in writes {
+                    settle(dio, write, SettledAs::Superseded(by));
+                }
             }
-            result
-        });
-        let result = match result {
-            Ok(settled) => SettledAs::Confirmed(settled),
-            Err(error) => SettledAs::Rejected(error),
-        };
-        // A closed core drops the settlement, and with it the ticket, which says so.
-        let _ = dio.send(Message::Settle(Settlement { write, result }));
-        dio.writes.release();
+            Job::Deliver(items) if items.len() > 1 => deliver_batch(dio, &items),
+            Job::Deliver(items) => {
+                for item in &items {
+                    deliver_one(dio, strong.as_ref(), item);
+                }
+            }
+        }
         drop(strong);
     }
+}
+
+/// A closed core drops the settlement, and with it the ticket, which says so.
+fn settle(dio: &DioInner, write: Arc<StagedWrite>, result: SettledAs) {
+    let _ = dio.send(Message::Settle(Settlement { write, result }));
 }
 
 fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
@@ -195,9 +52,92 @@ fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
     }
 }
 
-fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, write: &StagedWrite, op: &WriteOp) -> Result<Settled> {
+fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
+    for write in item.all() {
+        write.ticket.delivering(item.attempt);
+    }
+    let span = tracing::debug_span!("deliver", table = %dio.name, write = item.op.verb(), id = item.op.id());
+    let result = span.in_scope(|| {
+        let result = deliver(dio, strong, item).map_err(|error| name(dio, &item.op, error));
+        match &result {
+            Ok(_) => tracing::debug!(attempt = item.attempt, "delivered"),
+            Err(error) => tracing::debug!(attempt = item.attempt, %error, "not delivered"),
+        }
+        result
+    });
+    conclude(dio, item, result, is_lost(dio, item));
+}
+
+/// What a delivery means for the write: it is settled, or will be tried again, unless it must not be (`is_lost`).
+fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: bool) {
+    let now = dio.clock().now();
+    let error = match result {
+        Ok(settled) => return confirm(dio, item, now, settled),
+        Err(error) => error,
+    };
+    match Outcome::of(&error) {
+        // The core hears of it before the row's next write may go.
+        Outcome::Done | Outcome::Failed => {
+            end(dio, item, &SettledAs::Rejected(error));
+            dio.writes.finished(now, item, Outcome::Failed);
+        }
+        Outcome::Transient { .. } if is_lost => {
+            let message = "the source did not say whether it has made the row, and asking it again could make a second one; \
+                           look there before you insert it again";
+            let unknown = name(dio, &item.op, Error::new(error.kind(), message)).with_source(error);
+            end(dio, item, &SettledAs::Unknown(unknown));
+            dio.writes.finished(now, item, Outcome::Failed);
+        }
+        outcome => match dio.writes.finished(now, item, outcome) {
+            Verdict::Waiting { until } => {
+                for write in item.all() {
+                    write.ticket.waiting(until, error.clone());
+                }
+            }
+            Verdict::GaveUp => end(dio, item, &SettledAs::Rejected(error)),
+            Verdict::Superseded { by } => end(dio, item, &SettledAs::Superseded(by)),
+            Verdict::Settled | Verdict::NotInFlight => {}
+        },
+    }
+}
+
+fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
+    let Settled { id, record, mut changes, at } = settled;
+    for write in item.all() {
+        let changes: Vec<RowChange> = std::mem::take(&mut changes);
+        let settled = Settled { id: id.clone(), record: record.clone(), changes, at };
+        settle(dio, write.clone(), SettledAs::Confirmed(settled));
+    }
+    dio.writes.finished(now, item, Outcome::Done);
+}
+
+fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {
+    for write in item.all() {
+        let result = match as_what {
+            SettledAs::Rejected(error) => SettledAs::Rejected(error.clone()),
+            SettledAs::Unknown(error) => SettledAs::Unknown(error.clone()),
+            SettledAs::Superseded(by) => SettledAs::Superseded(*by),
+            SettledAs::Cancelled | SettledAs::Confirmed(_) => SettledAs::Cancelled,
+        };
+        settle(dio, write.clone(), result);
+    }
+}
+
+/// Whether a write of which nobody knows if it was done can't be told by the source from a second one.
+fn is_lost(dio: &DioInner, item: &Item) -> bool {
+    matches!(item.op, WriteOp::Insert { id: None, .. }) && !dio.master.capabilities().idempotent_writes
+}
+
+fn call_cx(dio: &DioInner, item: &Item) -> CallCx {
+    dio.call_cx()
+        .deadline_in(dio.lens.defaults.delivery.deadline)
+        .with_idempotency_key(item.write.key.clone())
+        .with_attempt(item.attempt)
+}
+
+fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Settled> {
+    let op = &item.op;
     let mut changes = Vec::new();
-    let cx = dio.call_cx().with_idempotency_key(write.key.clone());
     let written = match &dio.lens.callbacks.on_write {
         Some(on_write) => {
             let strong = strong.ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))?;
@@ -207,8 +147,36 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, write: &StagedWrite, op: &
             }
             written
         }
-        None => catch_user("the source", || dio.master.write(&cx, op)).and_then(|written| written)?,
+        None => {
+            let answer = catch_user("the source", || dio.master.write(&call_cx(dio, item), op));
+            match answer.and_then(|written| written) {
+                Err(error) => done_before(dio, item, error)?,
+                Ok(written) => written,
+            }
+        }
     };
+    settled(dio, &item.write, op, written, changes)
+}
+
+/// A repeated insert finds its own row, where the source keeps no keys: then it was done.
+fn done_before(dio: &DioInner, item: &Item, error: Error) -> Result<Written> {
+    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) =
+        (error.kind(), item.attempt > 1, &item.op)
+        && let Some(row) = read_back(dio, id)
+        && record.iter().all(|(field, value)| row.get(field) == Some(value))
+    {
+        return Ok(Written::row(id.clone(), row));
+    }
+    Err(error)
+}
+
+fn settled(
+    dio: &DioInner,
+    write: &StagedWrite,
+    op: &WriteOp,
+    written: Written,
+    changes: Vec<RowChange>,
+) -> Result<Settled> {
     let at = dio.clock().wall_ms();
     if matches!(op, WriteOp::DeleteAll) {
         return Ok(Settled { id: None, record: None, changes, at });
@@ -228,8 +196,44 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, write: &StagedWrite, op: &
 }
 
 /// The row as the source has it, where it can be asked.
-fn read_back(dio: &DioInner, id: &str) -> Option<crate::Record> {
+fn read_back(dio: &DioInner, id: &str) -> Option<Record> {
     catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row).ok().flatten()
+}
+
+/// Several writes in one call, all or none. One that is refused has them all go alone.
+fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
+    for write in items.iter().flat_map(Item::all) {
+        write.ticket.delivering(1);
+    }
+    let Some(first) = items.first() else { return };
+    let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
+    // The source keeps one answer for the whole batch, and none for its parts.
+    let cx = call_cx(dio, first).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
+    let span = tracing::debug_span!("deliver", table = %dio.name, writes = ops.len());
+    let answer = span.in_scope(|| catch_user("the source", || dio.master.batch(&cx, &ops)));
+    match answer.and_then(|written| written) {
+        Ok(written) if written.len() == items.len() => {
+            for (item, written) in items.iter().zip(written) {
+                conclude(dio, item, settled(dio, &item.write, &item.op, written, Vec::new()), false);
+            }
+        }
+        Ok(written) => {
+            let message = format!("the source gave {} answers for a batch of {} writes", written.len(), items.len());
+            let error = Error::new(ErrorKind::Source, message);
+            batch_failed(dio, items, &error);
+        }
+        Err(error) => match Outcome::of(&error) {
+            Outcome::Done | Outcome::Failed => dio.writes.split(items),
+            _ => batch_failed(dio, items, &error),
+        },
+    }
+}
+
+fn batch_failed(dio: &Arc<DioInner>, items: &[Item], error: &Error) {
+    for item in items {
+        let is_lost = matches!(item.op, WriteOp::Insert { id: None, .. });
+        conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost);
+    }
 }
 
 #[cfg(test)]

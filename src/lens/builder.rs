@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::DeliveryPolicy;
 use crate::cache::{CacheBackend, MemoryBackend};
 use crate::clock::Clock;
 use crate::dio::Dio;
@@ -122,6 +123,13 @@ impl LensBuilder {
         self
     }
 
+    /// How writes are delivered: how often and when one that fails is tried again, how many go at once or in one call.
+    /// Default: [`DeliveryPolicy::default`].
+    pub fn delivery(mut self, policy: DeliveryPolicy) -> Self {
+        self.defaults.delivery = policy;
+        self
+    }
+
     /// Bytes of overwritten rows that each Dio keeps for snapshots. Default: 64 MiB. With 0, rows overwritten after a
     /// snapshot was taken answer `Expired`.
     pub fn snapshot_budget(mut self, bytes: usize) -> Self {
@@ -174,6 +182,7 @@ impl LensBuilder {
         if self.defaults.refresh_every.is_some_and(|interval| interval.is_zero()) {
             return Err(setting("refresh_every", "the interval must not be zero"));
         }
+        self.defaults.delivery.check()?;
         let backend = match cache {
             CacheChoice::Backend(backend) => backend,
             CacheChoice::At(path) => open_at(path)?,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::DeliveryPolicy;
+
 /// The settings that every Dio of a Lens starts from. Set through [`LensBuilder`](crate::LensBuilder).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -14,6 +16,8 @@ pub struct LensDefaults {
     pub write_queue_capacity: usize,
     /// How long `write` waits for room in a full queue. Default: 30 s.
     pub write_timeout: Duration,
+    /// How writes are delivered: retries, pauses, how many at once. Default: [`DeliveryPolicy::default`].
+    pub delivery: DeliveryPolicy,
     /// Bytes of overwritten rows kept for snapshots. Default: 64 MiB.
     pub snapshot_budget: usize,
     /// Bytes of decoded rows kept for reading. Default: 32 MiB.
@@ -31,6 +35,7 @@ impl Default for LensDefaults {
             refresh_every: None,
             write_queue_capacity: 1_024,
             write_timeout: Duration::from_secs(30),
+            delivery: DeliveryPolicy::default(),
             snapshot_budget: 64 << 20,
             hot_tier_capacity: 32 << 20,
             event_capacity: 1_024,

@@ -20,17 +20,45 @@ use crate::{Error, ErrorKind, Result, RowNo, Seq, WriteNumber};
 impl Core {
     // ---- staging -----------------------------------------------------------------------------------------------
 
-    pub(super) fn stage(&mut self, new: NewWrite) {
+    pub(super) fn stage(&mut self, new: Vec<NewWrite>) {
         self.publish_first_load();
-        let number = self.next_write;
-        let staged = match &new.op {
-            WriteOp::DeleteAll => self.stage_all(new, number),
-            _ => self.stage_row(new, number),
-        };
+        let mut new = new.into_iter();
+        let mut shown: Vec<Arc<StagedWrite>> = Vec::new();
+        while let Some(write) = new.next() {
+            let number = self.next_write;
+            let staged = match &write.op {
+                WriteOp::DeleteAll => self.stage_all(write, number),
+                _ => self.stage_row(write, number),
+            };
+            match staged {
+                Ok(write) => {
+                    self.next_write = number.next();
+                    shown.push(write);
+                }
+                Err(error) => {
+                    // None of them is taken.
+                    for write in shown.drain(..).rev() {
+                        self.take_back(&write);
+                        self.refuse(&write.ticket, error.clone());
+                    }
+                    for write in new.by_ref() {
+                        self.refuse(&write.ticket, error.clone());
+                    }
+                }
+            }
+        }
         self.to.board.set_pending(self.pending.writes());
-        if let Some(write) = staged {
-            self.next_write = number.next();
-            self.batch().staged.push(write);
+        self.batch().staged.extend(shown);
+    }
+
+    /// Undoes the staging of a write.
+    fn take_back(&mut self, write: &StagedWrite) {
+        if matches!(write.op, WriteOp::DeleteAll) {
+            self.settle_all(write, SettledAs::Cancelled);
+        } else if let Some(id) = self.pending.id_of(write.number) {
+            self.pending.forget(write.number);
+            self.take_layer(&id, write.number);
+            self.show_again(&id, Cause::RolledBack);
         }
     }
 
@@ -39,7 +67,7 @@ impl Core {
         self.to.writes.give_back(1);
     }
 
-    fn stage_row(&mut self, new: NewWrite, number: WriteNumber) -> Option<Arc<StagedWrite>> {
+    fn stage_row(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
         let NewWrite { op, ticket, at } = new;
         let prepared = self.row_of(op).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
@@ -49,8 +77,8 @@ impl Core {
         let (id, op, row_is_known) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                self.refuse(&ticket, error);
-                return None;
+                self.refuse(&ticket, error.clone());
+                return Err(error);
             }
         };
         ticket.number(number, Some(id.clone()));
@@ -63,10 +91,10 @@ impl Core {
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
-            self.refuse(&write.ticket, error);
-            return None;
+            self.refuse(&write.ticket, error.clone());
+            return Err(error);
         }
-        Some(write)
+        Ok(write)
     }
 
     /// The id of the row that a write is about, and the write with that id: a row that the source has renamed answers to its
@@ -105,7 +133,7 @@ impl Core {
         self.pending.stack_mut(id).ok_or_else(|| Error::new(ErrorKind::Corrupt, "a row's pending writes were lost"))
     }
 
-    fn stage_all(&mut self, new: NewWrite, number: WriteNumber) -> Option<Arc<StagedWrite>> {
+    fn stage_all(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
         let NewWrite { op, ticket, at } = new;
         // The scan reads published rows.
         self.commit();
@@ -117,8 +145,8 @@ impl Core {
         });
         drop(pin);
         if let Err(error) = scanned {
-            self.refuse(&ticket, error);
-            return None;
+            self.refuse(&ticket, error.clone());
+            return Err(error);
         }
         self.pending.add_clear(Clear::new(number));
         for id in self.pending.ids() {
@@ -145,7 +173,7 @@ impl Core {
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
         let key = Arc::from(format!("{}-{number}", self.to.key_prefix));
-        Some(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true }))
+        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true }))
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
@@ -190,6 +218,14 @@ impl Core {
             stack.tombstone = hidden_since;
         }
         Ok(())
+    }
+
+    /// Shows a row without a write that is over, and lets go of it if that was the last one.
+    fn show_again(&mut self, id: &Arc<str>, cause: Cause) {
+        if let Err(error) = self.reshow(id, cause) {
+            tracing::warn!(table = %self.to.table_name, %id, %error, "a row could not be shown without a write that is over");
+        }
+        self.release(id);
     }
 
     /// Lets go of a row that has no pending writes any more: what it shows is confirmed, and the cache hears of it.
@@ -284,10 +320,7 @@ impl Core {
         };
         let cause = if matches!(result, SettledAs::Confirmed(_)) { Cause::Confirmed } else { Cause::RolledBack };
         for id in [&id, &last_id] {
-            if let Err(error) = self.reshow(id, cause) {
-                tracing::warn!(table = %self.to.table_name, %id, %error, "a settled row could not be shown anew");
-            }
-            self.release(id);
+            self.show_again(id, cause);
         }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
@@ -364,7 +397,7 @@ impl Core {
         if is_new && is_insert && !stays_behind {
             return self.rename(id, stored_id, value, layers);
         }
-        self.follow(&layers, stored_id);
+        self.follow(&layers, id, stored_id);
         if !layers.is_empty() {
             self.stack_of(stored_id)?.join(layers);
         }
@@ -379,13 +412,14 @@ impl Core {
     }
 
     /// The row of these layers goes by another id from now on.
-    fn follow(&mut self, layers: &VecDeque<Layer>, id: &Arc<str>) {
+    fn follow(&mut self, layers: &VecDeque<Layer>, old: &Arc<str>, id: &Arc<str>) {
         for layer in layers {
             if let Layer::Write(write) = layer {
                 write.ticket.rename(id.clone());
                 self.pending.note(write.number, id.clone());
             }
         }
+        self.to.writes.rename(old, id);
     }
 
     /// A row that nobody but us has seen so far gets the id that the source has chosen, in one step. The first stays an alias.
@@ -398,7 +432,7 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
-        self.follow(&layers, new);
+        self.follow(&layers, old, new);
         stack.base = value;
         stack.join(layers);
         let seq = self.batch().seq;
@@ -422,7 +456,7 @@ impl Core {
     fn reject_orphans(&mut self, id: &Arc<str>) {
         let orphans = self.pending.stack(id).map(Stack::orphans).unwrap_or_default();
         for orphan in orphans {
-            if !self.to.writes.withdraw(orphan.number) {
+            if self.to.writes.withdraw(orphan.number).is_err() {
                 // The source has it already, and will say.
                 continue;
             }
@@ -438,7 +472,7 @@ impl Core {
         }
     }
 
-    fn settle_all(&mut self, write: &Arc<StagedWrite>, result: SettledAs) -> SettledAs {
+    fn settle_all(&mut self, write: &StagedWrite, result: SettledAs) -> SettledAs {
         let number = write.number;
         let Some(clear) = self.pending.take_clear(number) else { return result };
         let result = match result {
@@ -460,10 +494,7 @@ impl Core {
             if is_done {
                 stack.base = None;
             }
-            if let Err(error) = self.reshow(&id, cause) {
-                tracing::warn!(table = %self.to.table_name, %id, %error, "a row could not be shown anew");
-            }
-            self.release(&id);
+            self.show_again(&id, cause);
         }
         let seq = self.batch().seq;
         for (id, (row, mut stored, since)) in clear.hidden {
@@ -503,8 +534,14 @@ impl Core {
                 let outcome = WriteOutcome { id: settled.id.map(|id| id.to_string()), seq };
                 write.ticket.end(WriteState::Confirmed(outcome), || self.to.board.delivered());
             }
-            SettledAs::Rejected(error) => failed(error.clone(), WriteState::Rejected(error)),
-            SettledAs::Unknown(error) => failed(error.clone(), WriteState::Unknown(error)),
+            SettledAs::Rejected(error) => {
+                self.to.failures.add(write, error.clone(), false);
+                failed(error.clone(), WriteState::Rejected(error));
+            }
+            SettledAs::Unknown(error) => {
+                self.to.failures.add(write, error.clone(), true);
+                failed(error.clone(), WriteState::Unknown(error));
+            }
             SettledAs::Superseded(by) => write.ticket.end(WriteState::Superseded { by }, || {}),
             SettledAs::Cancelled => write.ticket.end(WriteState::Cancelled, || {}),
         }
@@ -516,7 +553,8 @@ impl Core {
             let id = write.ticket.ticket().id();
             self.to.events.publish(DioEvent::WritePending { id, seq });
             write.ticket.staged();
-            self.to.writes.push(write);
+            self.to.writes.announce(&write);
+            self.to.writes.push(write.number, false);
         }
     }
 

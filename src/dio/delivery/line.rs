@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use super::WriteNumber;
+use crate::WriteNumber;
 use crate::clock::Moment;
 use crate::vista::WriteOp;
 

@@ -7,17 +7,7 @@ use std::time::Duration;
 use super::line::RowKey;
 use crate::clock::Moment;
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind};
-
-/// The number of a write in its table; it rises in the order of acceptance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(crate) struct WriteNumber(pub(crate) u64);
-
-impl fmt::Display for WriteNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::{Error, ErrorKind, WriteNumber};
 
 /// A write that the queue takes over.
 #[derive(Debug, Clone)]
