@@ -136,6 +136,7 @@ pub mod cache;
 pub mod clock;
 mod dio;
 pub mod error;
+mod journal;
 mod lens;
 mod numbers;
 mod scenery;
