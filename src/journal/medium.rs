@@ -19,7 +19,7 @@ pub(crate) trait Medium: Send {
     fn write(&mut self, segment: u64, place: u64, bytes: &[u8]) -> Result<()>;
     /// Makes what was written into a segment durable.
     fn sync(&mut self, segment: u64) -> Result<()>;
-    /// Deletes a segment.
+    /// Deletes a segment; one that is not there is fine.
     fn delete(&mut self, segment: u64) -> Result<()>;
     /// Puts a segment aside, so that somebody may look at it; says where it is then.
     fn set_aside(&mut self, segment: u64) -> Result<PathBuf>;
@@ -136,7 +136,10 @@ impl Medium for Directory {
     fn delete(&mut self, segment: u64) -> Result<()> {
         self.open.take_if(|(open, _)| *open == segment);
         let path = self.path_of(segment);
-        let deleted = fs::remove_file(&path).and_then(|()| self.sync_directory());
+        let deleted = match fs::remove_file(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| self.sync_directory()),
+        };
         deleted.map_err(|cause| failed("an old part of the journal could not be deleted", &path, cause))
     }
 

@@ -94,7 +94,8 @@ impl Medium for FakeDisk {
     }
 
     fn read(&mut self, segment: u64) -> Result<Vec<u8>> {
-        self.call(|disk| disk.files[&segment].content(usize::MAX, None))
+        let content = self.call(|disk| disk.files.get(&segment).map(|file| file.content(usize::MAX, None)))?;
+        content.ok_or_else(|| Error::new(ErrorKind::Cache, "there is no such segment"))
     }
 
     fn create(&mut self, segment: u64, beginning: &[u8], size: u64) -> Result<()> {
@@ -172,7 +173,8 @@ fn forgotten_entries_give_their_segments_back_oldest_first() {
     assert!(log.live() < 100);
     log.shrink().unwrap();
     assert_eq!(disk.0.lock().files.len(), 1);
-    let (mut log, opened) = open(&disk.crash(0, None));
+    let disk = disk.crash(0, None);
+    let (mut log, opened) = open(&disk);
     assert_eq!(opened.entries, [entry(1, 50)]);
     log.forget(&[1]).unwrap();
     log.append(&[entry(31, 10)]).unwrap();
