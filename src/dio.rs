@@ -56,7 +56,7 @@ pub(crate) use bus::EventHub;
 pub use cache_handle::CacheHandle;
 pub use close::CloseReport;
 pub(crate) use close::with_time_to_end;
-pub use diagnostics::{Counters, Diagnostics, QueueInfo, StoreCounters, ViewInfo};
+pub use diagnostics::{Counters, Diagnostics, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub use shell::DioShell;
@@ -103,6 +103,8 @@ pub(crate) struct DioInner {
     /// Ids whose re-read is queued.
     reloads: Mutex<HashSet<Arc<str>>>,
     next_view: AtomicU64,
+    /// How often views have moved. Each view's signal counts here after its generation has moved.
+    view_moves: Arc<AtomicU64>,
     open_views: OpenViews,
     /// The last thread that ends lets go of the cache table and the seat.
     last_thread: Mutex<Option<Weak<make::LastThread>>>,
@@ -457,9 +459,46 @@ impl Dio {
         self.inner().events.subscribe()
     }
 
-    /// The number of the last published batch: one atomic load.
+    /// The number of the last published batch: one atomic load. A frame loop asks [`view_moves`](Self::view_moves) instead:
+    /// a batch is published a moment before the generations of its views move, and not every move of a view is a batch's.
     pub fn seq(&self) -> Seq {
         self.inner().published()
+    }
+
+    /// A number that rises whenever any view of this Dio moves its generation, also one that is opened later: one atomic load,
+    /// however many views there are. It is the frame loop's question whether anything has changed at all.
+    ///
+    /// Ask it before the views' generations, and keep the answer: what moves afterwards makes it rise again. What it counts
+    /// besides means nothing.
+    ///
+    /// ```
+    /// use diorama::prelude::*;
+    ///
+    /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("things", "id"))?;
+    /// let views = [dio.table_scenery().open()?, dio.table_scenery().where_eq("price", 3).open()?];
+    /// let (mut asked, mut painted) = (u64::MAX, [Generation(u64::MAX); 2]);
+    /// let mut frame = || {
+    ///     let moves = dio.view_moves();
+    ///     if moves == asked {
+    ///         return 0; // No view has moved since the last frame.
+    ///     }
+    ///     asked = moves;
+    ///     let mut repainted = 0;
+    ///     for (view, painted) in views.iter().zip(&mut painted) {
+    ///         if view.generation() != *painted {
+    ///             *painted = view.snapshot().generation();
+    ///             repainted += 1;
+    ///         }
+    ///     }
+    ///     repainted
+    /// };
+    /// assert_eq!((frame(), frame()), (2, 0));
+    /// dio.patched("a", record! { "price" => 2 })?;
+    /// assert_eq!(frame(), 1);
+    /// # Ok::<(), diorama::Error>(())
+    /// ```
+    pub fn view_moves(&self) -> u64 {
+        self.inner().view_moves.load(Ordering::Acquire)
     }
 
     /// Blocks until the batch `seq` is published, also for views that it didn't touch. `None` waits without limit.
@@ -540,7 +579,8 @@ impl DioInner {
     }
 
     pub(crate) fn signal(&self) -> Signal {
-        Signal::new(Generation(0), self.lens.hooks.clone(), Rank::new(self.level, Role::Writer))
+        let rank = Rank::new(self.level, Role::Writer);
+        Signal::new(Generation(0), self.lens.hooks.clone(), rank, self.view_moves.clone())
     }
 
     pub(crate) fn name_error(&self, error: Error) -> Error {

@@ -64,13 +64,15 @@
 //!
 //! | program | way |
 //! | --- | --- |
-//! | frame loop | compare [`generation()`](Scenery::generation), one atomic load, with the one painted last |
+//! | frame loop | compare [`generation()`](Scenery::generation), one atomic load, with the one painted last; with many views, [`Dio::view_moves`] first |
 //! | toolkit with a repaint call | [`on_generation`](Scenery::on_generation) |
-//! | worker thread | [`wait_for_change`](Scenery::wait_for_change) |
+//! | worker thread | [`wait_for_change`](Scenery::wait_for_change), or [`wait_any`] for several views |
 //! | thread that waits for several things | [`subscribe`](Scenery::subscribe), whose receiver works in `crossbeam_channel::select!` |
 //!
 //! [`changes_since`](TableScenery::changes_since) gives the steps from an older generation to the newest, index by index,
-//! or [`Changes::Reset`] when a view no longer remembers that far back. [`Dio::subscribe_events`] tells of rows,
+//! or [`Changes::Reset`] when a view no longer remembers that far back; [`Changes::ranges`] joins what lies together, for list
+//! widgets, and [`VecMirror`] keeps a plain list in step. A list that scrolls holds on to
+//! a row with [`TableSnapshot::anchor`], and a [`Selection`] keeps chosen rows by id. [`Dio::subscribe_events`] tells of rows,
 //! refreshes and writes rather than of views.
 //!
 //! What a view shows is narrowed by [`Condition`]s, made with [`col`] or read from text, and by a search that disregards case
@@ -83,7 +85,7 @@
 //!
 //! | calls | wait for |
 //! | --- | --- |
-//! | `generation`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
+//! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
 //! | `row`, `rows`, `position_of`, `cache().get` | at most a read of the cache file, through its memory map |
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
 //! | `write` | room in the write queue, up to `write_timeout`; `try_write` doesn't |
@@ -149,15 +151,19 @@ pub mod vista;
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::{
     CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
-    HotTier, QueueInfo, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
+    HotTier, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
+pub use scenery::anchor::Anchor;
 pub use scenery::changes::Change;
 pub use scenery::custom::CustomAggregate;
+pub use scenery::mirror::VecMirror;
+pub use scenery::ranges::ChangeRange;
 pub use scenery::record::{RecordScenery, RecordStatus};
-pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery};
+pub use scenery::selection::Selection;
+pub use scenery::signal::{GenerationReceiver, HookRegistration, Scenery, wait_any};
 pub use scenery::snapshot::{LoadState, Row, RowStatus, Rows, TableSnapshot};
 pub use scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
 pub use scenery::value::{Aggregate, ValueCounts, ValueScenery, ValueStatus};
@@ -167,7 +173,7 @@ pub use sources::CsvVista;
 pub use sources::MemoryVista;
 #[cfg(feature = "sqlite")]
 pub use sources::SqliteVista;
-pub use sync::{ThreadInfo, live_threads};
+pub use sync::{QueueInfo, ThreadInfo, live_threads};
 pub use typed::{TypedChangeSet, TypedDio, TypedRecord, TypedSnapshot, TypedTable, TypedTableBuilder};
 pub use value::{Record, Value};
 pub use vista::{ChangeEvent, Col, Condition, QueryDescriptor, SortDir, TableShell, Vista, WriteOp, col};

@@ -19,8 +19,9 @@ mod thread;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
+pub(crate) use notifier::WaitedAny;
 pub use notifier::{Notifier, Subscription, Waited};
 pub(crate) use prims::{Deadline, deadline_after, time_left};
 pub(crate) use reply::{ReplySender, reply};
+pub use thread::{QueueInfo, ThreadInfo, live_threads};
 pub(crate) use thread::{Rank, Role, Worker, as_rank, catch_panic, catch_user, may_wait_for, on_own_thread, spawn};
-pub use thread::{ThreadInfo, live_threads};

@@ -22,6 +22,7 @@ pub use order::{
 pub use path::Path;
 pub(crate) use record::is_deeper_than;
 pub use record::{IntoValue, Record};
+pub(crate) use row::StoredRef;
 pub use row::{ROW_FORMAT_VERSION, RowIter, RowRef, StoredRow};
 pub(crate) use typed::typed_row_of;
 pub use value_ref::{ArrayIter, ArrayRef, MapIter, MapRef, Segments, TaggedRef, ValueRef};

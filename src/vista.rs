@@ -18,7 +18,7 @@ pub use capability::Capabilities;
 pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
 pub(crate) use query::Guard;
-pub use query::{Col, Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window, col};
+pub use query::{Col, Collation, Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window, col};
 #[cfg(feature = "sqlite")]
 pub(crate) use query::{LikePattern, Needle};
 pub use schema::{Column, ColumnType, Schema};

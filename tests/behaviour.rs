@@ -7,6 +7,8 @@
 #[cfg(feature = "lmdb")]
 #[path = "behaviour/cache.rs"]
 mod cache;
+#[path = "behaviour/callbacks.rs"]
+mod callbacks;
 #[path = "behaviour/closing.rs"]
 mod closing;
 #[path = "behaviour/diagnostics.rs"]
@@ -19,6 +21,8 @@ mod freshness;
 mod lens;
 #[path = "common/limit.rs"]
 mod limit;
+#[path = "behaviour/stale_reads.rs"]
+mod stale_reads;
 #[path = "common/storage.rs"]
 mod storage;
 #[path = "behaviour/support.rs"]

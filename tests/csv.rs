@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use diorama::sources::CsvVista;
 use diorama::value::{Record, Value};
-use diorama::vista::{CallCx, ColumnType, Condition, QueryDescriptor, TableShell, Vista, WriteOp};
+use diorama::vista::{CallCx, ColumnType, Condition, QueryDescriptor, SortBy, TableShell, Vista, WriteOp};
 use diorama::{Error, ErrorKind, record};
 use proptest::prelude::*;
 
@@ -624,4 +624,12 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_sort_may_disregard_case() {
+    let table = Table::new("id,name\n1,bell\n2,Anvil\n3,BELL\n4,anvil\n");
+    let query = QueryDescriptor::new().sorted_with(SortBy::asc("name").case_insensitive());
+    let rows = Vista::new(table.open()).list_query(&cx(), &query).unwrap();
+    assert_eq!(rows.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["2", "4", "3", "1"]);
 }

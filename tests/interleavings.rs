@@ -81,7 +81,7 @@ mod notifier;
 use std::time::Duration;
 
 use loom::thread::spawn;
-use notifier::{Notifier, Waited};
+use notifier::{Notifier, Waited, WaitedAny};
 
 /// Runs the model in every order that needs at most this many preemptions; more than three find nothing new in models
 /// of two or three threads, and take minutes.
@@ -209,5 +209,66 @@ fn who_sees_the_number_sees_what_was_written_before_it_rose() {
         assert_eq!(notifier.wait_until(1, None), Waited::Reached(1));
         assert_eq!(written.load(Ordering::Relaxed), 7);
         writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_for_several_wakes_for_each_of_them() {
+    for moves in 0..2 {
+        check(move || {
+            let both = [Notifier::new(0), Notifier::new(0)];
+            let waiter = spawn({
+                let both = both.clone();
+                move || {
+                    let ended = Notifier::wait_any(&[(&both[0], 1), (&both[1], 1)], None);
+                    (ended, both[moves].get())
+                }
+            });
+            both[moves].advance();
+            assert_eq!(waiter.join().unwrap(), (WaitedAny::Reached, 1));
+            assert_eq!(both.map(|notifier| notifier.waiters()), [(0, 0); 2]);
+        });
+    }
+}
+
+#[test]
+fn a_waiter_for_several_wakes_when_one_is_closed_and_a_number_reached_before_wins() {
+    check(|| {
+        let both = [Notifier::new(0), Notifier::new(0)];
+        let waiter = spawn({
+            let both = both.clone();
+            move || Notifier::wait_any(&[(&both[0], 1), (&both[1], 1)], None)
+        });
+        both[1].close();
+        assert_eq!(waiter.join().unwrap(), WaitedAny::Closed(1));
+        assert_eq!(both[0].waiters(), (0, 0));
+    });
+    check(|| {
+        let both = [Notifier::new(0), Notifier::new(0)];
+        let waiter = spawn({
+            let both = both.clone();
+            move || Notifier::wait_any(&[(&both[0], 1), (&both[1], 1)], None)
+        });
+        both[0].advance();
+        both[1].close();
+        assert_eq!(waiter.join().unwrap(), WaitedAny::Reached);
+    });
+}
+
+#[test]
+fn a_waiter_for_several_and_one_for_one_of_them_both_wake() {
+    check(|| {
+        let both = [Notifier::new(0), Notifier::new(0)];
+        let any = spawn({
+            let both = both.clone();
+            move || Notifier::wait_any(&[(&both[0], 1), (&both[1], 1)], None)
+        });
+        let one = spawn({
+            let first = both[0].clone();
+            move || first.wait_until(1, None)
+        });
+        both[0].advance();
+        assert_eq!(any.join().unwrap(), WaitedAny::Reached);
+        assert_eq!(one.join().unwrap(), Waited::Reached(1));
     });
 }

@@ -17,6 +17,8 @@ mod facade;
 mod limit;
 #[path = "views/record.rs"]
 mod record;
+#[path = "views/selection.rs"]
+mod selection;
 #[path = "views/setters.rs"]
 mod setters;
 #[path = "views/sharing.rs"]

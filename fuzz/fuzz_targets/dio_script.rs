@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 
 use crate::ops::{
-    C, COLUMNS, Cut, Event, FLOATS, Fields, INTS, Id, Kind, Op, PATHS, PATTERNS, Query, SEARCHES, Script, TEXTS, V,
+    By, C, COLUMNS, Cut, Event, FLOATS, Fields, INTS, Id, Kind, Op, PATHS, PATTERNS, Query, SEARCHES, Script, TEXTS, V,
 };
 
 /// The most operations of one script.
@@ -141,8 +141,11 @@ fn search(u: &mut Unstructured<'_>) -> Result<Option<&'static str>> {
     if u.ratio(1, 3)? { u.choose(&SEARCHES).map(|text| Some(*text)) } else { Ok(None) }
 }
 
-fn sort(u: &mut Unstructured<'_>) -> Result<Vec<(&'static str, bool)>> {
-    several(u, 3, |u| Ok((path(u)?, u.arbitrary()?)))
+fn sort(u: &mut Unstructured<'_>) -> Result<Vec<By>> {
+    several(u, 3, |u| {
+        let (path, bits) = (path(u)?, u.arbitrary::<u8>()?);
+        Ok((path, bits & 1 == 1, bits & 2 == 2))
+    })
 }
 
 fn query(u: &mut Unstructured<'_>) -> Result<Query> {

@@ -34,7 +34,7 @@ use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
-use crate::dio::{EventHub, QueueInfo, StateBoard, WriteQueue};
+use crate::dio::{EventHub, StateBoard, WriteQueue};
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::custom::OffCore;
@@ -43,7 +43,7 @@ use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
 use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
-use crate::sync::{Doorbell, Rank, ReplySender};
+use crate::sync::{Doorbell, QueueInfo, Rank, ReplySender};
 use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
@@ -445,7 +445,7 @@ impl Core {
     /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more.
     fn sweep(&mut self) {
         self.to.versions.collect();
-        self.views.sweep();
+        self.sweep_views();
         self.records.retain(|_, slots| {
             slots.retain(|slot| !slot.dropped.is_set());
             !slots.is_empty()

@@ -15,7 +15,7 @@ use crate::dio::board::DioStatus;
 use crate::dio::bus::EventStats;
 use crate::dio::core::{Opening, ViewSlot};
 use crate::dio::{Dio, DioInner};
-use crate::sync::ThreadInfo;
+use crate::sync::{QueueInfo, ThreadInfo};
 use crate::{Generation, Seq};
 
 /// What a Dio has done since it was made.
@@ -54,18 +54,6 @@ pub struct StoreCounters {
     pub bytes: u64,
     /// Transactions that failed; what they held is tried again.
     pub failures: u64,
-}
-
-/// A queue between two threads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueInfo {
-    /// What waits in it for whom.
-    pub name: String,
-    /// How much waits now.
-    pub length: usize,
-    /// How much may wait; `None` when it is bounded otherwise.
-    pub capacity: Option<usize>,
 }
 
 /// An open view.

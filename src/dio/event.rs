@@ -8,7 +8,7 @@ use crate::{Error, Seq};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// Code of this process, through `patched` or the cache handle.
+    /// Code of this process, through the cache handle.
     Local,
     /// A write that the source confirmed.
     Confirmed,
@@ -16,7 +16,7 @@ pub enum Cause {
     RolledBack,
     /// A copy or refresh of the source.
     Refresh,
-    /// Somebody else changed the source, and it told.
+    /// Somebody else changed the source, and it told, or the application did: `handle_event`, `patched`.
     Outside,
     /// Rows grew too old.
     Expiry,

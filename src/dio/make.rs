@@ -100,6 +100,7 @@ impl DioInner {
             first_copy: Mutex::new(None),
             reloads: Mutex::new(HashSet::new()),
             next_view: AtomicU64::new(1),
+            view_moves: Arc::default(),
             open_views: diagnostics::OpenViews::default(),
             last_thread: Mutex::new(None),
         });

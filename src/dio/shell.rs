@@ -94,7 +94,7 @@ impl TableShell for DioShell {
     fn capabilities(&self) -> Capabilities {
         let source = self.dio.inner().write_capabilities();
         let no = Capabilities { batch: false, changes: false, idempotent_writes: false, ..source };
-        Capabilities { get: true, count: true, window: true, ..no }
+        Capabilities { get: true, count: true, window: true, collations: true, ..no }
     }
 
     fn push_down(&self, query: &QueryDescriptor) -> PushDown {

@@ -21,11 +21,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
+use crate::dio::StoreCounters;
 use crate::dio::fresh::FreshRows;
 use crate::dio::meta;
 use crate::dio::versions::Versions;
-use crate::dio::{QueueInfo, StoreCounters};
-use crate::sync::{self, Deadline, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
+use crate::sync::{self, Deadline, QueueInfo, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq};
 
 /// Rows in one transaction at the most.

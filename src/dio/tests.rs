@@ -104,3 +104,15 @@ fn a_list_in_a_callback_has_its_rows_in_the_place_of_the_old_ones() {
     dio.handle_event(ChangeEvent::Invalidated).unwrap();
     assert_eq!(dio.cache().count().unwrap(), 3);
 }
+
+#[test]
+fn asking_whether_anything_moved_takes_no_lock() {
+    let lens = crate::Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    let view = dio.table_scenery().open().unwrap();
+    // A question that took one of these would stop here for ever.
+    let _published = dio.inner().reader.versions.published_notifier().hold_lock();
+    let _moved = view.signal().hold_locks();
+    assert_eq!((dio.seq(), view.generation()), (dio.seq(), view.generation()));
+    assert_eq!(dio.view_moves(), dio.view_moves());
+}

@@ -27,7 +27,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::cache::CacheTable;
 use crate::dio::fresh::FreshRows;
 use crate::sync::{Doorbell, Notifier, catch_user};
-use crate::value::StoredRow;
+use crate::value::{StoredRef, StoredRow};
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
 pub(crate) use pins::Replaced;
@@ -132,6 +132,12 @@ impl Versions {
     fn read_table<T>(&self, read: impl FnOnce(&dyn CacheTable) -> Result<T>) -> Result<T> {
         let table = self.table()?;
         catch_user("the cache backend", || read(&*table)).and_then(|read| read)
+    }
+
+    /// About how many rows the cache table has; 0 when it doesn't say.
+    pub(crate) fn stored_rows(&self) -> usize {
+        let count = self.read_table(|table| table.count()).unwrap_or(0);
+        usize::try_from(count).unwrap_or(usize::MAX)
     }
 
     fn stored_row(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
@@ -297,6 +303,15 @@ impl Versions {
     /// # Errors
     /// `Expired` when the pin lost its versions to the budget meanwhile.
     pub(crate) fn scan(&self, pin: &Pin, each: &mut dyn FnMut(RowNo, &StoredRow) -> ControlFlow<()>) -> Result<()> {
+        self.scan_in_place(pin, &mut |row_no, row| each(row_no, &row.to_row()))
+    }
+
+    /// As [`scan`](Self::scan), with rows that are read where they lie: nothing is copied.
+    pub(crate) fn scan_in_place(
+        &self,
+        pin: &Pin,
+        each: &mut dyn FnMut(RowNo, StoredRef<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         let seq = pin.seq;
         let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
         // What memory holds goes first: a version that is stored, and forgotten by memory, after the disk's state below
@@ -307,31 +322,33 @@ impl Versions {
         let mut stopped = false;
         let mut failed = None;
         let mut panicked = None;
+        // A panic in here is not the backend's: it goes on to the caller, but not through the backend.
+        let mut guarded = |row: RowNo, stored: StoredRef<'_>| {
+            catch_unwind(AssertUnwindSafe(|| each(row, stored))).unwrap_or_else(|panic| {
+                panicked = Some(panic);
+                ControlFlow::Break(())
+            })
+        };
         let mut take = |row: RowNo, bytes: &[u8]| {
-            let known = memory.get(&row).cloned();
-            let known = known.or_else(|| fresh.iter().find_map(|fresh| fresh.row(row)).cloned().map(Some));
-            let read = match known {
-                Some(version) => version,
-                None => match StoredRow::from_bytes(bytes) {
-                    Ok(stored) if stored.seq() <= seq => Some(stored),
+            seen.insert(row);
+            let flow = if let Some(version) = memory.get(&row) {
+                version.as_ref().map_or(ControlFlow::Continue(()), |stored| guarded(row, stored.into()))
+            } else if let Some(stored) = fresh.iter().find_map(|fresh| fresh.row(row)) {
+                guarded(row, stored.into())
+            } else {
+                match StoredRef::from_bytes(bytes) {
+                    Ok(stored) if stored.seq() <= seq => guarded(row, stored),
                     // Overwritten since the pin; what was there before is in memory, unless there was nothing.
                     Ok(_) => match self.in_memory(row, covers) {
-                        Some(RowRead::Found(stored)) => Some(stored),
-                        _ => None,
+                        Some(RowRead::Found(stored)) => guarded(row, (&stored).into()),
+                        _ => ControlFlow::Continue(()),
                     },
                     Err(error) => {
                         failed = Some(error);
                         return ControlFlow::Break(());
                     }
-                },
+                }
             };
-            seen.insert(row);
-            let Some(stored) = read else { return ControlFlow::Continue(()) };
-            // A panic in here is not the backend's: it goes on to the caller, but not through the backend.
-            let flow = catch_unwind(AssertUnwindSafe(|| each(row, &stored))).unwrap_or_else(|panic| {
-                panicked = Some(panic);
-                ControlFlow::Break(())
-            });
             stopped = flow.is_break();
             flow
         };
@@ -348,23 +365,59 @@ impl Versions {
             let mut rest = self.all_in_memory(covers);
             rest.extend(memory);
             for (row, stored) in fresh.iter().flat_map(|fresh| fresh.iter()) {
-                if !seen.contains(row) && !rest.contains_key(&row) && each(row, stored).is_break() {
+                if !seen.contains(row) && !rest.contains_key(&row) && each(row, stored.into()).is_break() {
                     return Ok(());
                 }
             }
             for (row, version) in &rest {
                 if let Some(stored) = version
                     && !seen.contains(*row)
-                    && each(*row, stored).is_break()
+                    && each(*row, stored.into()).is_break()
                 {
                     break;
                 }
             }
         }
         if self.is_expired(seq) {
-            return Err(Error::new(ErrorKind::Expired, "too much changed while the rows were read; read them again"));
+            return Err(expired());
         }
         Ok(())
+    }
+
+    /// Calls `each` with those of these rows that there were at `pin`'s Seq. As [`scan_in_place`](Self::scan_in_place).
+    pub(crate) fn read_in_place(
+        &self,
+        pin: &Pin,
+        rows: &[RowNo],
+        each: &mut dyn FnMut(RowNo, StoredRef<'_>),
+    ) -> Result<()> {
+        let seq = pin.seq;
+        let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
+        // Memory goes first, for the same reason as in a scan.
+        let memory: Vec<Option<RowRead>> = rows.iter().map(|row| self.in_memory(*row, covers)).collect();
+        let mut failed = None;
+        let mut take = |place: usize, bytes: Option<&[u8]>| {
+            let row: RowNo = rows[place];
+            let known = match (&memory[place], bytes.map(StoredRef::from_bytes)) {
+                (Some(read), _) => read.clone(),
+                (None, Some(Ok(stored))) if stored.seq() <= seq => return each(row, stored),
+                (None, Some(Err(error))) => {
+                    failed = Some(error);
+                    return;
+                }
+                // Overwritten or deleted since the pin; what was there before is in memory, unless there was nothing.
+                (None, _) => self.in_memory(row, covers).unwrap_or(RowRead::Absent),
+            };
+            if let RowRead::Found(stored) = known {
+                each(row, (&stored).into());
+            }
+        };
+        self.read_table(|table| table.get_many(rows, &mut take))?;
+        match failed {
+            Some(error) => Err(error),
+            None if self.is_expired(seq) => Err(expired()),
+            None => Ok(()),
+        }
     }
 
     fn all_in_memory(&self, wanted: impl Fn(&Version) -> bool) -> RowMap<Option<StoredRow>> {
@@ -578,6 +631,10 @@ impl Versions {
             self.bell.ring();
         }
     }
+}
+
+fn expired() -> Error {
+    Error::new(ErrorKind::Expired, "too much changed while the rows were read; read them again")
 }
 
 /// Gives back the room of a shard that a large load has filled and the store has emptied again.

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::dio::QueueInfo;
-use crate::sync::{self, Deadline, Rank, ThreadInfo, Worker, as_rank, catch_panic};
+use crate::sync::{self, Deadline, QueueInfo, Rank, ThreadInfo, Worker, as_rank, catch_panic};
 use crate::{Error, ErrorKind, Result};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;

@@ -5,6 +5,7 @@
 //! moves that could have stayed (`only_rows_out_of_order_move`); the cost is O(k log k) for k changed rows.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use super::index::diff::{Delta, diff};
 use super::index::key::Entry;
@@ -72,12 +73,7 @@ impl Change {
                 Change::Move { from, to } => from < len && to < len,
             };
             if !fits {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "the change {change:?} doesn't fit a list of {len} rows: it was made for another list; read the rows anew"
-                    ),
-                ));
+                return Err(misfit(change, len));
             }
             match *change {
                 Change::Insert { index } => slots.insert(index, None),
@@ -92,6 +88,16 @@ impl Change {
         rows.extend(slots.into_iter().enumerate().map(|(index, slot)| slot.unwrap_or_else(|| fetch(index))));
         Ok(())
     }
+}
+
+/// The error of a change that was made for another list.
+pub(crate) fn misfit(change: &impl fmt::Debug, len: usize) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "the change {change:?} doesn't fit a list of {len} rows: it was made for another list; read the rows anew"
+        ),
+    )
 }
 
 /// A row that is in both trees at different places of the order.

@@ -185,24 +185,26 @@ impl CustomCode {
 
 /// Holds user code where it must not run: when the holder lets go of it, a build thread drops it.
 pub(crate) struct OffCore {
-    code: Arc<CustomCode>,
+    /// `None` only once it is being dropped.
+    code: Option<Arc<CustomCode>>,
     pool: Arc<Pool>,
     rank: Rank,
 }
 
 impl OffCore {
     pub(crate) fn new(code: CustomCode, pool: Arc<Pool>, rank: Rank) -> Self {
-        OffCore { code: Arc::new(code), pool, rank }
+        OffCore { code: Some(Arc::new(code)), pool, rank }
     }
 
-    pub(crate) fn code(&self) -> &Arc<CustomCode> {
-        &self.code
+    pub(crate) fn code(&self) -> Option<&Arc<CustomCode>> {
+        self.code.as_ref()
     }
 }
 
 impl Drop for OffCore {
     fn drop(&mut self) {
-        let code = self.code.clone();
+        // Moved and not cloned: the build thread could be done with a clone first, and this one would be the last.
+        let code = self.code.take();
         let job = Box::new(move || drop(code));
         // Refused only once the Lens is closed, or has more jobs than it can hold: the fence is all that is left then.
         let _ = catch_panic(WHAT, || self.pool.submit(self.rank, job));

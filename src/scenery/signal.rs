@@ -1,17 +1,20 @@
 //! Signal: a scenery's generation and everyone who waits for it to move: threads, channels, repaint hooks.
 //!
 //! Owner: the core advances it; anyone reads, waits, subscribes.
-//! Invariants: what a generation shows is in place before the generation moves.
+//! Invariants: what a generation shows is in place before the generation moves; a move is counted for the Dio after that
+//! (`a_frame_loop_that_asks_for_moves_misses_none`).
 //! Close/panic: closing wakes every waiter with `Closed` and disconnects every subscriber.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
-use crate::sync::{Doorbell, Hook, HookGuard, HookRunner, Notifier, Rank, Subscription, Waited, may_wait_for};
+use crate::sync::{
+    Doorbell, Hook, HookGuard, HookRunner, Notifier, Rank, Subscription, Waited, WaitedAny, may_wait_for,
+};
 use crate::{Error, ErrorKind, Generation, Result};
 
 /// The part of a view that the core and its handles share, whatever the view shows.
@@ -23,16 +26,19 @@ pub struct Signal {
     has_hooks: AtomicBool,
     runner: Arc<HookRunner>,
     rank: Rank,
+    /// How often views of the Dio have moved.
+    moves: Arc<AtomicU64>,
 }
 
 impl Signal {
-    pub(crate) fn new(first: Generation, runner: Arc<HookRunner>, rank: Rank) -> Self {
+    pub(crate) fn new(first: Generation, runner: Arc<HookRunner>, rank: Rank, moves: Arc<AtomicU64>) -> Self {
         Signal {
             generation: Notifier::new(first.0),
             hooks: Mutex::default(),
             has_hooks: AtomicBool::new(false),
             runner,
             rank,
+            moves,
         }
     }
 
@@ -43,6 +49,8 @@ impl Signal {
     /// Moves the generation; the core's last step of a publication.
     pub(crate) fn advance_to(&self, generation: Generation) {
         self.generation.advance_to(generation.0);
+        // After the generation: who sees the move counted finds the generation moved.
+        self.moves.fetch_add(1, Ordering::Release);
         if self.has_hooks.load(Ordering::Acquire) {
             for hook in self.hooks.lock().iter() {
                 hook.ring(generation.0);
@@ -69,6 +77,12 @@ impl Signal {
     /// `WouldDeadlock` on a thread that moves the view.
     pub(crate) fn may_wait(&self, what: &str) -> Result<()> {
         may_wait_for(self.rank, what)
+    }
+
+    /// Holds its locks, for a test that something takes none.
+    #[cfg(test)]
+    pub(crate) fn hold_locks(&self) -> impl Sized + '_ {
+        (self.generation.hold_lock(), self.hooks.lock())
     }
 
     fn add_hook(&self, hook: Box<dyn FnMut(u64) + Send>) -> Result<HookGuard> {
@@ -188,5 +202,54 @@ pub trait Scenery {
     {
         let guard = self.signal().add_hook(Box::new(move |generation| hook(Generation(generation))))?;
         Ok(HookRegistration { _guard: guard })
+    }
+}
+
+/// Blocks until at least one of these views is beyond the generation given with it, and gives back which are: their positions
+/// in `views`, ascending. The views may be of any kind and of different Dios. `None` waits without limit.
+///
+/// The thread sleeps until one of them moves; no change between the look at a view and this call is missed, since the
+/// generations say what was seen. To wait for channels too, [`subscribe`](Scenery::subscribe) to each view and use `select!`.
+///
+/// ```
+/// use std::time::Duration;
+/// use diorama::prelude::*;
+/// use diorama::wait_any;
+///
+/// let rows = [("a", record! { "price" => 1 })];
+/// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("things", "id").with_rows(rows))?;
+/// let (one, total) = (dio.record_scenery("b")?, dio.value_scenery().sum("price").open()?);
+/// let seen = (one.generation(), total.generation());
+///
+/// dio.patched("a", record! { "price" => 2 })?;
+/// let moved = wait_any(&[(&one, seen.0), (&total, seen.1)], Some(Duration::from_secs(5)))?;
+/// assert_eq!(moved, [1]);
+/// # Ok::<(), diorama::Error>(())
+/// ```
+///
+/// # Errors
+/// `Timeout`; `Closed`, with the `view` (its position), when none has moved and the Dio of one is closed; `WouldDeadlock` on a
+/// thread that a change may be waiting for; `Invalid` without any view.
+pub fn wait_any(views: &[(&dyn Scenery, Generation)], timeout: Option<Duration>) -> Result<Vec<usize>> {
+    if views.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "there is no view to wait for; give at least one"));
+    }
+    let moved = || -> Vec<usize> {
+        let has_moved = |(_, (view, since)): &(usize, &(&dyn Scenery, Generation))| view.generation() > *since;
+        views.iter().enumerate().filter(has_moved).map(|(position, _)| position).collect()
+    };
+    let at_once = moved();
+    if !at_once.is_empty() {
+        return Ok(at_once);
+    }
+    for (view, _) in views {
+        view.signal().may_wait("a change of a view")?;
+    }
+    let aims: Vec<(&Notifier, u64)> =
+        views.iter().map(|(view, since)| (&view.signal().generation, since.0.saturating_add(1))).collect();
+    match Notifier::wait_any(&aims, timeout) {
+        WaitedAny::Reached => Ok(moved()),
+        WaitedAny::Closed(position) => Err(closed().with("view", position.to_string())),
+        WaitedAny::TimedOut => Err(Error::new(ErrorKind::Timeout, "no view changed within the time given")),
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::dio::Cause;
 use crate::dio::core::{ViewLook, ViewSlot};
 use crate::dio::hot_tier::{EnrichedRecord, HotTier};
 use crate::dio::versions::{Pin, RowRead, Versions};
@@ -78,6 +79,8 @@ pub(crate) struct Root {
     pub(crate) epoch: u64,
     /// How many entries differ from the root before.
     pub(crate) changed: usize,
+    /// Why it differs from the root before, if there is one reason.
+    pub(crate) cause: Option<Cause>,
 }
 
 /// The published states of a view: the newest, and the recent ones that `changes_since` can start from.
@@ -105,6 +108,15 @@ impl RootSlot {
         let roots = self.roots.lock();
         let position = roots.binary_search_by_key(&generation, |root| root.generation).ok()?;
         roots.get(position).cloned()
+    }
+
+    /// Why the states after `from` up to `to` came to be, if all have the same reason.
+    pub(crate) fn cause_between(&self, from: Generation, to: Generation) -> Option<Cause> {
+        let roots = self.roots.lock();
+        let mut causes =
+            roots.iter().filter(|root| from < root.generation && root.generation <= to).map(|root| root.cause);
+        let first = causes.next()??;
+        causes.all(|cause| cause == Some(first)).then_some(first)
     }
 
     /// Publishes a root; those that are kept no longer are given back, to be dropped outside the lock.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::dio::DioInner;
 use crate::dio::core::{Message, Opening, ViewId};
+use crate::dio::{Cause, DioInner};
 use crate::scenery::changes::{Change, change_list};
 use crate::scenery::cut::Cut;
 use crate::scenery::index::tree::Tree;
@@ -56,6 +56,13 @@ impl TableSceneryBuilder {
     /// Sorted by this column; a second call sorts ties of the first.
     pub fn sort(mut self, path: impl Into<Arc<str>>, dir: SortDir) -> Self {
         self.query.sort.push(SortBy::new(path, dir));
+        self
+    }
+
+    /// As [`sort`](Self::sort), by a column with a collation of its own, such as
+    /// [`SortBy::asc("name").case_insensitive()`](SortBy::case_insensitive).
+    pub fn sort_with(mut self, by: SortBy) -> Self {
+        self.query.sort.push(by);
         self
     }
 
@@ -125,6 +132,9 @@ pub struct ChangeSet {
     pub snapshot: TableSnapshot,
     /// What turns the rows of `from` into those of the snapshot.
     pub changes: Changes,
+    /// Why the view changed, if every batch that moved it since had this one cause. `None` also for another query, and when
+    /// nothing changed or it was too long ago.
+    pub cause: Option<Cause>,
 }
 
 struct Query {
@@ -171,6 +181,7 @@ impl TableScenery {
             stale_upto: Seq(0),
             epoch: 0,
             changed: 0,
+            cause: None,
         };
         let dropped = Dropped::new(dio.core.bell().clone());
         let slot = Arc::new(TableSlot {
@@ -228,18 +239,37 @@ impl TableScenery {
     }
 
     /// What has changed since a generation: applied in order to the rows of that generation, the list gives exactly the
-    /// rows of the snapshot that comes with it. A generation too long ago gets [`Changes::Reset`].
+    /// rows of the snapshot that comes with it. A generation too long ago gets [`Changes::Reset`], and so does a list that
+    /// would be longer than the rows it leads to (and than 32 steps).
+    ///
+    /// ```
+    /// use diorama::prelude::*;
+    /// use diorama::{Cause, ChangeRange};
+    ///
+    /// let rows = (0..5).map(|n| (n.to_string(), record! { "id" => n.to_string(), "points" => 10 * n }));
+    /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("players", "id").with_rows(rows))?;
+    /// let best = dio.table_scenery().sort("points", SortDir::Desc).open()?;
+    /// let shown = best.generation();
+    /// dio.cache().insert("0", record! { "id" => "0", "points" => 35 })?;
+    ///
+    /// let news = best.changes_since(shown);
+    /// assert_eq!(news.changes, Changes::List(vec![Change::Move { from: 4, to: 1 }]));
+    /// assert_eq!(news.changes.ranges(), Some(vec![ChangeRange::Move { from: 4..5, to: 1 }]));
+    /// assert_eq!(news.cause, Some(Cause::Local));
+    /// # Ok::<(), diorama::Error>(())
+    /// ```
     pub fn changes_since(&self, from: Generation) -> ChangeSet {
         let snapshot = self.snapshot();
         let to = snapshot.generation();
         let changes = match self.0.slot.roots.of_generation(from) {
             _ if from == to => Changes::List(Vec::new()),
             Some(old) if old.epoch == snapshot.root().epoch => {
-                Changes::List(change_list(&old.tree, &snapshot.root().tree))
+                Changes::of_list(change_list(&old.tree, &snapshot.root().tree), snapshot.row_count())
             }
             _ => Changes::Reset,
         };
-        ChangeSet { from, to, snapshot, changes }
+        let cause = self.0.slot.roots.cause_between(from, to);
+        ChangeSet { from, to, snapshot, changes, cause }
     }
 
     // ---- asking for something else -----------------------------------------------------------------------------

@@ -160,6 +160,12 @@ impl ValueSceneryBuilder {
         self
     }
 
+    /// As [`sort`](Self::sort), by a column with a collation of its own.
+    pub fn sort_with(mut self, by: SortBy) -> Self {
+        self.query.sort.push(by);
+        self
+    }
+
     /// Only over rows whose column (or dotted path) equals this value.
     pub fn where_eq(self, path: impl Into<Arc<str>>, value: impl IntoValue) -> Self {
         self.condition(Condition::eq(path, value))

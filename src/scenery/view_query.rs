@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::RowNo;
 use crate::scenery::index::key::{Entry, SortKey};
-use crate::value::StoredRow;
-use crate::vista::{Filter, Guard, QueryDescriptor, Schema, SortKeyer};
+use crate::value::{RowRef, StoredRef, StoredRow};
+use crate::vista::{Collation, Condition, Filter, Guard, QueryDescriptor, Schema, SortBy, SortKeyer};
 
 /// A checked query with its filter and sort keys compiled, and the text by which equal queries are known.
 #[derive(Debug)]
@@ -13,6 +13,9 @@ pub(crate) struct ViewQuery {
     filter: Filter,
     guard: Option<Guard>,
     keyer: SortKeyer,
+    /// Each condition as its canonical text.
+    conditions: Vec<String>,
+    sort: Vec<SortBy>,
 }
 
 impl ViewQuery {
@@ -26,6 +29,8 @@ impl ViewQuery {
             guard: filter.guard(),
             filter,
             keyer: SortKeyer::new(&descriptor.sort),
+            conditions: descriptor.conditions.iter().map(Condition::canonical).collect(),
+            sort: descriptor.sort.clone(),
         })
     }
 
@@ -38,8 +43,52 @@ impl ViewQuery {
         self.guard.as_ref()
     }
 
+    /// Whether entries of both stand in one order.
+    pub(crate) fn orders_like(&self, other: &ViewQuery) -> bool {
+        self.sort == other.sort
+    }
+
     pub(crate) fn matches(&self, row: &StoredRow) -> bool {
-        self.filter.matches(row.fields())
+        self.matches_fields(row.fields())
+    }
+
+    pub(crate) fn matches_fields(&self, fields: RowRef<'_>) -> bool {
+        self.filter.matches(fields)
+    }
+
+    /// Whether it asks for the same rows in the reverse order of one column.
+    pub(crate) fn is_reverse_of(&self, other: &ViewQuery) -> bool {
+        let ([mine], [others]) = (self.sort.as_slice(), other.sort.as_slice()) else { return false };
+        // By code point: a key of another collation says more than its one column.
+        let same_column = mine.path == others.path && [mine.collation, others.collation] == [Collation::CodePoint; 2];
+        same_column && mine.dir != others.dir && self.narrows(other) && other.narrows(self)
+    }
+
+    /// Whether every row that matches this one matches the other one too, as far as can be told without the rows.
+    pub(crate) fn narrows(&self, other: &ViewQuery) -> bool {
+        let holds_needle = match (self.filter.needle(), other.filter.needle()) {
+            (_, None) => true,
+            (Some(mine), Some(others)) => mine.contains(others),
+            (None, Some(_)) => false,
+        };
+        holds_needle && other.conditions.iter().all(|condition| self.conditions.contains(condition))
+    }
+
+    /// Whether every row matches.
+    pub(crate) fn matches_all(&self) -> bool {
+        self.filter.is_empty()
+    }
+
+    /// The index entry of a row that is read in place, if it matches. `scratch` is a buffer to reuse.
+    #[inline]
+    pub(crate) fn entry_in_place(&self, row_no: RowNo, row: StoredRef<'_>, scratch: &mut Vec<u8>) -> Option<Entry> {
+        let fields = row.fields();
+        if !self.filter.matches(fields) {
+            return None;
+        }
+        scratch.clear();
+        self.keyer.encode(fields, scratch);
+        Some(Entry { key: SortKey::new(scratch), row: row_no, version: row.seq() })
     }
 
     /// The index entry of a row. `scratch` is a buffer to reuse.

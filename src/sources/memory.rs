@@ -112,6 +112,7 @@ impl MemoryVista {
             schema: Arc::new(Schema::open(id_column)),
             capabilities: Capabilities {
                 batch: true,
+                collations: true,
                 changes: true,
                 idempotent_writes: true,
                 ..Capabilities::read_write()

@@ -7,7 +7,8 @@
 //! 2. Closing wakes every waiter and disconnects every subscriber; a value reached before wins over the closing.
 //! 3. A subscriber that looks late finds the newest value, and nothing older after it.
 //! 4. Several waiters with different aims are each woken.
-//! 5. An advance that satisfies nobody takes no lock (`an_advance_below_every_aim_wakes_nobody`, in
+//! 5. A thread that waits for several notifiers wakes for each of them, and for the closing of each (model-checked, too).
+//! 6. An advance that satisfies nobody takes no lock (`an_advance_below_every_aim_wakes_nobody`, in
 //!    `notifier_tests`, which is not a child of this file because the models include the file by its path).
 //!
 //! Close/panic: closing is for good; the number may still rise, but nobody is told.
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::prims::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, deadline_after, fence};
+use super::prims::{AtomicBool, AtomicU64, Condvar, Deadline, Mutex, MutexGuard, Ordering, deadline_after, fence};
 
 /// No one waits: an aim that no number reaches.
 const NOBODY: u64 = u64::MAX;
@@ -62,7 +63,77 @@ struct Waiting {
 struct WaitingThread {
     id: u64,
     at_least: u64,
-    wake: Arc<Condvar>,
+    wake: Wake,
+}
+
+/// How a waiting thread is woken.
+enum Wake {
+    /// It waits for this notifier alone, under its lock.
+    Alone(Arc<Condvar>),
+    /// It waits for several.
+    Any(Arc<Alarm>),
+}
+
+impl Wake {
+    fn wake(&self) {
+        match self {
+            Wake::Alone(condvar) => condvar.notify_all(),
+            Wake::Any(alarm) => alarm.ring(),
+        }
+    }
+}
+
+/// Wakes a thread that waits for several notifiers. Its lock is taken last, by whoever rings and by the sleeper, who holds no
+/// other then.
+struct Alarm {
+    rung: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Alarm {
+    fn new() -> Arc<Self> {
+        Arc::new(Alarm { rung: Mutex::new(false), wake: Condvar::new() })
+    }
+
+    fn ring(&self) {
+        *self.rung.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// Blocks until it has rung since the last time, or the deadline; says whether the deadline ended it.
+    fn wait(&self, deadline: Option<Deadline>) -> bool {
+        let mut rung = self.rung.lock();
+        while !*rung {
+            if self.wake.wait(&mut rung, deadline) {
+                return true;
+            }
+        }
+        *rung = false;
+        false
+    }
+}
+
+/// A place among the waiters of one notifier, for a thread that waits for several.
+struct Watch<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(&mut self.shared.waiting.lock(), self.id);
+    }
+}
+
+/// How a wait for one of several notifiers ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitedAny {
+    /// At least one has reached what was waited for.
+    Reached,
+    /// None has, and this one is closed.
+    Closed(usize),
+    /// The time given was over first.
+    TimedOut,
 }
 
 struct Subscriber {
@@ -140,7 +211,7 @@ impl Notifier {
         waiting.closed = true;
         self.shared.closed.store(true, Ordering::Release);
         for thread in waiting.threads.drain(..) {
-            thread.wake.notify_all();
+            thread.wake.wake();
         }
         let subscribers = std::mem::take(&mut waiting.subscribers);
         self.shared.update_wanted(&waiting);
@@ -166,6 +237,34 @@ impl Notifier {
             return Waited::TimedOut(value);
         }
         self.shared.block_until(at_least, timeout)
+    }
+
+    /// Blocks until at least one of these notifiers has reached the number beside it, one of them is closed, or `timeout` is
+    /// over (`None`: no limit). As [`wait_until`](Self::wait_until), whose rules hold; the thread sleeps once for all.
+    pub fn wait_any(aims: &[(&Notifier, u64)], timeout: Option<Duration>) -> WaitedAny {
+        if let Some(ended) = ended_any(aims) {
+            return ended;
+        }
+        if timeout == Some(Duration::ZERO) {
+            return WaitedAny::TimedOut;
+        }
+        let deadline = timeout.and_then(deadline_after);
+        let alarm = Alarm::new();
+        let watches: Vec<Watch<'_>> =
+            aims.iter().map(|(notifier, at_least)| notifier.shared.watch(*at_least, &alarm)).collect();
+        let mut timed_out = false;
+        let ended = loop {
+            // Whoever advances or closes from here on sees the watches and rings; what was done before is seen here.
+            if let Some(ended) = ended_any(aims) {
+                break ended;
+            }
+            if timed_out {
+                break WaitedAny::TimedOut;
+            }
+            timed_out = alarm.wait(deadline);
+        };
+        drop(watches);
+        ended
     }
 
     /// A subscription that holds the number now and then the newest one after each rise.
@@ -202,9 +301,18 @@ impl Notifier {
 
     /// Holds the lock, for a test that something takes none.
     #[cfg(test)]
-    pub(super) fn hold_lock(&self) -> impl Sized + '_ {
+    pub(crate) fn hold_lock(&self) -> impl Sized + '_ {
         self.shared.waiting.lock()
     }
+}
+
+fn ended_any(aims: &[(&Notifier, u64)]) -> Option<WaitedAny> {
+    // Looked at before the numbers: a number that was reached before the closing wins.
+    let closed = aims.iter().position(|(notifier, _)| notifier.is_closed());
+    if aims.iter().any(|(notifier, at_least)| notifier.get() >= *at_least) {
+        return Some(WaitedAny::Reached);
+    }
+    closed.map(WaitedAny::Closed)
 }
 
 impl fmt::Debug for Notifier {
@@ -229,7 +337,7 @@ impl Shared {
         waiting.threads.retain(|thread| {
             let satisfied = newest >= thread.at_least;
             if satisfied {
-                thread.wake.notify_all();
+                thread.wake.wake();
             }
             !satisfied
         });
@@ -245,7 +353,7 @@ impl Shared {
         let id = waiting.take_id();
         let wake = Arc::new(Condvar::new());
         if !waiting.closed {
-            waiting.threads.push(WaitingThread { id, at_least, wake: wake.clone() });
+            waiting.threads.push(WaitingThread { id, at_least, wake: Wake::Alone(wake.clone()) });
             self.update_wanted(&waiting);
         }
         fence(Ordering::SeqCst);
@@ -266,6 +374,20 @@ impl Shared {
             self.leave(&mut waiting, id);
             return ended;
         }
+    }
+
+    /// Has the alarm rung when the number is at least `at_least`, or at the closing.
+    fn watch(&self, at_least: u64, alarm: &Arc<Alarm>) -> Watch<'_> {
+        let mut waiting = self.waiting.lock();
+        let id = waiting.take_id();
+        // After a closing nobody rings; who looks finds it closed.
+        if !waiting.closed {
+            waiting.threads.push(WaitingThread { id, at_least, wake: Wake::Any(alarm.clone()) });
+            self.update_wanted(&waiting);
+        }
+        drop(waiting);
+        fence(Ordering::SeqCst);
+        Watch { shared: self, id }
     }
 
     fn leave(&self, waiting: &mut MutexGuard<'_, Waiting>, id: u64) {

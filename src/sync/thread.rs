@@ -87,6 +87,18 @@ impl Drop for InUserCode {
     }
 }
 
+/// A queue between two threads, as [`Dio::diagnostics`](crate::Dio::diagnostics) shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueInfo {
+    /// What waits in it for whom.
+    pub name: String,
+    /// How much waits now.
+    pub length: usize,
+    /// How much may wait; `None` when it is bounded otherwise.
+    pub capacity: Option<usize>,
+}
+
 /// A thread of the library, as [`Dio::diagnostics`](crate::Dio::diagnostics) shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

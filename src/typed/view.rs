@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::dio::Cause;
 use crate::scenery::record::RecordScenery;
 use crate::scenery::snapshot::{Row, TableSnapshot};
 use crate::scenery::table::{ChangeSet, Changes, TableScenery, TableSceneryBuilder};
 use crate::typed::RowType;
 use crate::value::IntoValue;
-use crate::vista::{Condition, SortDir};
+use crate::vista::{Condition, SortBy, SortDir};
 use crate::{Generation, Result};
 
 /// Describes a table view of `T`s before it is opened: [`TypedDio::table_scenery`](crate::TypedDio::table_scenery).
@@ -58,6 +59,11 @@ impl<T> TypedTableBuilder<T> {
     /// Sorted by this column; a second call sorts ties of the first.
     pub fn sort(self, path: impl Into<Arc<str>>, dir: SortDir) -> Self {
         TypedTableBuilder { view: self.view.sort(path, dir), ..self }
+    }
+
+    /// As [`sort`](Self::sort), by a column with a collation of its own.
+    pub fn sort_with(self, by: SortBy) -> Self {
+        TypedTableBuilder { view: self.view.sort_with(by), ..self }
     }
 
     /// Opens the view and returns when it shows the rows the Dio has.
@@ -138,8 +144,8 @@ impl<T: DeserializeOwned> TypedTable<T> {
     /// # }
     /// ```
     pub fn changes_since(&self, from: Generation) -> TypedChangeSet<T> {
-        let ChangeSet { from, to, snapshot, changes } = self.view.changes_since(from);
-        TypedChangeSet { from, to, snapshot: self.snapshot_of(snapshot), changes }
+        let ChangeSet { from, to, snapshot, changes, cause } = self.view.changes_since(from);
+        TypedChangeSet { from, to, snapshot: self.snapshot_of(snapshot), changes, cause }
     }
 
     fn snapshot_of(&self, snapshot: TableSnapshot) -> TypedSnapshot<T> {
@@ -173,6 +179,8 @@ pub struct TypedChangeSet<T> {
     pub snapshot: TypedSnapshot<T>,
     /// What turns the rows of `from` into those of the snapshot.
     pub changes: Changes,
+    /// Why the view changed, if every batch that moved it since had this one cause.
+    pub cause: Option<Cause>,
 }
 
 impl<T> Clone for TypedChangeSet<T> {
@@ -183,9 +191,10 @@ impl<T> Clone for TypedChangeSet<T> {
 
 impl<T> fmt::Debug for TypedChangeSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TypedChangeSet { from, to, snapshot, changes } = self;
+        let TypedChangeSet { from, to, snapshot, changes, cause } = self;
         let mut all = f.debug_struct("TypedChangeSet");
-        all.field("from", from).field("to", to).field("snapshot", snapshot).field("changes", changes).finish()
+        all.field("from", from).field("to", to).field("snapshot", snapshot);
+        all.field("changes", changes).field("cause", cause).finish()
     }
 }
 

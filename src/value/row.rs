@@ -171,20 +171,61 @@ impl StoredRow {
 
     #[inline]
     fn fields_at(&self) -> usize {
-        ID_AT + u32::from_le_bytes(self.header(ID_LENGTH_AT)) as usize
+        fields_at(&self.0)
     }
 
     #[inline]
     fn header<const N: usize>(&self, at: usize) -> [u8; N] {
-        // Every row has a whole header: `encode` writes it and `check` refuses less.
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.0[at..at + N]);
-        bytes
+        header(&self.0, at)
     }
 
     fn header_mut<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         Arc::make_mut(&mut self.0)[at..at + N].copy_from_slice(&bytes);
     }
+}
+
+/// A stored row in bytes that belong to somebody else. Reading it copies nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct StoredRef<'a>(&'a [u8]);
+
+impl<'a> StoredRef<'a> {
+    /// As [`StoredRow::from_bytes`], without the copy.
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
+        check(bytes)?;
+        Ok(StoredRef(bytes))
+    }
+
+    pub(crate) fn seq(self) -> Seq {
+        Seq(u64::from_le_bytes(header(self.0, SEQ_AT)))
+    }
+
+    #[inline]
+    pub(crate) fn fields(self) -> RowRef<'a> {
+        RowRef::new(&self.0[fields_at(self.0)..])
+    }
+
+    pub(crate) fn to_row(self) -> StoredRow {
+        StoredRow(self.0.into())
+    }
+}
+
+impl<'a> From<&'a StoredRow> for StoredRef<'a> {
+    fn from(row: &'a StoredRow) -> Self {
+        StoredRef(&row.0)
+    }
+}
+
+#[inline]
+fn fields_at(bytes: &[u8]) -> usize {
+    ID_AT + u32::from_le_bytes(header(bytes, ID_LENGTH_AT)) as usize
+}
+
+#[inline]
+fn header<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    // Every row has a whole header: `encode` writes it and `check` refuses less.
+    let mut found = [0; N];
+    found.copy_from_slice(&bytes[at..at + N]);
+    found
 }
 
 impl std::fmt::Debug for StoredRow {
@@ -272,6 +313,45 @@ impl<'a> RowRef<'a> {
     /// The columns and their values in stored order; ends early at damaged bytes.
     pub fn iter(&self) -> RowIter<'a> {
         RowIter(MapRef::read(self.bytes).map(MapRef::iter))
+    }
+
+    /// Whether a value of [`iter`](Self::iter) passes: `ascii` is asked of short ASCII text, which it gets before anything is
+    /// made of it, `other` of every other value.
+    #[inline]
+    pub(crate) fn any_value(&self, ascii: impl Fn(&[u8]) -> bool, other: impl Fn(ValueRef<'a>) -> bool) -> bool {
+        self.find_value(ascii, other).unwrap_or(false)
+    }
+
+    /// `None`: the bytes are damaged before a value passed.
+    #[inline]
+    fn find_value(&self, ascii: impl Fn(&[u8]) -> bool, other: impl Fn(ValueRef<'a>) -> bool) -> Option<bool> {
+        let (head, mut rest) = cbor::read_head(self.bytes)?;
+        if head.major != cbor::MAP {
+            return Some(false);
+        }
+        let mut left = head.length();
+        while cbor::next_is_item(&mut rest, &mut left)? {
+            let (is_named, value) = match cbor::short_text(rest) {
+                Some((name, value)) if name.is_ascii() => (true, value),
+                _ => (matches!(ValueRef::read(rest)?, ValueRef::Text(_)), cbor::skip(rest)?),
+            };
+            match cbor::short_text(value) {
+                Some((text, after)) if text.is_ascii() => {
+                    if is_named && ascii(text) {
+                        return Some(true);
+                    }
+                    rest = after;
+                }
+                _ => {
+                    let read = ValueRef::read(value)?;
+                    rest = cbor::skip(value)?;
+                    if is_named && other(read) {
+                        return Some(true);
+                    }
+                }
+            }
+        }
+        Some(false)
     }
 
     fn is_within(self, other: RowRef<'_>) -> bool {

@@ -30,6 +30,9 @@ pub struct Capabilities {
     pub delete_all: bool,
     /// Several writes in one call, all or none.
     pub batch: bool,
+    /// `push_down` may take sorts with another collation than code point ([`Collation`](crate::vista::Collation)). Without
+    /// it, such a sort is never offered to the source.
+    pub collations: bool,
     /// A stream of the changes made by others.
     pub changes: bool,
     /// A write repeated with the same idempotency key is done once and gets its first answer again.
@@ -50,6 +53,7 @@ impl Capabilities {
             delete: false,
             delete_all: false,
             batch: false,
+            collations: false,
             changes: false,
             idempotent_writes: false,
         }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::value::{IntoValue, Record, StoredRow};
 use crate::vista::{
-    CallCx, Capabilities, ChangeStream, Condition, Filter, PushDown, QueryDescriptor, Schema, SortBy, SortDir,
-    TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Collation, Condition, Filter, PushDown, QueryDescriptor, Schema, SortBy,
+    SortDir, TableShell, WriteOp, Written,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -136,7 +136,14 @@ impl Vista {
     /// # Errors
     /// `NotFound` when a known schema has no such column, `Unsupported` when rows can't be ordered by it.
     pub fn add_sort(&mut self, path: impl Into<Arc<str>>, dir: SortDir) -> Result<&mut Self> {
-        let sort = SortBy::new(path, dir);
+        self.add_sort_by(SortBy::new(path, dir))
+    }
+
+    /// Orders by `sort`, after the sort columns that are there: a column with a collation of its own.
+    ///
+    /// # Errors
+    /// As [`add_sort`](Self::add_sort).
+    pub fn add_sort_by(&mut self, sort: SortBy) -> Result<&mut Self> {
         sort.check(&self.schema()).map_err(|error| self.at(error))?;
         self.query.sort.push(sort);
         Ok(self)
@@ -175,8 +182,17 @@ impl Vista {
         (whole, rest)
     }
 
-    /// What the source takes of `query` and what is left. A window goes to the source only when nothing is left.
+    /// What the source takes of `query` and what is left. A window goes to the source only when nothing is left, and a sort
+    /// only when the source knows its collation.
     fn split(&self, query: &QueryDescriptor) -> PushDown {
+        let by_code_point = query.sort.iter().all(|by| by.collation == Collation::CodePoint);
+        if !by_code_point && !self.capabilities().collations {
+            let unordered = QueryDescriptor { sort: Vec::new(), ..query.without_window() };
+            let mut split = self.shell.push_down(&unordered);
+            split.residual.sort.clone_from(&query.sort);
+            split.residual.window = query.window;
+            return split;
+        }
         if query.window.is_some() && self.capabilities().window {
             let whole = self.shell.push_down(query);
             if whole.residual.is_empty() {

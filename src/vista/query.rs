@@ -42,19 +42,44 @@ pub enum SortDir {
     Desc,
 }
 
+/// How a sort compares text. Everything else compares the same under each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Collation {
+    /// By code point: `Bell`, `anvil`, `Ärger`.
+    #[default]
+    CodePoint,
+    /// Whatever its case, by the rule of [`QueryDescriptor::search`]: `anvil`, `Bell`, `Ärger`. Texts that differ in nothing but
+    /// case are ordered by code point, then by arrival. Text inside arrays and maps is compared by code point.
+    CaseInsensitive,
+}
+
 /// One column of a sort.
+///
+/// ```
+/// use diorama::prelude::*;
+///
+/// let rows = ["Bell", "anvil", "ANVIL"].map(|name| (name, record! { "name" => name }));
+/// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("things", "name").with_rows(rows))?;
+/// let by_name = dio.table_scenery().sort_with(SortBy::asc("name").case_insensitive()).open()?;
+/// let names: Vec<String> = by_name.snapshot().iter().map(|row| row.id().to_owned()).collect();
+/// assert_eq!(names, ["ANVIL", "anvil", "Bell"]);
+/// # Ok::<(), diorama::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SortBy {
     /// The column or dotted path.
     pub path: Arc<str>,
     /// The direction.
     pub dir: SortDir,
+    /// How text is compared.
+    pub collation: Collation,
 }
 
 impl SortBy {
-    /// A sort by `path`.
+    /// A sort by `path`, text by code point.
     pub fn new(path: impl Into<Arc<str>>, dir: SortDir) -> Self {
-        SortBy { path: path.into(), dir }
+        SortBy { path: path.into(), dir, collation: Collation::default() }
     }
 
     /// Smallest first by `path`.
@@ -65,6 +90,13 @@ impl SortBy {
     /// Largest first by `path`.
     pub fn desc(path: impl Into<Arc<str>>) -> Self {
         Self::new(path, SortDir::Desc)
+    }
+
+    /// The same, with text compared whatever its case: [`Collation::CaseInsensitive`]. Written `name nocase desc`.
+    #[must_use]
+    pub fn case_insensitive(mut self) -> Self {
+        self.collation = Collation::CaseInsensitive;
+        self
     }
 }
 
@@ -331,6 +363,13 @@ impl QueryDescriptor {
     #[must_use]
     pub fn sorted(mut self, path: impl Into<Arc<str>>, dir: SortDir) -> Self {
         self.sort.push(SortBy::new(path, dir));
+        self
+    }
+
+    /// Adds a sort column with a collation of its own after those that are there.
+    #[must_use]
+    pub fn sorted_with(mut self, by: SortBy) -> Self {
+        self.sort.push(by);
         self
     }
 

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use diorama::cache::{CacheBackend, MemoryBackend};
 use diorama::prelude::*;
 use diorama::vista::{Capabilities, QueryDescriptor, Schema, TableShell};
-use diorama::{EventReader, LensBuilder, NoEvent, TableSnapshot, live_threads};
+use diorama::{EventReader, LensBuilder, NoEvent, TableSnapshot, WriteOutcome, live_threads};
 
 use crate::limit::hangs;
 
@@ -307,4 +307,13 @@ impl TableShell for Deaf {
         self.stand_still(DeafTo::Writes);
         self.rows.patch(&CallCx::new(), id, record)
     }
+}
+
+/// Writes, and waits for what becomes of it.
+pub(crate) fn write(dio: &Dio, op: WriteOp) -> Result<WriteOutcome, Error> {
+    dio.write(op)?.wait(SOON)
+}
+
+pub(crate) fn kind_of(result: Result<WriteOutcome, Error>) -> ErrorKind {
+    result.unwrap_err().kind()
 }

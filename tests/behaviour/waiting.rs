@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{select, unbounded};
 use diorama::clock::Clock;
 use diorama::prelude::*;
+use diorama::wait_any;
 
 use crate::support::*;
 
@@ -185,5 +186,89 @@ fn t13_a_change_that_lands_while_a_view_opens_is_in_it() {
             assert_eq!(shown[0], -round * 100 - 19);
             assert_eq!(snapshot.position_of(&format!("row {}", 100 + round)).unwrap(), None);
         }
+    });
+}
+
+#[test]
+fn e3_wait_any_wakes_for_views_of_any_kind_and_dio_and_says_which() {
+    on_both(|cache| {
+        let lens = cache.lens().build().unwrap();
+        let (dio, other) = (lens.make_dio(products("e3-any")).unwrap(), lens.make_dio(products("e3-other")).unwrap());
+        let table = dio.table_scenery().where_eq("name", "Bell").open().unwrap();
+        let record = dio.record_scenery("a").unwrap();
+        let sum = other.value_scenery().sum("price").open().unwrap();
+        let seen = || [table.generation(), record.generation(), sum.generation()];
+        let wait = |seen: [Generation; 3], timeout| {
+            let views: [&dyn Scenery; 3] = [&table, &record, &sum];
+            wait_any(&std::array::from_fn::<_, 3, _>(|at| (views[at], seen[at])), Some(timeout))
+        };
+        assert_eq!(wait(seen(), Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(wait(seen(), BRIEF).unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(wait_any(&[], Some(BRIEF)).unwrap_err().kind(), ErrorKind::Invalid);
+        let before = seen();
+        dio.patched("b", product("Bell", 11)).unwrap();
+        other.patched("b", product("Bell", 11)).unwrap();
+        assert_eq!(wait(before, SOON).unwrap(), [0, 2], "they moved before");
+        for (change, which) in [(&dio, 1), (&other, 2), (&dio, 1)] {
+            let (price, before) = (100 + table.generation().0 as i64 + record.generation().0 as i64, seen());
+            let (a_dio, id) = (change.clone(), "a");
+            let changing = start("a change", move || a_dio.patched(id, product("Anvil", price)).unwrap());
+            assert_eq!(wait(before, SOON).unwrap(), [which]);
+            changing.end();
+        }
+    });
+}
+
+#[test]
+fn e3_wait_any_loses_no_wake_up_however_quick_the_changes_are() {
+    on_both(|cache| {
+        let lens = cache.lens().build().unwrap();
+        let (one, other) = (lens.make_dio(products("e3-ping")).unwrap(), lens.make_dio(products("e3-pong")).unwrap());
+        let open = |dio: &Dio| dio.record_scenery("a").unwrap();
+        let price = |view: &RecordScenery| view.record().unwrap().int("price").unwrap();
+        // Each waits for both and answers the other's: a lost wake-up would stop both.
+        let play = move |mine: Dio, views: [RecordScenery; 2]| {
+            let mut seen = [Generation(0); 2];
+            loop {
+                let prices = [price(&views[0]), price(&views[1])];
+                if prices[0] == prices[1] + 1 || prices[0] >= 1_000 {
+                    if prices.iter().all(|price| *price >= 1_000) {
+                        return;
+                    }
+                } else {
+                    mine.patched("a", product("Anvil", prices[1].max(prices[0]) + 1)).unwrap();
+                }
+                let moved = wait_any(&[(&views[0], seen[0]), (&views[1], seen[1])], Some(SOON)).unwrap();
+                for which in moved {
+                    seen[which] = views[which].generation();
+                }
+            }
+        };
+        let (a, b) = (one.clone(), other.clone());
+        let (ours, theirs) = ([open(&one), open(&other)], [open(&other), open(&one)]);
+        one.patched("a", product("Anvil", 0)).unwrap();
+        other.patched("a", product("Anvil", 0)).unwrap();
+        let first = start("one side", move || play(a, ours));
+        let second = start("the other side", move || play(b, theirs));
+        first.end();
+        second.end();
+    });
+}
+
+#[test]
+fn q2_closing_one_dio_wakes_who_waits_for_any_view() {
+    on_both(|cache| {
+        let lens = cache.lens().build().unwrap();
+        let (dio, other) = (lens.make_dio(products("q2-any")).unwrap(), lens.make_dio(products("q2-other")).unwrap());
+        let (table, record) = (dio.table_scenery().open().unwrap(), other.record_scenery("a").unwrap());
+        let (a, b) = (table.clone(), record.clone());
+        let waiting =
+            start("wait_any", move || wait_any(&[(&a, a.generation()), (&b, b.generation())], Some(SOON)).unwrap_err());
+        other.close(SOON).unwrap();
+        let error = waiting.end();
+        assert_eq!((error.kind(), error.context("view")), (ErrorKind::Closed, Some("1")));
+        let seen = table.generation();
+        dio.patched("a", product("Anvil", 77)).unwrap();
+        assert_eq!(wait_any(&[(&table, seen), (&record, record.generation())], Some(SOON)).unwrap(), [0]);
     });
 }

@@ -218,12 +218,9 @@ impl World {
         }
     }
 
-    pub(crate) fn take_effect(&mut self, op: &WriteOp, effect: Effect) {
+    pub(crate) fn take_effect(&mut self, effect: Effect) {
         match effect {
             Effect::Put(id, record) => {
-                if let Some(proposed) = op.id().filter(|proposed| *proposed != id) {
-                    self.remove(proposed);
-                }
                 self.put(&id, record);
             }
             Effect::Remove(id) => self.remove(&id),
@@ -234,14 +231,12 @@ impl World {
     /// The write as the library takes it.
     pub(crate) fn op(&self, write: &Write) -> Option<WriteOp> {
         let Write(verb, id, fields) = write;
+        let proposes = !self.ground.chooses_ids() || id.0 % 2 == 0;
         let (id, fields) = (id.text(), self.ground.fit(fields));
         let record = fields.record(&id);
         Some(match verb {
-            Verb::Insert if self.ground.chooses_ids() => {
-                let is_taken = self.here.get(&id).is_some() || self.there.get(&id).is_some();
-                if is_taken { WriteOp::insert(record) } else { WriteOp::insert_as(id, record) }
-            }
-            Verb::Insert => WriteOp::insert_as(id, record),
+            Verb::Insert if proposes => WriteOp::insert_as(id, record),
+            Verb::Insert => WriteOp::insert(record),
             Verb::Replace => WriteOp::replace(id, record),
             Verb::Upsert => WriteOp::upsert(id, record),
             Verb::Patch => WriteOp::patch(id, fields.patch()),

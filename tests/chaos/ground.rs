@@ -10,7 +10,7 @@ use diorama::prelude::*;
 use diorama::sources::CsvVista;
 use diorama::vista::{QueryDescriptor, TableShell};
 
-use crate::ops::{self, C, Fields, Query, V};
+use crate::ops::{self, By, C, Fields, Query, V};
 use crate::plain::{Plain, Table};
 use crate::run::{Effect, SOON};
 use crate::steps::Kind;
@@ -184,7 +184,7 @@ impl Ground {
             return query.clone();
         }
         let conditions = query.conditions.iter().filter(|condition| is_known(condition)).cloned().collect();
-        let sort = query.sort.iter().filter(|(path, _)| COLUMNS.contains(path)).copied().collect();
+        let sort = query.sort.iter().filter(|(path, ..)| COLUMNS.contains(path)).copied().collect();
         Query { conditions, search: query.search, sort, cut: query.cut }
     }
 
@@ -198,7 +198,7 @@ impl Ground {
         }
     }
 
-    pub(crate) fn fit_sort(&self, sort: &[(&'static str, bool)]) -> Vec<(&'static str, bool)> {
+    pub(crate) fn fit_sort(&self, sort: &[By]) -> Vec<By> {
         self.fit_query(&Query { sort: sort.to_vec(), ..Query::default() }).sort
     }
 

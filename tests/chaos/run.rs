@@ -355,7 +355,7 @@ impl World {
                     Effect::Clear => None,
                 };
                 assert_eq!(outcome.map(|outcome| outcome.id), Ok(id), "{op:?} {}", self.at);
-                self.take_effect(&op, effect);
+                self.take_effect(effect);
             }
             Err(kind) => {
                 self.failed_writes += 1;

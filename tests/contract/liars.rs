@@ -24,6 +24,7 @@ enum Lie {
     LikeIgnoresCase,
     NumbersSortAsText,
     TextSortsWithoutCase,
+    TextSortsWithCase,
     NullsComeFirst,
     TiesAreReversed,
     SearchMissesNumbers,
@@ -179,6 +180,11 @@ impl Liar {
         match self.lie {
             NumbersSortAsText if has_sort => rows.sort_by_key(text),
             TextSortsWithoutCase if has_sort => rows.sort_by_key(|row| text(row).to_lowercase()),
+            TextSortsWithCase if has_sort => {
+                let by_code_point = query.sort.iter().map(|by| SortBy::new(by.path.clone(), by.dir)).collect();
+                let by_sort = QueryDescriptor { sort: by_code_point, ..QueryDescriptor::new() };
+                return Ok(Some(cut(by_sort.apply(rows, &schema()), query)));
+            }
             NullsComeFirst if has_sort => {
                 rows = self.inner.list(&CallCx::new(), &query.without_window())?;
                 rows.sort_by_key(|row| !value(row).is_null());
@@ -519,6 +525,7 @@ liars! {
     a_like_without_case_is_caught: LikeIgnoresCase => Conditions, "like";
     numbers_sorted_as_text_are_caught: NumbersSortAsText => Sort, "order by stock";
     text_sorted_without_case_is_caught: TextSortsWithoutCase => Sort, "order by name";
+    a_collation_that_is_not_heeded_is_caught: TextSortsWithCase => Sort, "order by name nocase";
     nulls_that_come_first_are_caught: NullsComeFirst => Sort, "order by";
     ties_in_another_order_are_caught: TiesAreReversed => Sort, "order by name";
     a_search_that_misses_numbers_is_caught: SearchMissesNumbers => Search, "search \"7\"";

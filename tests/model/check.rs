@@ -31,7 +31,7 @@ impl TableView {
         let descriptor = query.descriptor();
         let view =
             descriptor.conditions.into_iter().fold(dio.table_scenery(), |view, condition| view.condition(condition));
-        let view = descriptor.sort.into_iter().fold(view, |view, by| view.sort(by.path, by.dir));
+        let view = descriptor.sort.into_iter().fold(view, |view, by| view.sort_with(by));
         let view = match query.search {
             Some(text) => view.search(text),
             None => view,
@@ -177,7 +177,7 @@ impl ValueView {
             }),
         };
         let view = descriptor.conditions.into_iter().fold(view, |view, condition| view.condition(condition));
-        let view = descriptor.sort.into_iter().fold(view, |view, by| view.sort(by.path, by.dir));
+        let view = descriptor.sort.into_iter().fold(view, |view, by| view.sort_with(by));
         let view = match query.search {
             Some(text) => view.search(text),
             None => view,

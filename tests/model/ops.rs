@@ -111,12 +111,15 @@ pub(crate) enum C {
     Not(Box<C>),
 }
 
+/// A sort column: its path, whether it is descending, whether it disregards case.
+pub(crate) type By = (&'static str, bool, bool);
+
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Query {
     pub(crate) conditions: Vec<C>,
     pub(crate) search: Option<&'static str>,
     /// Columns, and whether they descend.
-    pub(crate) sort: Vec<(&'static str, bool)>,
+    pub(crate) sort: Vec<By>,
     pub(crate) cut: Cut,
 }
 
@@ -188,7 +191,7 @@ pub(crate) enum Op {
     OpenRecord(Id),
     Drop(u8),
     SetCut(u8, Cut),
-    SetSort(u8, Vec<(&'static str, bool)>),
+    SetSort(u8, Vec<By>),
     SetSearch(u8, Option<&'static str>),
     SetConditions(u8, Vec<C>),
     Snapshot(u8),
@@ -295,8 +298,8 @@ fn search() -> impl Strategy<Value = Option<&'static str>> {
     prop::option::weighted(0.3, prop::sample::select(&SEARCHES[..]))
 }
 
-fn sort() -> impl Strategy<Value = Vec<(&'static str, bool)>> {
-    prop::collection::vec((path(), any::<bool>()), 0..3)
+fn sort() -> impl Strategy<Value = Vec<By>> {
+    prop::collection::vec((path(), any::<bool>(), any::<bool>()), 0..3)
 }
 
 fn query() -> impl Strategy<Value = Query> {

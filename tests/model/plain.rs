@@ -146,6 +146,11 @@ fn folded(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).map(|character| if character == 'ς' { 'σ' } else { character }).collect()
 }
 
+/// As [`folded`], with the one letter among the model's texts that folds into two.
+fn folded_fully(text: &str) -> String {
+    folded(text).replace('ß', "ss")
+}
+
 fn found_in(value: &Value, text: &str) -> bool {
     match value {
         Value::Text(value) => folded(value).contains(&folded(text)),
@@ -166,9 +171,15 @@ impl Query {
 
     fn order(&self, a: &Record, b: &Record) -> Ordering {
         let mut order = Ordering::Equal;
-        for (path, descending) in &self.sort {
+        for (path, descending, nocase) in &self.sort {
             let (a, b) = (at(a, path), at(b, path));
-            order = order.then_with(|| match compare(&a, &b) {
+            let compared = match (&a, &b) {
+                (Value::Text(a), Value::Text(b)) if *nocase => {
+                    folded_fully(a).cmp(&folded_fully(b)).then_with(|| a.cmp(b))
+                }
+                _ => compare(&a, &b),
+            };
+            order = order.then_with(|| match compared {
                 different if *descending && !a.is_null() && !b.is_null() => different.reverse(),
                 different => different,
             });
@@ -196,8 +207,9 @@ impl Query {
     }
 
     pub(crate) fn sort_by(&self) -> Vec<SortBy> {
-        let by = |(path, descending): &(&'static str, bool)| {
-            SortBy::new(*path, if *descending { SortDir::Desc } else { SortDir::Asc })
+        let by = |(path, descending, nocase): &crate::ops::By| {
+            let by = SortBy::new(*path, if *descending { SortDir::Desc } else { SortDir::Asc });
+            if *nocase { by.case_insensitive() } else { by }
         };
         self.sort.iter().map(by).collect()
     }

@@ -258,3 +258,21 @@ fn a_narrowed_sorted_window_has_its_rows_in_order() {
     assert_eq!(rows.iter().map(|(_, record)| record.int("n").unwrap()).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(ids(&vista), ["1", "2", "3", "4"]);
 }
+
+#[test]
+fn a_sort_that_disregards_case_is_left_to_plain_evaluation() {
+    let database = Database::new("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)");
+    let vista = database.open("t");
+    for name in ["bell", "Ärger", "ärger", "Bell"] {
+        vista.insert(&cx(), None, &record! { "name" => name }).unwrap();
+    }
+    let query = QueryDescriptor::new()
+        .filtered(Condition::ne("name", "x"))
+        .sorted_with(diorama::vista::SortBy::asc("name").case_insensitive())
+        .windowed(0, 3);
+    let split = vista.push_down(&query);
+    assert_eq!(split.accepted, QueryDescriptor::new().filtered(Condition::ne("name", "x")));
+    assert_eq!((split.residual.sort, split.residual.window), (query.sort.clone(), query.window));
+    let rows = Vista::new(vista.clone()).list_query(&cx(), &query).unwrap();
+    assert_eq!(rows.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["4", "1", "2"]);
+}

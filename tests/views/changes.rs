@@ -1,9 +1,12 @@
 //! Change sets: what turns one state of a view into another, and how batches step.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use diorama::prelude::*;
 use diorama::vista::SortBy;
+use diorama::{Cause, ChangeRange, VecMirror};
 
 use crate::common::*;
 
@@ -19,7 +22,7 @@ impl Mirror {
         Mirror { generation: snapshot.generation(), rows: shown(&snapshot) }
     }
 
-    /// Follows to the newest state; says whether by a list.
+    /// Follows to the newest state; says whether by a list, or anew because more rows went than are left.
     fn follow(&mut self, view: &TableScenery) -> bool {
         let set = view.changes_since(self.generation);
         assert_eq!((set.from, set.to), (self.generation, set.snapshot.generation()));
@@ -27,14 +30,21 @@ impl Mirror {
             let row = set.snapshot.row(index).unwrap();
             (row.id().to_owned(), row.record().unwrap().clone())
         };
+        if let Some(ranges) = set.changes.ranges() {
+            let mut rows = self.rows.clone();
+            ChangeRange::apply_all(&ranges, &mut rows, row).unwrap();
+            assert_eq!(rows, shown(&set.snapshot), "by ranges");
+        }
         let by_list = match set.changes {
             Changes::List(changes) => {
                 Change::apply_all(&changes, &mut self.rows, row).unwrap();
                 true
             }
             Changes::Reset => {
+                let left = set.snapshot.row_count();
+                let many_went = self.rows.len() - left.min(self.rows.len()) > left;
                 self.rows = (0..set.snapshot.row_count()).map(row).collect();
-                false
+                many_went
             }
             other => panic!("{other:?}"),
         };
@@ -189,5 +199,122 @@ fn t6_many_changes_in_one_batch_are_one_step_and_one_change_set() {
         one_step((1, 1, 0));
         dio.cache().clear().unwrap();
         one_step((0, 0, 0));
+    });
+}
+
+#[test]
+fn t5_a_mirror_makes_only_the_rows_that_changed() {
+    on_every_storage(|lens| {
+        let (_lens, _source, dio) = dio(lens, 1_000);
+        let view = dio.table_scenery().where_eq("group", "even").sort("n", SortDir::Asc).open().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let mut mirror = VecMirror::new(&view, move |row| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            (row.id().to_owned(), row.record().unwrap().clone())
+        });
+        let mut update = |made: usize, what: &str| {
+            calls.store(0, Ordering::Relaxed);
+            let changes = mirror.update();
+            assert_eq!(calls.load(Ordering::Relaxed), made, "{what}");
+            let snapshot = view.snapshot();
+            assert_eq!(mirror[..], shown(&snapshot), "{what}");
+            assert_eq!((mirror.generation(), mirror.seq()), (snapshot.generation(), snapshot.seq()), "{what}");
+            changes
+        };
+        assert_eq!(update(0, "nothing"), Changes::List(vec![]));
+        dio.patched(id(6), row_with(6, 7)).unwrap();
+        assert_eq!(update(1, "one, where it stands"), Changes::List(vec![Change::Update { index: 3 }]));
+        dio.patched(id(0), row_with(0, 5_000)).unwrap();
+        assert_eq!(update(1, "one moves"), Changes::List(vec![Change::Move { from: 0, to: 499 }]));
+        dio.cache().insert_many((1_000..1_100).map(row)).unwrap();
+        let news = update(50, "new ones");
+        assert_eq!(news.ranges(), Some(vec![ChangeRange::Insert { range: 499..549 }]));
+        dio.cache().insert_many((100..200).map(|number| (id(number), row_with(number, number as i64 + 300)))).unwrap();
+        update(50, "a block moves");
+        dio.cache().remove(id(500)).unwrap();
+        assert!(matches!(&update(0, "one goes"), Changes::List(list) if list.len() == 1));
+        view.set_sort([SortBy::desc("n")]).unwrap();
+        view.wait_until_ready(Some(SOON)).unwrap();
+        assert_eq!(update(549, "another order"), Changes::Reset);
+        dio.cache().clear().unwrap();
+        assert_eq!(update(0, "a clearance").ranges(), Some(vec![ChangeRange::Remove { range: 0..549 }]));
+    });
+}
+
+#[test]
+fn t5_a_mirror_whose_closure_panics_stays_as_it_was() {
+    limited(|| {
+        let (_lens, _source, dio) = dio(Lens::new().in_memory(), 10);
+        let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
+        let mut mirror = VecMirror::new(&view, |row| {
+            assert_ne!(row.int("n"), Some(77));
+            row.id().to_owned()
+        });
+        let before = mirror.to_vec();
+        dio.cache().insert_many([row(20), (id(3), row_with(3, 77))]).unwrap();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| mirror.update())).unwrap_err();
+        assert_eq!(mirror[..], before[..]);
+        dio.patched(id(3), row_with(3, 78)).unwrap();
+        mirror.update();
+        assert_eq!(mirror[..], ids(&view.snapshot())[..]);
+    });
+}
+
+#[test]
+fn t5_a_mirror_that_updates_while_threads_write_ends_with_the_rows() {
+    on_every_storage(|lens| {
+        let (_lens, _source, dio) = dio(lens, 100);
+        let view = dio.table_scenery().where_eq("group", "even").sort("n", SortDir::Asc).open().unwrap();
+        let record = |row: &diorama::Row| (row.id().to_owned(), row.record().unwrap().clone());
+        let mut mirror = VecMirror::new(&view, record);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for round in 0..500_u64 {
+                    let number = (round * 17) % 120;
+                    match round % 4 {
+                        0 => dio.cache().remove(id(number)).unwrap(),
+                        1 => dio.cache().insert_many((number..number + 9).map(row)).unwrap(),
+                        _ => dio.patched(id(number), row_with(number, (round * 7) as i64)).unwrap(),
+                    }
+                }
+            });
+            while !writer.is_finished() {
+                mirror.update();
+            }
+        });
+        mirror.update();
+        assert_eq!(mirror[..], recomputed(&dio, is_even, by_n)[..]);
+    });
+}
+
+#[test]
+fn a_change_set_says_why_if_there_is_one_reason() {
+    limited(|| {
+        let (_lens, source, dio) = dio(Lens::new().in_memory(), 10);
+        let view = dio.table_scenery().where_eq("group", "even").open().unwrap();
+        let other = dio.table_scenery().where_eq("group", "odd").open().unwrap();
+        let start = view.generation();
+        let since = |from| view.changes_since(from).cause;
+        assert_eq!(since(start), None, "nothing changed");
+        dio.cache().insert(id(2), row_with(2, 50)).unwrap();
+        dio.cache().insert_many([(id(2), row_with(2, 51)), (id(4), row_with(4, 51))]).unwrap();
+        assert_eq!(since(start), Some(Cause::Local));
+        let local = view.generation();
+        dio.write(WriteOp::patch(id(4), record! { "n" => 60 })).unwrap().wait(SOON).unwrap();
+        assert_eq!(since(local), Some(Cause::Confirmed));
+        assert_eq!(since(start), None, "two reasons");
+        let confirmed = view.generation();
+        source.outside_silently().upsert(&id(6), row_with(6, 1_000)).unwrap();
+        dio.cache().insert(id(1), row_with(1, 7)).unwrap();
+        dio.refresh().unwrap();
+        assert_eq!(since(confirmed), Some(Cause::Refresh), "what doesn't show doesn't count");
+        assert_eq!(other.changes_since(Generation(1)).cause, None);
+        let refreshed = view.generation();
+        dio.cache().clear().unwrap();
+        assert_eq!(since(refreshed), Some(Cause::Local));
+        view.set_sort([SortBy::desc("n")]).unwrap();
+        view.wait_until_ready(Some(SOON)).unwrap();
+        assert_eq!(since(refreshed), None, "another query");
     });
 }

@@ -19,6 +19,7 @@ fn queries() -> Vec<QueryDescriptor> {
         all().filtered(Condition::eq("group", "odd")).filtered(Condition::ge("n", 20)).sorted("n", SortDir::Desc),
         all().sorted("group", SortDir::Desc),
         all().sorted("group", SortDir::Asc).sorted("name", SortDir::Asc),
+        all().sorted_with(SortBy::desc("name").case_insensitive()).searching("1"),
         all().searching("NAME 99997"),
         all().searching("1").filtered(Condition::not(Condition::like("id", "%1"))).sorted("n", SortDir::Desc),
         all().filtered(Condition::any([Condition::lt("n", 3), Condition::is_null("n")])).sorted("n", SortDir::Desc),
@@ -33,7 +34,7 @@ fn as_view(dio: &Dio, query: &QueryDescriptor) -> TableSceneryBuilder {
         view = view.condition(condition.clone());
     }
     for sort in &query.sort {
-        view = view.sort(sort.path.clone(), sort.dir);
+        view = view.sort_with(sort.clone());
     }
     match &query.search {
         Some(text) => view.search(text.clone()),
@@ -47,7 +48,7 @@ fn narrowed(dio: &Dio, query: &QueryDescriptor) -> Vista {
         vista.add_condition(condition.clone()).unwrap();
     }
     for sort in &query.sort {
-        vista.add_sort(sort.path.clone(), sort.dir).unwrap();
+        vista.add_sort_by(sort.clone()).unwrap();
     }
     vista.set_search(query.search.clone());
     vista

@@ -42,7 +42,7 @@ fn query(number: u64) -> (Vec<Condition>, Vec<SortBy>, Keep, Order) {
 fn open(dio: &Dio, number: u64) -> TableScenery {
     let (conditions, sort, ..) = query(number);
     let view = conditions.into_iter().fold(dio.table_scenery(), |view, condition| view.condition(condition));
-    sort.into_iter().fold(view, |view, by| view.sort(by.path, by.dir)).open().unwrap()
+    sort.into_iter().fold(view, |view, by| view.sort_with(by)).open().unwrap()
 }
 
 /// A view together with the query it was last set to.

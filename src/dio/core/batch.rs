@@ -36,6 +36,8 @@ pub(crate) struct OpenBatch {
     renamed: Vec<Arc<str>>,
     /// The cause of the one `Invalidated` that covers the rows without an event of their own.
     once: Option<Cause>,
+    /// Why the batch changes rows: `None` so far, then the cause, if there is one for all.
+    why: Option<Option<Cause>>,
     /// A new Seq even if no row changed.
     force: bool,
     full_copy: Option<FullCopy>,
@@ -57,6 +59,7 @@ impl OpenBatch {
             gone: Vec::new(),
             renamed: Vec::new(),
             once: None,
+            why: None,
             force: false,
             full_copy: None,
             copy_began: Seq(0),
@@ -64,6 +67,11 @@ impl OpenBatch {
             settled: Vec::new(),
             stale_all: false,
         }
+    }
+
+    fn note_cause(&mut self, cause: Cause) {
+        let mixed = self.why.is_some_and(|noted| noted != Some(cause));
+        self.why = Some((!mixed).then_some(cause));
     }
 
     fn touch(&mut self, row: RowNo, before: Option<StoredRow>, after: Option<StoredRow>, cause: Option<Cause>) {
@@ -108,6 +116,7 @@ impl Core {
         };
         let batch = self.batch();
         if result.is_ok() && full_copy.is_some() {
+            batch.note_cause(cause);
             batch.full_copy = full_copy;
             batch.copy_began = began.unwrap_or(batch.seq);
         }
@@ -140,6 +149,7 @@ impl Core {
         self.store_fresh(&fresh);
         let batch = self.batch();
         batch.fresh = Some(fresh);
+        batch.note_cause(cause);
         if announce != Announce::Nothing {
             batch.once = Some(cause);
         }
@@ -157,10 +167,16 @@ impl Core {
         if announce == Announce::Once {
             self.batch().once = Some(cause);
         }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.batch().note_cause(cause);
         let result = changes.into_iter().try_for_each(|change| self.apply_change(change, own_event, began));
+        // `clear` publishes what was open and begins another batch.
+        let batch = self.batch();
+        batch.note_cause(cause);
         if announce == Announce::Once {
-            // `clear` publishes what was open and begins another batch.
-            self.batch().once = Some(cause);
+            batch.once = Some(cause);
         }
         result
     }
@@ -362,7 +378,8 @@ impl Core {
                     _ => {}
                 }
             }
-            let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto);
+            let why = batch.why.flatten();
+            let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto, why);
             let records = self.publish_records(&changed, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
             self.to.board.batch(self.rows, changed.len(), self.views.asked);

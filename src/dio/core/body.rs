@@ -8,14 +8,19 @@ use std::ops::ControlFlow;
 use crate::dio::core::ChangedRow;
 use crate::dio::versions::{Pin, Versions};
 use crate::scenery::accumulator::{Accumulator, BuiltIn};
-use crate::scenery::index::key::Entry;
-use crate::scenery::index::tree::Tree;
+use crate::scenery::index::key::{Entry, Sorted, reversed};
+use crate::scenery::index::tree::{Item, Tree};
 use crate::scenery::view_query::ViewQuery;
+use crate::value::StoredRef;
 use crate::vista::CancelToken;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, RowNo};
 
 /// Changed rows from which on the tree is changed in one pass.
 const MANY: usize = 256;
+/// A list that holds every row gets the room for so many at once, whatever the table says that it has.
+const RESERVED: usize = 1 << 22;
+/// A build looks so often whether it is still wanted: within a tenth of a millisecond.
+const ROWS_BETWEEN_LOOKS: usize = 512;
 
 /// What is to be built.
 #[derive(Debug, Clone)]
@@ -29,6 +34,17 @@ pub(crate) enum Body {
     Value(Accumulator),
 }
 
+/// Where the rows of a new body come from.
+#[derive(Clone)]
+pub(crate) enum Rows {
+    /// The whole table.
+    Table,
+    /// A ready list of the same rows, sorted by one column the other way.
+    Reverse(Tree<Entry>),
+    /// A ready list that holds every row that matches, and others.
+    Among(Tree<Entry>),
+}
+
 impl Body {
     pub(crate) fn empty(kind: &BodyKind) -> Self {
         match kind {
@@ -37,47 +53,29 @@ impl Body {
         }
     }
 
-    /// Builds it from the rows as of the pin. On a build thread.
+    /// Builds it from the rows as of the pin; ready lists are as of the pin too. On a build thread.
     pub(crate) fn build(
         kind: &BodyKind,
         query: &ViewQuery,
+        rows: &Rows,
         versions: &Versions,
         pin: &Pin,
         cancel: &CancelToken,
     ) -> Result<Self> {
-        let mut scratch = Vec::new();
-        let mut entries = Vec::new();
-        let mut accumulator = match kind {
-            BodyKind::Table => None,
-            BodyKind::Value(aggregate) => Some(Accumulator::new(aggregate)),
-        };
-        let mut cancelled = false;
-        versions.scan(pin, &mut |row_no, row| {
-            if row_no.0 % 1_024 == 0 && cancel.is_cancelled() {
-                cancelled = true;
-                return ControlFlow::Break(());
-            }
-            if query.matches(row) {
-                match &mut accumulator {
-                    Some(accumulator) => accumulator.add(row.fields()),
-                    None => entries.push(query.entry(row_no, row, &mut scratch)),
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        if cancelled {
-            return Err(Error::new(ErrorKind::Cancelled, "the view's query was replaced while it was being built"));
-        }
-        Ok(match accumulator {
-            Some(mut accumulator) => {
+        check(cancel)?;
+        match kind {
+            BodyKind::Table => Ok(Body::Table(build_table(query, rows, versions, pin, cancel)?)),
+            BodyKind::Value(aggregate) => {
+                let mut accumulator = Accumulator::new(aggregate);
+                scan(versions, pin, cancel, |_, row| {
+                    if query.matches_fields(row.fields()) {
+                        accumulator.add(row.fields());
+                    }
+                })?;
                 accumulator.settle();
-                Body::Value(accumulator)
+                Ok(Body::Value(accumulator))
             }
-            None => {
-                entries.sort_unstable_by(|a, b| a.key.cmp(&b.key).then(a.row.cmp(&b.row)));
-                Body::Table(Tree::from_sorted(entries))
-            }
-        })
+        }
     }
 
     /// Takes in rows of a batch: first what was, then what is. Gives back how many entries changed.
@@ -108,6 +106,67 @@ impl Body {
     }
 }
 
+fn build_table(
+    query: &ViewQuery,
+    rows: &Rows,
+    versions: &Versions,
+    pin: &Pin,
+    cancel: &CancelToken,
+) -> Result<Tree<Entry>> {
+    let mut scratch = Vec::new();
+    let mut entries = Vec::new();
+    let mut take = |entries: &mut Vec<Entry>, row_no, row: StoredRef<'_>| {
+        entries.extend(query.entry_in_place(row_no, row, &mut scratch));
+    };
+    match rows {
+        Rows::Reverse(list) => return Ok(reversed(list)),
+        Rows::Table => {
+            if query.matches_all() {
+                // What memory alone holds is a small part, or a first load.
+                entries.reserve(versions.stored_rows().min(RESERVED));
+            }
+            scan(versions, pin, cancel, |row_no, row| take(&mut entries, row_no, row))?;
+        }
+        Rows::Among(list) => {
+            let mut rows: Vec<RowNo> = list.iter().map(|entry| entry.row).collect();
+            rows.sort_unstable();
+            for rows in rows.chunks(ROWS_BETWEEN_LOOKS) {
+                versions.read_in_place(pin, rows, &mut |row_no, row| take(&mut entries, row_no, row))?;
+                check(cancel)?;
+            }
+        }
+    }
+    let sorted = Sorted::new(entries);
+    check(cancel)?;
+    Ok(Tree::from_sorted(sorted))
+}
+
+/// Calls `each` with every row as of the pin, until the view wants something else.
+fn scan(
+    versions: &Versions,
+    pin: &Pin,
+    cancel: &CancelToken,
+    mut each: impl FnMut(RowNo, StoredRef<'_>),
+) -> Result<()> {
+    let mut rows = 0_usize;
+    versions.scan_in_place(pin, &mut |row_no, row| {
+        rows += 1;
+        if rows.is_multiple_of(ROWS_BETWEEN_LOOKS) && cancel.is_cancelled() {
+            return ControlFlow::Break(());
+        }
+        each(row_no, row);
+        ControlFlow::Continue(())
+    })?;
+    check(cancel)
+}
+
+fn check(cancel: &CancelToken) -> Result<()> {
+    if cancel.is_cancelled() {
+        return Err(Error::new(ErrorKind::Cancelled, "the view's query was replaced while it was being built"));
+    }
+    Ok(())
+}
+
 fn apply_to_tree<'a>(
     tree: &mut Tree<Entry>,
     query: &ViewQuery,
@@ -133,9 +192,8 @@ fn apply_to_tree<'a>(
             tree.insert(entry);
         }
     } else {
-        let order = |a: &Entry, b: &Entry| a.key.cmp(&b.key).then(a.row.cmp(&b.row));
-        removes.sort_unstable_by(order);
-        inserts.sort_unstable_by(order);
+        removes.sort_unstable_by(Item::order);
+        inserts.sort_unstable_by(Item::order);
         tree.merge_sorted(&removes, inserts);
     }
     changed

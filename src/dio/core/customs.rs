@@ -116,7 +116,8 @@ impl Customs {
 impl Core {
     pub(super) fn open_custom(&mut self, slot: Opening<ValueSlot>, query: Arc<ViewQuery>, user: OffCore) {
         let Some(slot) = slot.arrived() else { return };
-        let (source, index) = match **user.code() {
+        let Some(code) = user.code() else { return };
+        let (source, index) = match **code {
             CustomCode::Kept(_) => (Source::Steps { pending: Vec::new(), anew: true }, None),
             CustomCode::Computed(..) => {
                 let index = self.table_index(&query);
@@ -142,7 +143,8 @@ impl Core {
                 custom.slot.take_in(self.seq);
                 continue;
             }
-            let work = match (&mut custom.source, &**custom.user.code()) {
+            let Some(code) = custom.user.code().cloned() else { continue };
+            let work = match (&mut custom.source, &*code) {
                 (Source::Steps { pending, anew }, CustomCode::Kept(kept)) if !*anew && kept.can_go_on() => {
                     Work::GoOn(std::mem::take(pending))
                 }
@@ -165,6 +167,7 @@ impl Core {
                         stale_upto: self.stale_upto,
                         epoch: 0,
                         changed: 0,
+                        cause: None,
                     };
                     Work::Compute(TableSnapshot::of_root(root, reader))
                 }
@@ -173,7 +176,7 @@ impl Core {
             custom.due = false;
             custom.running = true;
             let (id, seq, handle) = (*id, self.seq, self.handle.clone());
-            let (code, query, slot) = (custom.user.code().clone(), custom.query.clone(), custom.slot.clone());
+            let (query, slot) = (custom.query.clone(), custom.slot.clone());
             let job = move || {
                 let result = work.run(&code, &query, &slot);
                 // A closed core wants no result.

@@ -34,6 +34,19 @@ fn put(id: &str) -> RowChange {
     RowChange::Put(StoredRow::encode(id, &record! { "id" => id }, 0))
 }
 
+/// Keeps the build thread busy until the sender is dropped.
+pub(super) fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
+    let (let_go, held) = crossbeam_channel::bounded::<()>(0);
+    let (begin, begun) = crossbeam_channel::bounded(1);
+    let job = move || {
+        begin.send(()).unwrap();
+        let _ = held.recv();
+    };
+    dio.inner().lens.build_pool.submit(Rank::new(0, crate::sync::Role::Build), Box::new(job)).unwrap();
+    begun.recv().unwrap();
+    let_go
+}
+
 #[test]
 fn a_message_that_the_core_never_handles_is_answered_closed() {
     // The handle lives on, as it does in every Dio that somebody holds.

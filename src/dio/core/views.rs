@@ -10,7 +10,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::dio::core::body::{Body, BodyKind};
+use crate::dio::Cause;
+use crate::dio::core::body::{Body, BodyKind, Rows};
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
@@ -29,6 +30,12 @@ use crate::{Error, ErrorKind, Generation, Result, Seq};
 const RECORDED: usize = 1 << 18;
 /// How often a build starts again before the view says that it failed.
 const ATTEMPTS: u32 = 4;
+
+/// A list of this share of the table's rows (one in so many) is read row by row; for more, a scan is cheaper.
+const SCAN_SHARE: usize = 4;
+
+/// Rows of a list from which on it is worth a thread to free it.
+const LARGE: usize = 16_384;
 
 /// A build under way.
 pub(super) struct Build {
@@ -91,6 +98,15 @@ pub(super) struct Views {
     routed: Vec<(u64, u32)>,
     /// How many indexes the last batch was matched against.
     pub(super) asked: usize,
+    /// Large lists that nobody needs any more: freeing one takes milliseconds, so another thread does it.
+    waste: Vec<Waste>,
+}
+
+/// What is dropped off the core.
+#[expect(dead_code, reason = "it is there to be dropped")]
+enum Waste {
+    Index(Index),
+    Roots(Vec<Arc<Root>>),
 }
 
 /// Signals that are to move once everything is in place.
@@ -137,7 +153,14 @@ impl Views {
     }
 
     /// Brings every body up to the batch and publishes those that moved.
-    pub(super) fn publish(&mut self, batch: &Arc<Changed>, seq: Seq, complete: bool, stale_upto: Seq) -> Moved {
+    pub(super) fn publish(
+        &mut self,
+        batch: &Arc<Changed>,
+        seq: Seq,
+        complete: bool,
+        stale_upto: Seq,
+        cause: Option<Cause>,
+    ) -> Moved {
         let mut moved = Moved::default();
         let all_may_move = self.stale_upto != stale_upto || self.complete != complete;
         let stale_before = self.stale_upto;
@@ -161,27 +184,32 @@ impl Views {
                 continue;
             };
             let last = view.slot.roots.newest();
+            let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
+            let becomes_stale = |tree: &Tree<Entry>| stale_before != stale_upto && tree.iter().any(becomes_other);
+            // What lies beyond the cut may show later, and have shown before: then no difference tells.
+            let stale_beyond = view.cut != Cut::Nothing && becomes_stale(tree);
             let tree = view.cut.of(tree);
             // What lies beyond the cut doesn't show.
             let entries = match view.cut {
                 Cut::Nothing => entries,
                 _ => entries.map(|_| count_differences(&last.tree, &tree)).filter(|entries| *entries > 0),
             };
-            let becomes_other = |entry: &Entry| (entry.version <= stale_before) != (entry.version <= stale_upto);
-            let stale_moves = stale_before != stale_upto && tree.iter().any(becomes_other);
-            if entries.is_none() && !stale_moves && view.load.same_as(&load) {
+            let stale_moves = becomes_stale(&tree);
+            let moves = entries.is_some() || stale_moves || !view.load.same_as(&load);
+            if !moves && !stale_beyond {
                 continue;
             }
             view.load = load;
             let root = Root {
-                generation: last.generation.next(),
+                generation: if moves { last.generation.next() } else { last.generation },
                 seq,
                 tree,
                 query: query.clone(),
                 load: view.load.clone(),
                 stale_upto,
-                epoch: last.epoch + u64::from(stale_moves),
+                epoch: last.epoch + u64::from(stale_moves || stale_beyond),
                 changed: entries.unwrap_or(0),
+                cause,
             };
             moved.tables.push((view.slot.clone(), root.generation));
             moved.gone.extend(view.slot.roots.publish(root));
@@ -286,7 +314,9 @@ impl Views {
         } else {
             (tree.len(), is_same_order(&last.tree, &tree))
         };
-        let same = same_order && last.load.same_as(&view.load) && last.stale_upto == self.stale_upto;
+        let becomes_other = |entry: &Entry| (entry.version <= last.stale_upto) != (entry.version <= self.stale_upto);
+        let stale_moves = last.stale_upto != self.stale_upto && tree.iter().any(becomes_other);
+        let same = same_order && last.load.same_as(&view.load) && !stale_moves;
         // Published even if nothing moves: the sort keys, and so `position_of` and later differences, are new.
         let root = Root {
             generation: if same { last.generation } else { last.generation.next() },
@@ -295,14 +325,17 @@ impl Views {
             query: query.clone(),
             load: view.load.clone(),
             stale_upto: self.stale_upto,
-            epoch: last.epoch + u64::from(!same_index),
+            epoch: last.epoch + u64::from(!same_index || stale_moves),
             changed,
+            cause: None,
         };
         let generation = root.generation;
         let gone = view.slot.roots.publish(root);
         view.slot.signal.advance_to(generation);
         view.slot.queries.landed_well(request);
-        drop(gone);
+        if gone.iter().any(|root| root.tree.len() >= LARGE) {
+            self.waste.push(Waste::Roots(gone));
+        }
         if same_index {
             return;
         }
@@ -329,6 +362,7 @@ impl Views {
                 stale_upto: self.stale_upto,
                 epoch: last.epoch + 1,
                 changed: 0,
+                cause: None,
             };
             let generation = root.generation;
             view.slot.roots.publish(root);
@@ -357,11 +391,16 @@ impl Views {
         };
         let unused: Vec<u64> = self.indexes.values().filter(|index| !is_used(index)).map(|index| index.id).collect();
         for id in unused {
-            self.remove_index(id);
+            if let Some(index) = self.remove_index(id)
+                && matches!(&index.state, State::Ready(Body::Table(tree)) if tree.len() >= LARGE)
+            {
+                self.waste.push(Waste::Index(index));
+            }
         }
     }
 
     pub(super) fn close(&mut self) {
+        self.waste.clear();
         for view in self.tables.values() {
             view.slot.close();
         }
@@ -387,6 +426,16 @@ impl Views {
 }
 
 impl Core {
+    /// Lets go of views and indexes that nobody needs; what is large is freed elsewhere.
+    pub(super) fn sweep_views(&mut self) {
+        self.views.sweep();
+        if !self.views.waste.is_empty() {
+            let waste = std::mem::take(&mut self.views.waste);
+            // A pool that takes no more drops it here.
+            let _ = self.to.build_pool.submit(self.to.build_rank, Box::new(move || drop(waste)));
+        }
+    }
+
     pub(super) fn set_query(
         &mut self,
         view: ViewId,
@@ -412,7 +461,7 @@ impl Core {
             self.views.land(view, awaited, self.seq);
         }
         self.give_up_refused(index);
-        self.views.sweep();
+        self.sweep_views();
     }
 
     /// The index of the rows in this order: that of other views, or a new one.
@@ -450,19 +499,23 @@ impl Core {
         self.to.board.build_began(attempt > 1);
         let cancel = CancelToken::new();
         let pin = self.to.versions.pin_to_read();
+        let rows = match kind {
+            BodyKind::Table => self.views.rows_for(query, self.rows),
+            BodyKind::Value(_) => Rows::Table,
+        };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
         let table = self.to.table_name.clone();
         let job = move || {
             let span = tracing::debug_span!("build", table = %table, query = query.canonical(), seq = pin.seq().0);
             let result = span.in_scope(|| {
-                let result = Body::build(&kind, &query, pin.versions(), &pin, &token);
+                let result = Body::build(&kind, &query, &rows, pin.versions(), &pin, &token);
                 match &result {
                     Ok(_) => tracing::debug!("built"),
                     Err(error) => tracing::debug!(%error, "not built"),
                 }
                 result
             });
-            drop(pin);
+            drop((pin, rows));
             // A closed core wants no result.
             let _ = handle.send(Message::Built { index, build: number, result });
         };
@@ -509,7 +562,7 @@ impl Core {
                 self.give_up_refused(index_id);
             }
         }
-        self.views.sweep();
+        self.sweep_views();
     }
 
     fn build_failed(&mut self, index_id: u64, error: &Error) {
@@ -541,6 +594,23 @@ fn may_try_again(error: &Error) -> bool {
 }
 
 impl Views {
+    /// Where the rows of a query come from most cheaply. Every list that is ready is as of the newest published Seq.
+    fn rows_for(&self, query: &ViewQuery, rows_of_table: u64) -> Rows {
+        let mut rows = Rows::Table;
+        let mut fewest = usize::try_from(rows_of_table).unwrap_or(usize::MAX) / SCAN_SHARE;
+        for index in self.indexes.values() {
+            let State::Ready(Body::Table(tree)) = &index.state else { continue };
+            if query.is_reverse_of(&index.query) {
+                return Rows::Reverse(tree.clone());
+            }
+            if tree.len() <= fewest && query.narrows(&index.query) {
+                fewest = tree.len();
+                rows = Rows::Among(tree.clone());
+            }
+        }
+        rows
+    }
+
     fn waiting_for(&self, index: u64) -> Vec<(ViewId, Awaited)> {
         let awaits = |(id, view): (&ViewId, &TableView)| {
             let awaited = view.awaits?;

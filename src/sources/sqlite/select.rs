@@ -22,7 +22,7 @@ use super::cell::EXACT_IN_FLOAT;
 use super::functions;
 use super::relation::{Affinity, Relation, RelationColumn};
 use crate::value::Value;
-use crate::vista::{ColumnType, Condition, PushDown, QueryDescriptor, Schema, SortBy, SortDir};
+use crate::vista::{Collation, ColumnType, Condition, PushDown, QueryDescriptor, Schema, SortBy, SortDir};
 
 /// SQLite refuses expressions nested deeper than 1,000; a chain of `AND` is as deep as it is long.
 const MAX_NODES: usize = 250;
@@ -170,7 +170,8 @@ impl Target<'_> {
 
     fn sort(&self, by: &SortBy, terms: &mut Vec<Term>) -> Option<()> {
         let column = self.column(&by.path)?;
-        if !self.utf8 || !self.relation.takes_queries {
+        // SQLite's own NOCASE knows ASCII alone.
+        if !self.utf8 || !self.relation.takes_queries || by.collation != Collation::CodePoint {
             return None;
         }
         let name = column.qualified();

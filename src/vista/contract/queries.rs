@@ -40,7 +40,8 @@ fn every_query(checker: &mut Checker<'_>) -> Option<()> {
     let table = Table { vista: &subject.vista, shell, schema: &schema, listed, shown };
     // What the fixture says counts for what is asked, what the source says for how it is answered.
     let asked_of = asked_schema(&checker.schema, &schema);
-    let queries = sample::queries(&asked_of, |column| checker.values(column), table.listed.len());
+    let collations = shell.capabilities().collations;
+    let queries = sample::queries(&asked_of, |column| checker.values(column), table.listed.len(), collations);
     for (number, query) in queries.iter().enumerate() {
         one_query(checker, &table, query, number);
     }

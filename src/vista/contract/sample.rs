@@ -3,7 +3,7 @@
 //! Invariants: everything here is the same at every run; no randomness, no time.
 
 use crate::value::{Record, Value};
-use crate::vista::{Column, ColumnType, Condition, QueryDescriptor, Schema, SortDir};
+use crate::vista::{Column, ColumnType, Condition, QueryDescriptor, Schema, SortBy, SortDir};
 
 use super::Rows;
 
@@ -222,8 +222,13 @@ fn conditions_on(path: &str, kind: ColumnType, own: &[Value]) -> Vec<Condition> 
 }
 
 /// All the queries that a table of this schema is asked, single clauses before those put together. `own` gives the values
-/// that a column is compared with, `rows` is how many rows there are.
-pub(super) fn queries(schema: &Schema, own: impl Fn(&Column) -> Vec<Value>, rows: usize) -> Vec<QueryDescriptor> {
+/// that a column is compared with, `rows` is how many rows there are; `collations`: whether sorts may disregard case.
+pub(super) fn queries(
+    schema: &Schema,
+    own: impl Fn(&Column) -> Vec<Value>,
+    rows: usize,
+    collations: bool,
+) -> Vec<QueryDescriptor> {
     let all = QueryDescriptor::new;
     let mut conditions = Vec::new();
     for column in schema.columns() {
@@ -265,6 +270,13 @@ pub(super) fn queries(schema: &Schema, own: impl Fn(&Column) -> Vec<Value>, rows
             sorts.push(all().sorted(*name, dir));
             sorts.push(all().sorted(*name, dir).sorted(other, opposite));
             sorts.push(all().sorted(*name, dir).sorted(other, dir).sorted(third, opposite));
+        }
+    }
+    if collations {
+        for name in &orderable {
+            for by in [SortBy::asc(*name), SortBy::desc(*name)] {
+                sorts.push(all().sorted_with(by.case_insensitive()));
+            }
         }
     }
     queries.extend(sorts.iter().cloned());

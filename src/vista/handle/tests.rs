@@ -122,7 +122,7 @@ proptest! {
         let unordered = QueryDescriptor { sort: Vec::new(), ..query.without_window() };
         prop_assert_eq!(partial.get_count()?, plain_answer(&unordered, &rows).len() as u64);
         for by in &query.sort {
-            partial.add_sort(by.path.clone(), by.dir)?;
+            partial.add_sort_by(by.clone())?;
         }
         if let Some(window) = query.window {
             prop_assert_eq!(&partial.list_window(window.offset, window.limit)?, &expected);
@@ -267,5 +267,19 @@ fn writes_reach_the_source_and_errors_name_table_and_row() -> Result<()> {
     assert_eq!(vista.get_count()?, 5);
     vista.delete_all()?;
     assert_eq!(vista.get_count()?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_collation_that_the_source_does_not_know_is_evaluated_here() -> Result<()> {
+    let rows = || ["b", "A", "a", "B"].map(|id| (id, record! { "id" => id }));
+    let query = QueryDescriptor::new().sorted_with(SortBy::asc("id").case_insensitive()).windowed(1, 2);
+    for capabilities in [Capabilities::read_write(), Capabilities { collations: true, ..Capabilities::read_write() }] {
+        let vista = Vista::new(MemoryVista::new("t", "id").with_rows(rows()).with_capabilities(capabilities));
+        assert_eq!(vista.answers_itself(&query), capabilities.collations);
+        assert!(vista.answers_itself(&QueryDescriptor::new().sorted("id", SortDir::Asc).windowed(1, 2)));
+        assert_eq!(ids(vista.list_query(&CallCx::new(), &query)?), ["a", "B"]);
+        assert_eq!(vista.count_query(&CallCx::new(), &query)?, 4);
+    }
     Ok(())
 }

@@ -1,16 +1,17 @@
 //! Filter: a query compiled for asking it of many rows, field by field from their bytes.
 //!
 //! Invariants: the truth table of [`Condition`] and nothing else (`every_operator_follows_the_truth_table`); one row
-//! allocates nothing, save where its text was stored in several pieces or maps are compared.
+//! allocates nothing, save where its text was stored in several pieces, maps are compared or a key disregards case.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::value::{
     Path, RowRef, TypeRank, Value, ValueRef, compare, compare_ref_to_value, compare_refs, encode_sort_key, type_rank,
 };
 use crate::vista::query::like::LikePattern;
-use crate::vista::query::search::Needle;
-use crate::vista::{Condition, QueryDescriptor, Schema, SortBy, SortDir};
+use crate::vista::query::search::{Needle, folded};
+use crate::vista::{Collation, Condition, QueryDescriptor, Schema, SortBy, SortDir};
 
 /// The conditions and the search of a query, compiled. Its sort and window don't count here.
 ///
@@ -72,6 +73,11 @@ impl Filter {
     /// Whether it lets every row through.
     pub fn is_empty(&self) -> bool {
         self.tests.is_empty() && self.search.is_none()
+    }
+
+    /// The text searched for, folded.
+    pub(crate) fn needle(&self) -> Option<&str> {
+        self.search.as_ref().map(|search| search.needle.as_str())
     }
 
     /// What every row that matches has in one column: the narrowest that the conditions say.
@@ -173,6 +179,9 @@ impl Search {
             Columns::These(paths) => {
                 paths.iter().any(|path| row.get_path(path).is_some_and(|value| self.needle.is_in(value)))
             }
+            Columns::AllBut(hidden) if hidden.is_empty() => {
+                row.any_value(|text| self.needle.is_in_ascii(text), |value| self.needle.is_in(value))
+            }
             Columns::AllBut(hidden) => {
                 row.iter().any(|(name, value)| !hidden.iter().any(|one| one == name) && self.needle.is_in(value))
             }
@@ -249,12 +258,24 @@ impl Test {
 
 /// Encodes the sort columns of a row so that comparing the bytes of two rows orders them.
 #[derive(Debug, Clone)]
-pub struct SortKeyer(Vec<(Path, bool)>);
+pub struct SortKeyer(Vec<KeyColumn>);
+
+#[derive(Debug, Clone)]
+struct KeyColumn {
+    path: Path,
+    descending: bool,
+    collation: Collation,
+}
 
 impl SortKeyer {
     /// A keyer for these sort columns, the first one deciding first.
     pub fn new(sort: &[SortBy]) -> Self {
-        SortKeyer(sort.iter().map(|by| (Path::new(&by.path), by.dir == SortDir::Desc)).collect())
+        let column = |by: &SortBy| KeyColumn {
+            path: Path::new(&by.path),
+            descending: by.dir == SortDir::Desc,
+            collation: by.collation,
+        };
+        SortKeyer(sort.iter().map(column).collect())
     }
 
     /// Whether every key is empty: there are no sort columns.
@@ -264,8 +285,19 @@ impl SortKeyer {
 
     /// Appends the row's key to `key`. Rows with the same key keep the order of their arrival.
     pub fn encode(&self, row: RowRef<'_>, key: &mut Vec<u8>) {
-        for (path, descending) in &self.0 {
-            encode_sort_key(row.get_path(path), *descending, key);
+        for KeyColumn { path, descending, collation } in &self.0 {
+            let value = row.get_path(path);
+            if let (Collation::CaseInsensitive, Some(text)) = (collation, value.and_then(as_text)) {
+                // The folded text decides; the text itself, behind it, between those that fold alike.
+                let folded: String = folded(&text).collect();
+                encode_sort_key(Some(ValueRef::Text(&folded)), *descending, key);
+            }
+            encode_sort_key(value, *descending, key);
         }
     }
+}
+
+/// What the order takes for text.
+fn as_text(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
+    (type_rank(value) == TypeRank::Text).then(|| value.text())?
 }

@@ -4,7 +4,7 @@
 //! answer or an error, never a panic (`any_text_is_survived`).
 //!
 //! ```text
-//! query      = [ "where" condition ] [ "search" text ] [ "order" "by" path [ "asc" | "desc" ] { "," … } ]
+//! query      = [ "where" condition ] [ "search" text ] [ "order" "by" path [ "nocase" ] [ "asc" | "desc" ] { "," … } ]
 //!              [ "limit" count [ "offset" count ] ]
 //! condition  = both { "or" both }
 //! both       = one { "and" one }
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::value::Value;
 use crate::vista::query::lexer::{Lexer, Token};
 use crate::vista::query::text::{TAG_DATETIME, TAG_DECIMAL};
-use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir, Window};
+use crate::vista::{Collation, Condition, QueryDescriptor, SortBy, SortDir, Window};
 use crate::{Error, Result};
 
 /// How deep parentheses and `not` may nest, and within a clause its value: enough for every condition that
@@ -89,7 +89,7 @@ impl QueryDescriptor {
     /// ```
     /// use diorama::vista::{QueryDescriptor, SortDir, col};
     ///
-    /// let saved = "where price < 10 and state = 'TX' search 'bell' order by price desc, name limit 50 offset 100";
+    /// let saved = "where price < 10 and state = 'TX' search 'bell' order by price desc, name nocase limit 50 offset 100";
     /// let query = QueryDescriptor::parse(saved)?;
     /// assert_eq!(query.conditions, [col("price").lt(10), col("state").eq("TX")]);
     /// assert_eq!(query.sort[0].dir, SortDir::Desc);
@@ -310,13 +310,14 @@ impl<'t> Parser<'t> {
 
     fn sort_column(&mut self) -> Result<SortBy> {
         let path = self.path("a column to order by")?;
+        let collation = if self.took_word("nocase")? { Collation::CaseInsensitive } else { Collation::CodePoint };
         let dir = if self.took_word("desc")? {
             SortDir::Desc
         } else {
             self.took_word("asc")?;
             SortDir::Asc
         };
-        Ok(SortBy::new(path, dir))
+        Ok(SortBy { collation, ..SortBy::new(path, dir) })
     }
 
     fn text(&mut self, expected: &str) -> Result<String> {

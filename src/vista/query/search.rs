@@ -38,14 +38,23 @@ fn folded_letter(letter: char) -> impl Iterator<Item = char> {
 #[derive(Debug, Clone)]
 pub(crate) struct Needle {
     text: String,
+    is_ascii: bool,
     could_be_number: bool,
+    could_be_integer: bool,
 }
 
 impl Needle {
     pub(crate) fn new(text: &str) -> Self {
         let text: String = folded(text).collect();
         let could_be_number = text.bytes().all(|byte| b"0123456789.-einfa".contains(&byte));
-        Needle { text, could_be_number }
+        let digits = text.strip_prefix('-').unwrap_or(&text);
+        let could_be_integer = digits.bytes().all(|byte| byte.is_ascii_digit());
+        Needle { is_ascii: text.is_ascii(), text, could_be_number, could_be_integer }
+    }
+
+    /// The folded text. What holds this text holds each part of it, too.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether it occurs in `value`: in text, in a number's or boolean's plain text, or in any item of an array or value of
@@ -59,7 +68,11 @@ impl Needle {
             ValueRef::Text(text) => self.is_in_text(text),
             ValueRef::SegmentedText(_) => value.text().is_some_and(|text| self.is_in_text(&text)),
             ValueRef::Bool(value) => self.is_in_text(if value { "true" } else { "false" }),
-            ValueRef::Int(value) => self.is_in_number(format_args!("{value}")),
+            ValueRef::Int(_) if !self.could_be_integer => false,
+            ValueRef::Int(value) => match i64::try_from(value) {
+                Ok(value) => self.is_in_integer(value),
+                Err(_) => self.is_in_number(format_args!("{value}")),
+            },
             ValueRef::Float(value) => self.is_in_number(format_args!("{value}")),
             ValueRef::Null | ValueRef::Bytes(_) | ValueRef::SegmentedBytes(_) => false,
             _ if depth >= MAX_DEPTH => false,
@@ -77,10 +90,36 @@ impl Needle {
         }
     }
 
+    /// Whether it occurs in this ASCII text.
+    #[inline]
+    pub(crate) fn is_in_ascii(&self, text: &[u8]) -> bool {
+        // Folding ASCII gives ASCII, so a search text with other letters in it can't occur.
+        self.is_ascii && occurs_in_ascii(self.text.as_bytes(), text)
+    }
+
+    fn is_in_integer(&self, value: i64) -> bool {
+        const MOST: usize = 20;
+        let mut plain = [0; MOST];
+        let mut at = MOST;
+        let mut rest = value.unsigned_abs();
+        loop {
+            at -= 1;
+            plain[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if value < 0 {
+            at -= 1;
+            plain[at] = b'-';
+        }
+        occurs_in_ascii(self.text.as_bytes(), &plain[at..])
+    }
+
     fn is_in_text(&self, text: &str) -> bool {
         if text.is_ascii() {
-            // Folding ASCII gives ASCII, so a search text with other letters in it can't occur.
-            return self.text.is_ascii() && occurs_in_ascii(self.text.as_bytes(), text.as_bytes());
+            return self.is_in_ascii(text.as_bytes());
         }
         let Some(first) = self.text.chars().next() else { return true };
         let mut rest = text.chars();
@@ -111,14 +150,16 @@ impl Needle {
     }
 }
 
-/// Whether `needle`, in lower case and not empty, occurs in `text`.
+/// Whether `needle`, in lower case, occurs in `text`.
+#[inline]
 fn occurs_in_ascii(needle: &[u8], text: &[u8]) -> bool {
     let Some((first, rest)) = needle.split_first() else { return true };
+    if needle.len() > text.len() {
+        return false;
+    }
     let upper = first.to_ascii_uppercase();
-    let Some(last_start) = text.len().checked_sub(needle.len()) else { return false };
-    text[..=last_start].iter().enumerate().any(|(position, byte)| {
-        (byte == first || *byte == upper) && text[position + 1..position + needle.len()].eq_ignore_ascii_case(rest)
-    })
+    text.windows(needle.len())
+        .any(|here| (here[0] == *first || here[0] == upper) && here[1..].eq_ignore_ascii_case(rest))
 }
 
 /// The longest plain text of a float has 345 bytes.
@@ -202,8 +243,11 @@ impl fmt::Display for Decimal {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::value::Value;
+    use crate::Record;
+    use crate::value::{RowRef, StoredRow, Value};
 
     fn check(needle: &str, value: impl Into<Value>, expected: bool) {
         let value = value.into();
@@ -286,6 +330,18 @@ mod tests {
         check("TRU", true, true);
         check("true", false, false);
         check("null", Value::Null, false);
+        for integer in [0, 7, -7, 10, -10, i64::MAX, i64::MIN, 1_234_567_890] {
+            let plain = integer.to_string();
+            for from in 0..plain.len() {
+                for to in from + 1..=plain.len() {
+                    check(&plain[from..to], integer, true);
+                }
+            }
+            check(&format!("{plain}0"), integer, false);
+            check(&format!("{plain}-"), integer, false);
+            check("-", integer, integer < 0);
+            check("--", integer, false);
+        }
         check("a", Value::Bytes(b"a".to_vec()), false);
     }
 
@@ -322,5 +378,41 @@ mod tests {
         check("7", nested.clone(), true);
         check("city", nested, false);
         check("2026-01", Value::Tag(0, Box::new("2026-01-02T00:00:00Z".into())), true);
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            "[abK ]{0,5}".prop_map(Value::Text),
+            "[ab]{22,26}".prop_map(Value::Text),
+            "[aßſİK\u{307}]{0,4}".prop_map(Value::Text),
+            any::<i64>().prop_map(Value::from),
+            (-99..99_i64).prop_map(Value::from),
+            (-9..9_i64).prop_map(|n| Value::Float(n as f64 / 4.0)),
+            any::<bool>().prop_map(Value::Bool),
+            Just(Value::Null),
+        ];
+        leaf.prop_recursive(2, 6, 3, |inner| prop::collection::vec(inner, 0..3).prop_map(Value::Array))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn a_row_is_searched_as_its_values_are(
+            columns in prop::collection::vec(("[a-zé]{1,30}", any_value()), 0..5),
+            needle in "[abks1-9.-]{1,2}",
+            damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let record: Record = columns.into_iter().collect();
+            let row = StoredRow::encode("", &record, 0);
+            let mut bytes = row.as_bytes()[22..].to_vec();
+            if let Some((place, byte)) = damage {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            let (row, needle) = (RowRef::new(&bytes), Needle::new(&needle));
+            let found = row.any_value(|text| needle.is_in_ascii(text), |value| needle.is_in(value));
+            prop_assert_eq!(found, row.iter().any(|(_, value)| needle.is_in(value)));
+        }
     }
 }

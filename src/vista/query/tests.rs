@@ -309,7 +309,13 @@ pub(crate) fn any_query() -> impl Strategy<Value = QueryDescriptor> {
     (
         prop::collection::vec(any_condition(), 0..3),
         prop::option::weighted(0.2, "[a1Äσ.]{0,1}"),
-        prop::collection::vec((any_path(), direction).prop_map(|(path, dir)| SortBy { path, dir }), 0..3),
+        prop::collection::vec(
+            (any_path(), direction, any::<bool>()).prop_map(|(path, dir, nocase)| {
+                let by = SortBy::new(path, dir);
+                if nocase { by.case_insensitive() } else { by }
+            }),
+            0..3,
+        ),
         prop::option::weighted(0.4, (0..6_usize, 0..6_usize).prop_map(|(offset, limit)| Window { offset, limit })),
     )
         .prop_map(|(conditions, search, sort, window)| QueryDescriptor { conditions, search, sort, window })
@@ -387,7 +393,14 @@ pub(crate) fn plain_answer(query: &QueryDescriptor, rows: &[(String, Record)]) -
                 |value: Option<&Value>| value.is_none_or(|value| type_rank(ValueRef::from(value)) == TypeRank::Null);
             so_far.then_with(|| match (is_null(left), is_null(right)) {
                 (false, false) => {
-                    let order = compare(left.unwrap_or(&Value::Null), right.unwrap_or(&Value::Null));
+                    let (left, right) = (left.unwrap_or(&Value::Null), right.unwrap_or(&Value::Null));
+                    let lower = |text: &str| text.to_lowercase().to_uppercase().to_lowercase().replace('ς', "σ");
+                    let order = match (by.collation, left, right) {
+                        (Collation::CaseInsensitive, Value::Text(left), Value::Text(right)) => {
+                            lower(left).cmp(&lower(right)).then_with(|| left.cmp(right))
+                        }
+                        _ => compare(left, right),
+                    };
                     if by.dir == SortDir::Desc { order.reverse() } else { order }
                 }
                 (left, right) => left.cmp(&right),
@@ -442,4 +455,44 @@ proptest! {
             prop_assert_eq!(plain_answer(&left, &rows), plain_answer(&other, &rows));
         }
     }
+}
+
+#[test]
+fn a_sort_that_disregards_case_orders_as_a_search_folds() {
+    let texts = ["b", "A", "a", "Straße", "STRASSE", "strasse", "Z", "ÄRGER", "ärger", "B", "aa", ""];
+    let mut rows: Vec<(String, Record)> =
+        texts.iter().enumerate().map(|(at, text)| (at.to_string(), record! { "t" => *text })).collect();
+    let others = [Value::from(5), Value::Null, Value::Bool(true), Value::Array(vec![Value::from("a")])];
+    rows.extend(others.into_iter().enumerate().map(|(at, value)| (format!("o{at}"), record! { "t" => value })));
+    rows.push(("late".to_owned(), record! { "t" => "a" }));
+    let by = |by: SortBy| {
+        let query = QueryDescriptor::new().sorted_with(by.case_insensitive());
+        let sorted = query.apply(rows.clone(), &Schema::open("id"));
+        sorted.into_iter().map(|(id, record)| record.text("t").map_or(id, str::to_owned)).collect::<Vec<_>>()
+    };
+    let up = [
+        "o2", "o0", "", "A", "a", "a", "aa", "B", "b", "STRASSE", "Straße", "strasse", "Z", "ÄRGER", "ärger", "o3",
+        "o1",
+    ];
+    assert_eq!(by(SortBy::asc("t")), up);
+    let mut down: Vec<&str> = up[..16].iter().rev().copied().collect();
+    down.push("o1");
+    assert_eq!(by(SortBy::desc("t")), down, "null stays last");
+    let ids = |by: SortBy| {
+        let query = QueryDescriptor::new().sorted_with(by.case_insensitive());
+        query.apply(rows.clone(), &Schema::open("id")).into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    let arrival = |ids: Vec<String>| ids.into_iter().filter(|id| id == "2" || id == "late").collect::<Vec<_>>();
+    assert_eq!(arrival(ids(SortBy::asc("t"))), ["2", "late"], "equal texts keep their order");
+    assert_eq!(arrival(ids(SortBy::desc("t"))), ["2", "late"]);
+}
+
+#[test]
+fn a_collation_is_part_of_the_text() {
+    let query = QueryDescriptor::parse("order by name NOCASE desc, nocase, `x y` nocase asc").unwrap();
+    let expected =
+        [SortBy::desc("name").case_insensitive(), SortBy::asc("nocase"), SortBy::asc("x y").case_insensitive()];
+    assert_eq!(query.sort, expected);
+    assert_eq!(query.canonical(), "order by name nocase desc, nocase, `x y` nocase");
+    assert_ne!(query.canonical(), QueryDescriptor::parse("order by name desc, nocase, `x y`").unwrap().canonical());
 }

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 
 use crate::value::Value;
 use crate::vista::query::search::folded;
-use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir};
+use crate::vista::{Collation, Condition, QueryDescriptor, SortBy, SortDir};
 
 pub(super) const TAG_DATETIME: u64 = 0;
 pub(super) const TAG_DECIMAL: u64 = 4;
@@ -89,7 +89,11 @@ impl fmt::Display for SortBy {
             SortDir::Asc => "",
             SortDir::Desc => " desc",
         };
-        write!(f, "{}{direction}", PathText(&self.path))
+        let collation = match self.collation {
+            Collation::CodePoint => "",
+            Collation::CaseInsensitive => " nocase",
+        };
+        write!(f, "{}{collation}{direction}", PathText(&self.path))
     }
 }
 

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::dio::core::tests::hold_builds;
 use crate::prelude::*;
-use crate::sync::{Rank, Role};
 use crate::value::RowRef;
 use crate::{CustomAggregate, ValueStatus};
 
@@ -17,19 +17,6 @@ fn dio(rows: i64) -> (Lens, Dio) {
 
 fn row(number: i64) -> (String, Record) {
     (format!("r{number}"), record! { "id" => format!("r{number}"), "n" => number })
-}
-
-/// Keeps the build thread busy until the sender is dropped.
-fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
-    let (let_go, held) = crossbeam_channel::bounded::<()>(0);
-    let (begin, begun) = crossbeam_channel::bounded(1);
-    let job = move || {
-        begin.send(()).unwrap();
-        let _ = held.recv();
-    };
-    dio.inner().lens.build_pool.submit(Rank::new(0, Role::Build), Box::new(job)).unwrap();
-    begun.recv().unwrap();
-    let_go
 }
 
 /// A sum that tells how often it began anew and how many changes it took in.

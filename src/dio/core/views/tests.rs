@@ -1,9 +1,8 @@
 use std::time::Duration;
 
 use crate::ValueStatus;
+use crate::dio::core::tests::hold_builds;
 use crate::prelude::*;
-use crate::sync::Rank;
-use crate::sync::Role;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -12,19 +11,6 @@ fn dio(rows: i64) -> (Lens, Dio) {
     let lens = Lens::new().in_memory().build().unwrap();
     let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows(rows)).unwrap();
     (lens, dio)
-}
-
-/// Keeps the build thread busy until the sender is dropped.
-fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
-    let (let_go, held) = crossbeam_channel::bounded::<()>(0);
-    let (begin, begun) = crossbeam_channel::bounded(1);
-    let job = move || {
-        begin.send(()).unwrap();
-        let _ = held.recv();
-    };
-    dio.inner().lens.build_pool.submit(Rank::new(0, Role::Build), Box::new(job)).unwrap();
-    begun.recv().unwrap();
-    let_go
 }
 
 #[test]
@@ -117,4 +103,81 @@ fn a_change_looks_at_the_views_that_it_can_concern() {
     // Equal to 7, from 0 to 10; nothing is left that asks for 40 to 50.
     assert_eq!(after - before, 2);
     assert_eq!(views[4].row_count(), 2);
+}
+
+/// A view shows what its query makes of all rows.
+fn check_like_anew(dio: &Dio, view: &TableScenery) {
+    let (wanted, rows) = (view.query(), dio.cache().list().unwrap());
+    let expected = wanted.apply(rows, &crate::vista::Schema::open("id"));
+    let shown: Vec<(String, Record)> =
+        view.snapshot().iter().map(|row| (row.id().to_owned(), row.record().unwrap().clone())).collect();
+    assert_eq!(shown.len(), expected.len());
+    for (shown, expected) in shown.iter().zip(&expected) {
+        assert_eq!(shown.0, expected.0);
+    }
+}
+
+fn mixed(n: i64) -> Record {
+    let mut record = record! { "id" => format!("r{n}"), "name" => format!("{}{}{}", n % 7, n % 5, n % 3) };
+    if n % 4 != 0 {
+        record.insert("n", n * 37 % 50);
+    }
+    record
+}
+
+fn mixed_dio(rows: i64) -> (Lens, Dio) {
+    let rows: Vec<(String, Record)> = (0..rows).map(|n| (format!("r{n}"), mixed(n))).collect();
+    let lens = Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id").with_rows(rows)).unwrap();
+    (lens, dio)
+}
+
+#[test]
+fn a_reversed_sort_keeps_nulls_last_ties_in_their_order_and_changes_made_meanwhile() {
+    let (_lens, dio) = mixed_dio(500);
+    let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
+    for dir in [SortDir::Desc, SortDir::Asc, SortDir::Desc] {
+        let held = hold_builds(&dio);
+        view.set_sort([SortBy::new("n", dir)]).unwrap();
+        dio.cache().insert("r1", record! { "id" => "r1" }).unwrap();
+        dio.cache().insert("r4", record! { "id" => "r4", "n" => 7 }).unwrap();
+        dio.cache().remove("r9").unwrap();
+        dio.cache().insert("r9", record! { "id" => "r9", "n" => 7 }).unwrap();
+        drop(held);
+        view.wait_until_ready(Some(SOON)).unwrap();
+        check_like_anew(&dio, &view);
+    }
+}
+
+#[test]
+fn a_query_that_narrows_what_is_shown_finds_the_same_rows_as_one_opened_anew() {
+    let (_lens, dio) = mixed_dio(2_000);
+    let view = dio.table_scenery().sort("n", SortDir::Desc).search("6").open().unwrap();
+    let mut salt = 0;
+    let mut edit_and_check = |change: &dyn Fn()| {
+        let held = hold_builds(&dio);
+        change();
+        salt += 1;
+        for n in 0..20 {
+            let n = n * 17 + salt;
+            match n % 3 {
+                0 => dio.cache().remove(format!("r{n}")).unwrap(),
+                _ => {
+                    let mut record = mixed(n);
+                    record.insert("name", format!("64{n}"));
+                    dio.cache().insert(format!("r{n}"), record).unwrap();
+                }
+            }
+        }
+        drop(held);
+        view.wait_until_ready(Some(SOON)).unwrap();
+        check_like_anew(&dio, &view);
+    };
+    edit_and_check(&|| view.set_search(Some("64")).unwrap());
+    edit_and_check(&|| view.set_search(Some("641")).unwrap());
+    edit_and_check(&|| view.set_search(Some("64")).unwrap());
+    edit_and_check(&|| view.set_conditions([Condition::gt("n", 10)]).unwrap());
+    edit_and_check(&|| view.set_sort([SortBy::new("name", SortDir::Asc)]).unwrap());
+    edit_and_check(&|| view.set_conditions([Condition::gt("n", 10), Condition::lt("n", 40)]).unwrap());
+    edit_and_check(&|| view.set_search(None).unwrap());
 }

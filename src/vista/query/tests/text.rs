@@ -389,6 +389,11 @@ proptest! {
     }
 
     #[test]
+    fn a_sort_is_written_and_read_back(query in any_query()) {
+        prop_assert_eq!(QueryDescriptor::parse(&query.canonical()).unwrap().sort, query.sort);
+    }
+
+    #[test]
     fn a_canonical_text_means_the_same(query in any_query(), rows in any_rows()) {
         let back = QueryDescriptor::parse(&query.canonical()).unwrap();
         prop_assert_eq!(back.canonical(), query.canonical());

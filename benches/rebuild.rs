@@ -1,0 +1,237 @@
+//! Rebuild: what opening, sorting anew, reversing, searching and bulk changes cost a view of a million rows.
+//!
+//! Run with `cargo bench --bench rebuild [memory|lmdb]`. Rows are the flights of `benches/data`, five times. The floor is
+//! what any order of these rows must pay in the same run: a scan of the same cache table with one lazy read a row, and
+//! `sort_unstable` of the keys. Figures are the best of several runs, in milliseconds, and ratios to the floor.
+
+// A benchmark that can't do its work may as well stop, and it is about real time.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+use std::hint::black_box;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use diorama::RowNo;
+use diorama::cache::{CacheBackend, LmdbBackend, MemoryBackend};
+use diorama::prelude::*;
+use diorama::value::RowRef;
+
+const ROWS: usize = 1_000_000;
+const RUNS: usize = 7;
+const SOON: Option<Duration> = Some(Duration::from_secs(60));
+
+/// The flights as records, five times: id, date, delay, distance, origin, destination, and a number of their own.
+fn flights() -> Vec<(String, Record)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/data/flights-200k.csv.gz");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    let names: Vec<Arc<str>> = text.lines().next().unwrap().split(',').map(Arc::from).collect();
+    let number: Arc<str> = Arc::from("number");
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    (0..ROWS)
+        .map(|row| {
+            let mut record = Record::with_capacity(names.len() + 1);
+            let id = format!("{row}");
+            for (position, cell) in lines[row % lines.len()].split(',').enumerate() {
+                match cell.parse::<i64>() {
+                    Ok(number) if position > 1 => record.insert(names[position].clone(), number),
+                    _ if position == 0 => record.insert(names[position].clone(), id.as_str()),
+                    _ => record.insert(names[position].clone(), cell),
+                };
+            }
+            record.insert(number.clone(), (row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as i64 >> 20);
+            (id, record)
+        })
+        .collect()
+}
+
+fn milliseconds(mut run: impl FnMut() -> Duration) -> f64 {
+    let mut times: Vec<Duration> = (0..RUNS).map(|_| run()).collect();
+    times.sort_unstable();
+    times[0].as_secs_f64() * 1_000.0
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    let began = Instant::now();
+    black_box(work());
+    began.elapsed()
+}
+
+/// A scan with one lazy read a row, and a sort of the keys.
+fn floor(backend: &dyn CacheBackend, table: &str, column: &str) -> f64 {
+    let table = backend.open_table(table).unwrap();
+    milliseconds(|| {
+        timed(|| {
+            let mut keys: Vec<(i64, u64)> = Vec::with_capacity(ROWS);
+            table
+                .scan(RowNo(0), &mut |row, bytes| {
+                    let id_length = u32::from_le_bytes(bytes[18..22].try_into().unwrap());
+                    let fields = RowRef::new(&bytes[22 + id_length as usize..]);
+                    keys.push((fields.get(column).and_then(|value| value.as_i64()).unwrap_or(i64::MAX), row.0));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            keys.sort_unstable();
+            keys
+        })
+    })
+}
+
+/// How long until a view has rows, and until it has all of them.
+fn first_and_all(view: &TableScenery, began: Instant, seen: Generation) -> [Duration; 2] {
+    view.wait_for_change(seen, SOON).unwrap();
+    let first = began.elapsed();
+    view.wait_until_ready(SOON).unwrap();
+    [first, began.elapsed()]
+}
+
+fn best(mut run: impl FnMut(usize) -> [Duration; 2]) -> [f64; 2] {
+    let at_leisure = |turn| {
+        // What the last run left behind is freed meanwhile.
+        std::thread::sleep(Duration::from_millis(50));
+        run(turn)
+    };
+    let runs: Vec<[Duration; 2]> = (0..RUNS).map(at_leisure).collect();
+    [0, 1].map(|place| {
+        let mut times: Vec<Duration> = runs.iter().map(|run| run[place]).collect();
+        times.sort_unstable();
+        times[0].as_secs_f64() * 1_000.0
+    })
+}
+
+/// Edits one row again and again until told to stop; the longest time an edit took, and the median.
+fn edit_meanwhile<T>(dio: &Dio, row: &Record, work: impl FnOnce() -> T) -> (T, [f64; 2]) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let editor = scope.spawn(|| {
+            let mut times = Vec::new();
+            let mut turn = 0_i64;
+            while !stop.load(Ordering::Relaxed) {
+                turn += 1;
+                let mut record = row.clone();
+                record.insert("delay", turn % 500);
+                times.push(timed(|| dio.patched("7", record).unwrap()));
+            }
+            times.sort_unstable();
+            [times[times.len() - 1], times[times.len() / 2]].map(|time| time.as_secs_f64() * 1_000.0)
+        });
+        let result = work();
+        stop.store(true, Ordering::Relaxed);
+        (result, editor.join().unwrap())
+    })
+}
+
+fn measure(name: &str, backend: Arc<dyn CacheBackend>) {
+    let rows = flights();
+    let changed: Vec<(String, Record)> = rows
+        .iter()
+        .step_by(10)
+        .map(|(id, record)| {
+            let mut record = record.clone();
+            record.insert("delay", record.int("delay").unwrap_or(0) + 1);
+            (id.clone(), record)
+        })
+        .collect();
+    let seventh = rows[7].1.clone();
+    let lens = Lens::new().cache_source(backend.clone()).build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("flights", "id").with_rows(rows)).unwrap();
+    dio.flush().unwrap();
+    println!("# {name}, {ROWS} rows");
+
+    for column in ["delay", "number"] {
+        let floor = floor(&*backend, dio.cache_table_name(), column);
+        let report = |what: &str, time: f64| println!("{column:8} {what:32} {time:8.1} ms {:6.2} x", time / floor);
+        report("floor", floor);
+        let [first, all] = best(|_| {
+            let began = Instant::now();
+            let view = dio.table_scenery().sort(column, SortDir::Asc).open_now().unwrap();
+            let times = first_and_all(&view, began, Generation(0));
+            assert_eq!(view.row_count(), ROWS);
+            times
+        });
+        report("open, first rows", first);
+        report("open, all", all);
+        let view = dio.table_scenery().sort("distance", SortDir::Asc).open().unwrap();
+        let [first, all] = best(|_| {
+            view.set_sort([SortBy::new("distance", SortDir::Asc)]).unwrap();
+            view.wait_until_ready(SOON).unwrap();
+            let (began, seen) = (Instant::now(), view.generation());
+            view.set_sort([SortBy::new(column, SortDir::Asc)]).unwrap();
+            first_and_all(&view, began, seen)
+        });
+        report("sort anew, first rows", first);
+        report("sort anew, all", all);
+        let mut dirs = [SortDir::Desc, SortDir::Asc].into_iter().cycle();
+        let [first, all] = best(|_| {
+            let (began, seen) = (Instant::now(), view.generation());
+            view.set_sort([SortBy::new(column, dirs.next().unwrap())]).unwrap();
+            first_and_all(&view, began, seen)
+        });
+        report("reverse, first rows", first);
+        report("reverse, all", all);
+    }
+
+    let view = dio.table_scenery().sort("delay", SortDir::Asc).open().unwrap();
+    let typed = ["s", "se", "sea", "2001-03", "2001-03-2", "2001-03-24t1"];
+    for pair in typed.windows(2) {
+        let mut found = 0;
+        let [first, all] = best(|_| {
+            view.set_search(Some(pair[0])).unwrap();
+            view.wait_until_ready(SOON).unwrap();
+            let (began, seen) = (Instant::now(), view.generation());
+            view.set_search(Some(pair[1])).unwrap();
+            let times = first_and_all(&view, began, seen);
+            found = view.row_count();
+            times
+        });
+        println!("search {:?} after {:?}: {found} rows, first {first:.1} ms, all {all:.1} ms", pair[1], pair[0]);
+    }
+    let [first, all] = best(|_| {
+        view.set_search(None).unwrap();
+        view.wait_until_ready(SOON).unwrap();
+        let (began, seen) = (Instant::now(), view.generation());
+        for text in ["s", "se", "sea"] {
+            view.set_search(Some(text)).unwrap();
+        }
+        first_and_all(&view, began, seen)
+    });
+    println!("search \"sea\" typed at once: first {first:.1} ms, all {all:.1} ms");
+    view.set_search(None).unwrap();
+    view.wait_until_ready(SOON).unwrap();
+
+    let ((), [longest, median]) = edit_meanwhile(&dio, &seventh, || {
+        for column in ["distance", "number", "delay", "number", "delay"] {
+            view.set_sort([SortBy::new(column, SortDir::Asc)]).unwrap();
+            view.wait_until_ready(SOON).unwrap();
+        }
+    });
+    println!("edits while sorting anew: longest {longest:.2} ms, median {median:.3} ms");
+
+    let batch: Vec<(String, Record)> = changed;
+    let before = view.generation();
+    let (time, [longest, median]) =
+        edit_meanwhile(&dio, &seventh, || timed(|| dio.cache().insert_many(batch).unwrap()));
+    let steps = view.generation().0 - before.0;
+    println!(
+        "100,000 rows changed: {:.1} ms; edits meanwhile: longest {longest:.2} ms, median {median:.3} ms, {steps} steps",
+        time.as_secs_f64() * 1_000.0
+    );
+    drop(view);
+    let _ = lens.close(Duration::from_secs(60));
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|one| one == name);
+    if is_wanted("memory") {
+        measure("memory", MemoryBackend::new());
+    }
+    if is_wanted("lmdb") {
+        let directory = tempfile::tempdir().unwrap();
+        measure("lmdb", LmdbBackend::open(directory.path()).unwrap());
+    }
+}
