@@ -138,6 +138,9 @@ pub mod cache;
 pub mod clock;
 mod dio;
 pub mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "the Dio doesn't use it yet"))]
+#[expect(unused_imports, reason = "the Dio doesn't use it yet")]
+mod journal;
 mod lens;
 mod numbers;
 mod scenery;
