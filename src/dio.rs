@@ -17,6 +17,7 @@ mod encode;
 mod event;
 pub(crate) mod fresh;
 pub(crate) mod hot_tier;
+pub(crate) mod ledger;
 mod make;
 pub(crate) mod meta;
 mod outbox;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::journal::Reservation;
 use crate::lens::{Lens, LensInner, WeakLens};
 use crate::scenery::record::{RecordScenery, RecordSlot};
 use crate::scenery::signal::{Dropped, Signal};
@@ -72,6 +74,7 @@ use board::ReadToken;
 use callback::CallbackBatch;
 use core::{Announce, Apply, CoreHandle, Message, NewWrite, RowChange};
 use diagnostics::OpenViews;
+use ledger::Ledger;
 use refresh::{Flight, Refresher};
 use store::Store;
 use ticket::TicketSender;
@@ -98,6 +101,7 @@ pub(crate) struct DioInner {
     pub(crate) board: Arc<StateBoard>,
     writes: Arc<WriteQueue>,
     failures: Arc<Failures>,
+    ledger: Arc<Ledger>,
     refresher: Refresher,
     cancel: CancelToken,
     phase: AtomicU8,
@@ -139,7 +143,7 @@ impl Drop for Handle {
         if on_own_thread() {
             self.inner.close_behind(&self.lens);
         } else {
-            self.inner.close_on_drop(self.lens.defaults().drop_timeout);
+            self.inner.close_on_drop();
         }
     }
 }
@@ -336,11 +340,12 @@ impl Dio {
         let ready = inner
             .check_write(&op)
             .and_then(|()| inner.start_writer(&self.downgrade()))
-            .and_then(|()| inner.writes.reserve(1, timeout));
-        if let Err(error) = ready {
-            return Err(Refused { error: inner.name_write(&op, error), op });
-        }
-        let (new, receipt) = inner.new_write(op.clone());
+            .and_then(|()| inner.take_room(std::slice::from_ref(&op), timeout));
+        let room = match ready {
+            Ok(room) => room.into_iter().next().flatten(),
+            Err(error) => return Err(Refused { error: inner.name_write(&op, error), op }),
+        };
+        let (new, receipt) = inner.new_write(op.clone(), room);
         match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
             Ok(()) => Ok(receipt),
             Err(error) => Err(Refused { error: inner.name_write(&op, error), op }),
@@ -355,9 +360,10 @@ impl Dio {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        let ready = inner.start_writer(&self.downgrade()).and_then(|()| inner.writes.reserve(ops.len(), timeout));
-        ready.map_err(|error| inner.name_error(error))?;
-        let (new, receipts): (Vec<_>, Vec<_>) = ops.into_iter().map(|op| inner.new_write(op)).unzip();
+        let ready = inner.start_writer(&self.downgrade()).and_then(|()| inner.take_room(&ops, timeout));
+        let room = ready.map_err(|error| inner.name_error(error))?;
+        let (new, receipts): (Vec<_>, Vec<_>) =
+            ops.into_iter().zip(room).map(|(op, room)| inner.new_write(op, room)).unzip();
         inner.stage(new, &receipts).map_err(|error| inner.name_error(error))?;
         Ok(receipts)
     }
@@ -736,9 +742,20 @@ impl DioInner {
         })
     }
 
-    fn new_write(&self, op: WriteOp) -> (NewWrite, WriteTicket) {
-        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(self.level, Role::Writer), false);
-        (NewWrite { op, ticket, at: self.clock().wall_ms() }, receipt)
+    /// Takes a place in the queue, and room in the journal, for each of these writes, or for none.
+    fn take_room(&self, ops: &[WriteOp], timeout: Duration) -> Result<Vec<Option<Reservation>>> {
+        self.writes.reserve(ops.len(), timeout)?;
+        let room = self.ledger.reserve(ops, timeout);
+        if room.is_err() {
+            self.writes.give_back(ops.len());
+        }
+        room
+    }
+
+    fn new_write(&self, op: WriteOp, room: Option<Reservation>) -> (NewWrite, WriteTicket) {
+        let rank = Rank::new(self.level, Role::Writer);
+        let (ticket, receipt) = TicketSender::new(op.id(), rank, self.ledger.is_kept());
+        (NewWrite { op, ticket, at: self.clock().wall_ms(), room }, receipt)
     }
 
     /// Has writes shown, as one step; returns once they are.

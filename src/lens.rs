@@ -20,6 +20,7 @@ use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
 use crate::dio::{CloseReport, Dio, DioInner, WeakDio, with_time_to_end};
+use crate::journal::{self, PathJournal};
 use crate::sync::{Deadline, HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
@@ -51,6 +52,7 @@ pub(crate) struct LensInner {
     pub(crate) load_pool: Arc<Pool>,
     pub(crate) hooks: Arc<HookRunner>,
     store: Mutex<Option<Arc<Store>>>,
+    journal: Mutex<Option<Arc<PathJournal>>>,
     seats: Mutex<HashMap<String, Seat>>,
     seat_freed: Condvar,
     /// The threads of its Dios, those of Dios that are gone but for their last thread among them.
@@ -63,6 +65,26 @@ pub(crate) struct LensInner {
 impl LensInner {
     pub(crate) fn warn(&self, warning: Error) {
         self.warnings.lock().push(warning);
+    }
+
+    /// The journal of the cache's directory, opened now if it is not open. Blocks for the disk.
+    pub(crate) fn journal(&self) -> Result<Arc<PathJournal>> {
+        let store = self.store()?;
+        let Some(cache) = store.location() else {
+            return Err(Error::new(ErrorKind::Unsupported, "a cache in memory has no journal"));
+        };
+        let mut journal = self.journal.lock();
+        if let Some(open) = &*journal {
+            return Ok(open.clone());
+        }
+        let open = journal::for_path(cache, self.defaults.journal_capacity)?;
+        *journal = Some(open.clone());
+        Ok(open)
+    }
+
+    /// Whether the journal is open.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journal.lock().is_some()
     }
 
     pub(crate) fn store(&self) -> Result<Arc<Store>> {
@@ -134,6 +156,8 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Dios hold a handle of their own, so none is left. The threads end by themselves.
         self.inner.hang_up();
+        let journal = self.inner.journal.lock().take();
+        drop(journal);
         self.inner.store.lock().take();
     }
 }
@@ -200,6 +224,7 @@ impl Lens {
             load_pool: Pool::new(format!("{name}:load"), 1, JOBS),
             hooks: HookRunner::new(format!("{name}:notify")),
             store: Mutex::new(Some(store)),
+            journal: Mutex::new(None),
             seats: Mutex::default(),
             seat_freed: Condvar::new(),
             workers: Mutex::default(),
@@ -367,6 +392,9 @@ impl Lens {
         }
         report.still_at_work(inner.build_pool.close(for_each));
         report.still_at_work(inner.load_pool.close(for_each));
+        // What was handed to the journal is made durable before its thread ends.
+        let journal = inner.journal.lock().take();
+        drop(journal);
         let store = inner.store.lock().take();
         // The last Lens on this cache ends the cache's thread, too.
         if let Some(store) = store.and_then(Arc::into_inner) {

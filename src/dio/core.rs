@@ -33,10 +33,12 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
+use crate::dio::ledger::Ledger;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::Versions;
 use crate::dio::{EventHub, Failures, StateBoard, WriteQueue};
+use crate::journal::Reservation;
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::custom::OffCore;
@@ -140,6 +142,8 @@ pub(crate) struct NewWrite {
     pub(crate) ticket: TicketSender,
     /// When it was made, in milliseconds since the Unix epoch.
     pub(crate) at: i64,
+    /// Its room in the journal.
+    pub(crate) room: Option<Reservation>,
 }
 
 /// A write that views show, on its way to the source.
@@ -152,6 +156,8 @@ pub(crate) struct StagedWrite {
     pub(crate) ticket: TicketSender,
     /// Whether anything is known of the row here, so that a patch can be folded over it.
     pub(crate) row_is_known: bool,
+    /// The row that was shown before it.
+    pub(crate) before: Option<StoredRow>,
 }
 
 /// What became of a write.
@@ -171,7 +177,7 @@ pub(crate) enum SettledAs {
 
 impl SettledAs {
     fn confirmed(id: Option<Arc<str>>) -> Self {
-        SettledAs::Confirmed(Settled { id, record: None, changes: Vec::new(), at: 0 })
+        SettledAs::Confirmed(Settled { id, record: None, stored: None, changes: Vec::new(), at: 0 })
     }
 }
 
@@ -181,6 +187,8 @@ pub(crate) struct Settled {
     pub(crate) id: Option<Arc<str>>,
     /// The row, where the source says how it stored it.
     pub(crate) record: Option<Record>,
+    /// The row as the core has made of it; `None`: there is none.
+    pub(crate) stored: Option<StoredRow>,
     /// What a callback did beside it.
     pub(crate) changes: Vec<RowChange>,
     /// When, in milliseconds since the Unix epoch.
@@ -388,12 +396,15 @@ pub(crate) struct Surroundings {
     pub(crate) board: Arc<StateBoard>,
     pub(crate) writes: Arc<WriteQueue>,
     pub(crate) failures: Arc<Failures>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) build_pool: Arc<Pool>,
     pub(crate) build_rank: Rank,
     /// The column of the schema that holds a row's id.
     pub(crate) id_column: Option<String>,
     /// The beginning of the keys of writes, like no other.
     pub(crate) key_prefix: String,
+    /// The rank of who settles writes.
+    pub(crate) write_rank: Rank,
     /// Has a row (or all) read again, behind. Never blocks.
     pub(crate) reread: Reread,
 }
@@ -414,6 +425,8 @@ pub(crate) struct Core {
     pending: Pending,
     aliases: Aliases,
     next_write: WriteNumber,
+    /// Settled writes that the cache was told of since the journal was told that it is synced.
+    unsynced: usize,
     views: Views,
     records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
     batch: Option<OpenBatch>,
@@ -434,6 +447,7 @@ impl Core {
             pending: Pending::default(),
             aliases: Aliases::default(),
             next_write: WriteNumber(1),
+            unsynced: 0,
             views: Views::default(),
             records: HashMap::new(),
             batch: None,

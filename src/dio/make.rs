@@ -12,11 +12,13 @@ use parking_lot::Mutex;
 use crate::cache::CacheTable;
 use crate::dio::core::{self, Core, Surroundings, TableState};
 use crate::dio::hot_tier::HotTier;
+use crate::dio::ledger::Ledger;
 use crate::dio::refresh::{self, Refresher};
 use crate::dio::store::Store;
 use crate::dio::versions::Versions;
 use crate::dio::writer;
 use crate::dio::{Dio, DioInner, EventHub, Failures, Handle, OPEN, StateBoard, WeakDio, WriteQueue, diagnostics, meta};
+use crate::journal::Replay;
 use crate::lens::{Lens, LensInner};
 use crate::scenery::snapshot::RowReader;
 use crate::sync::{self, Doorbell, Rank, Role, catch_user};
@@ -30,11 +32,13 @@ pub(crate) struct LastThread {
     versions: Arc<Versions>,
     weak: WeakDio,
     store: Arc<Store>,
+    ledger: Arc<Ledger>,
     table: Arc<str>,
 }
 
 impl Drop for LastThread {
     fn drop(&mut self) {
+        self.ledger.close();
         self.store.release(&self.table);
         self.versions.detach();
         self.lens.leave(&self.table, &self.weak);
@@ -79,6 +83,8 @@ impl DioInner {
         };
         let writes = WriteQueue::new(defaults.write_queue_capacity, policy, key.as_u64_pair().1);
         let failures = Arc::new(Failures::default());
+        let ledger = Ledger::new(lens_inner.clone(), name.clone());
+        let replay = ledger.recover(state.seq)?;
         let (refresher, refresh_inbox) = Refresher::new();
         let level = master.stack_level();
         let reader = Arc::new(RowReader {
@@ -98,6 +104,7 @@ impl DioInner {
             board: board.clone(),
             writes: writes.clone(),
             failures: failures.clone(),
+            ledger: ledger.clone(),
             refresher,
             cancel: CancelToken::new(),
             phase: AtomicU8::new(OPEN),
@@ -119,11 +126,12 @@ impl DioInner {
             versions: versions.clone(),
             weak: weak.clone(),
             store: store.clone(),
+            ledger: ledger.clone(),
             table: name.clone(),
         });
         *inner.last_thread.lock() = Some(Arc::downgrade(&last));
 
-        let core = Core::new(
+        let mut core = Core::new(
             Surroundings {
                 table_name: name.clone(),
                 versions,
@@ -132,20 +140,32 @@ impl DioInner {
                 board,
                 writes,
                 failures,
+                ledger: ledger.clone(),
                 build_pool: lens_inner.build_pool.clone(),
                 build_rank: Rank::new(level, Role::Build),
                 id_column: inner.schema.id_column().map(str::to_owned),
                 key_prefix: key.simple().to_string(),
+                write_rank: Rank::new(level, Role::Writer),
                 reread: reread(&inner),
             },
             core_handle,
             state,
         );
+        let has_pending = replay.as_ref().is_some_and(Replay::has_pending);
+        if let Some(replay) = replay {
+            for warning in &replay.warnings {
+                lens_inner.warn(warning.clone().with("table", name.to_string()));
+            }
+            core.recover(replay);
+        }
         let first_copy = inner.refresher.start()?;
         if !state.complete && defaults.on_start_blocking {
             *inner.first_copy.lock() = Some(first_copy);
         }
         inner.start_thread("core", Role::Core, &last, move |_| core.run(inboxes))?;
+        if has_pending {
+            inner.start_writer(&weak)?;
+        }
         let thread_handle = weak;
         inner.start_thread("refresh", Role::Refresh, &last, move |dio| {
             refresh::run(&dio, &thread_handle, &refresh_inbox);
@@ -179,6 +199,7 @@ impl DioInner {
         let (Some(last), true) = (last, self.is_open()) else {
             return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
         };
+        self.ledger.open_to_write()?;
         let writers = self.writes.writers();
         for number in 1..=writers {
             let name = if writers == 1 { "writer".to_owned() } else { format!("writer-{number}") };

@@ -12,6 +12,7 @@ use crate::dio::core::{Message, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::Refusal;
 use crate::dio::hot_tier::time_of;
 use crate::dio::{Dio, DioInner, WriteState, WriteTicket};
+use crate::journal::Outcome;
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, WriteNumber};
 
@@ -151,7 +152,9 @@ impl Dio {
     /// `NotFound` when there is none of this number.
     pub fn clear_failed(&self, number: WriteNumber) -> Result<FailedWrite> {
         let inner = self.inner();
-        inner.failures.take(number).ok_or_else(|| inner.no_such_write(number))
+        let failed = inner.failures.take(number).ok_or_else(|| inner.no_such_write(number))?;
+        inner.ledger.note(number, &Outcome::Cleared);
+        Ok(failed)
     }
 
     /// Makes a failed write again, as it was or as `edited`, and forgets the failed one. As [`write`](Self::write).
@@ -159,11 +162,13 @@ impl Dio {
     /// # Errors
     /// `NotFound` when there is none of this number; as [`write`](Self::write), and the failed write is kept then.
     pub fn retry_failed(&self, number: WriteNumber, edited: Option<WriteOp>) -> Result<WriteTicket> {
-        let failed = self.clear_failed(number)?;
+        let inner = self.inner();
+        let failed = inner.failures.take(number).ok_or_else(|| inner.no_such_write(number))?;
         let op = edited.unwrap_or_else(|| failed.op.clone());
         let written = self.write(op);
-        if written.is_err() {
-            self.inner().failures.put_back(failed);
+        match written {
+            Ok(_) => inner.ledger.note(number, &Outcome::Cleared),
+            Err(_) => inner.failures.put_back(failed),
         }
         written
     }

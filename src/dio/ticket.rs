@@ -208,6 +208,11 @@ impl WriteTicket {
         })?
     }
 
+    /// Whether the journal has it.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.0.progress.lock().acceptance == Acceptance::Durable
+    }
+
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
         self.0.wait(timeout, "settled", |progress| progress.state.as_ref()?.outcome())?
     }

@@ -128,6 +128,11 @@ impl WriteQueue {
         }
     }
 
+    /// Takes a place for a write of an earlier run, whether there is room or not.
+    pub(crate) fn occupy(&self) {
+        self.queue.lock().used += 1;
+    }
+
     /// Gives reserved places back.
     pub(crate) fn give_back(&self, places: usize) {
         self.queue.lock().used -= places;
@@ -145,10 +150,10 @@ impl WriteQueue {
     }
 
     /// An announced write may be delivered, unless it was withdrawn meanwhile. `attempted`: the source may have it already,
-    /// from an earlier run. Never waits.
-    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) {
+    /// from an earlier run. Says whether it was taken. Never waits.
+    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> bool {
         let mut queue = self.queue.lock();
-        let Some(write) = queue.writes.get(&number).filter(|_| !queue.abandoned).cloned() else { return };
+        let Some(write) = queue.writes.get(&number).cloned() else { return false };
         let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
         let op = Arc::new(write.op.clone());
         let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
@@ -156,6 +161,7 @@ impl WriteQueue {
         queue.is_stuck = false;
         drop(queue);
         self.ring();
+        true
     }
 
     /// A row goes by another id now; its tickets say so already.

@@ -102,10 +102,10 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
 }
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
-    let Settled { id, record, mut changes, at } = settled;
+    let Settled { id, record, mut changes, at, .. } = settled;
     for write in item.all() {
         let changes: Vec<RowChange> = std::mem::take(&mut changes);
-        let settled = Settled { id: id.clone(), record: record.clone(), changes, at };
+        let settled = Settled { id: id.clone(), record: record.clone(), stored: None, changes, at };
         settle(dio, write.clone(), SettledAs::Confirmed(settled));
     }
     dio.writes.finished(now, item, Outcome::Done);
@@ -179,7 +179,7 @@ fn settled(
 ) -> Result<Settled> {
     let at = dio.clock().wall_ms();
     if matches!(op, WriteOp::DeleteAll) {
-        return Ok(Settled { id: None, record: None, changes, at });
+        return Ok(Settled { id: None, record: None, stored: None, changes, at });
     }
     let Some(id) = written.id.or_else(|| op.id().map(str::to_owned)) else {
         return Err(Error::new(
@@ -192,7 +192,7 @@ fn settled(
         (WriteOp::Patch { .. }, None) if !write.row_is_known => read_back(dio, &id),
         (_, record) => record,
     };
-    Ok(Settled { id: Some(Arc::from(id)), record, changes, at })
+    Ok(Settled { id: Some(Arc::from(id)), record, stored: None, changes, at })
 }
 
 /// The row as the source has it, where it can be asked.

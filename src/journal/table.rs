@@ -37,6 +37,13 @@ pub(crate) struct Replay {
     pub(crate) warnings: Vec<Error>,
 }
 
+impl Replay {
+    /// Whether there is anything to deliver.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.writes.iter().any(|write| matches!(write.state, RecoveredState::Pending))
+    }
+}
+
 /// What is known of a write that is not over.
 #[derive(Default)]
 struct Kept {

@@ -123,6 +123,13 @@ impl LensBuilder {
         self
     }
 
+    /// How many bytes of writes that are not over the journal beside a cache on a disk may hold; beyond that writes wait, or
+    /// are refused with `Full`. Lenses on one cache share the journal, and the greatest capacity holds. Default: 256 MiB.
+    pub fn journal_capacity(mut self, bytes: u64) -> Self {
+        self.defaults.journal_capacity = bytes;
+        self
+    }
+
     /// How writes are delivered: how often and when one that fails is tried again, how many go at once or in one call.
     /// Default: [`DeliveryPolicy::default`].
     pub fn delivery(mut self, policy: DeliveryPolicy) -> Self {
@@ -149,9 +156,10 @@ impl LensBuilder {
         self
     }
 
-    /// How long dropping the last handle of a Dio waits for undelivered writes. Default: 1 s.
+    /// How long dropping the last handle of a Dio waits for undelivered writes. Default: not at all where the journal keeps
+    /// them (a cache on a disk), else 1 s.
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
-        self.defaults.drop_timeout = timeout;
+        self.defaults.drop_timeout = Some(timeout);
         self
     }
 
@@ -178,6 +186,9 @@ impl LensBuilder {
             if value == 0 {
                 return Err(setting(name, "it must not be zero"));
             }
+        }
+        if self.defaults.journal_capacity == 0 {
+            return Err(setting("journal_capacity", "it must not be zero"));
         }
         if self.defaults.refresh_every.is_some_and(|interval| interval.is_zero()) {
             return Err(setting("refresh_every", "the interval must not be zero"));

@@ -16,6 +16,9 @@ pub struct LensDefaults {
     pub write_queue_capacity: usize,
     /// How long `write` waits for room in a full queue. Default: 30 s.
     pub write_timeout: Duration,
+    /// Bytes of writes that are not over, and of what became of them, in the journal beside a cache on a disk. Default:
+    /// 256 MiB.
+    pub journal_capacity: u64,
     /// How writes are delivered: retries, pauses, how many at once. Default: [`DeliveryPolicy::default`].
     pub delivery: DeliveryPolicy,
     /// Bytes of overwritten rows kept for snapshots. Default: 64 MiB.
@@ -24,8 +27,9 @@ pub struct LensDefaults {
     pub hot_tier_capacity: usize,
     /// Events that a subscriber may be behind before it lags. Default: 1,024.
     pub event_capacity: usize,
-    /// How long dropping the last handle waits for undelivered writes. Default: 1 s.
-    pub drop_timeout: Duration,
+    /// How long dropping the last handle waits for undelivered writes. `None`: not at all where the journal keeps them, else
+    /// 1 s. Default: `None`.
+    pub drop_timeout: Option<Duration>,
 }
 
 impl Default for LensDefaults {
@@ -35,11 +39,12 @@ impl Default for LensDefaults {
             refresh_every: None,
             write_queue_capacity: 1_024,
             write_timeout: Duration::from_secs(30),
+            journal_capacity: 256 << 20,
             delivery: DeliveryPolicy::default(),
             snapshot_budget: 64 << 20,
             hot_tier_capacity: 32 << 20,
             event_capacity: 1_024,
-            drop_timeout: Duration::from_secs(1),
+            drop_timeout: None,
         }
     }
 }

@@ -9,16 +9,17 @@ use crate::cache::CacheOp;
 use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
 use crate::dio::core::{
-    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, SettledAs, StagedWrite, Touched,
+    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, SettledAs, StagedWrite, Touched, writes::Covering,
 };
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::meta;
 use crate::dio::store::StoreBatch;
 use crate::dio::versions::{Replaced, RowMap};
+use crate::journal::Reservation;
 use crate::sync::ReplySender;
 use crate::value::StoredRow;
-use crate::{Error, ErrorKind, Result, RowNo, Seq, WriteNumber};
+use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
 /// Row changes that will be published together.
 pub(crate) struct OpenBatch {
@@ -43,10 +44,10 @@ pub(crate) struct OpenBatch {
     copy_began: Seq,
     replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
     /// Writes that this batch shows.
-    pub(super) staged: Vec<Arc<StagedWrite>>,
+    pub(super) staged: Vec<(Arc<StagedWrite>, Option<Reservation>)>,
     pub(super) settled: Vec<(Arc<StagedWrite>, SettledAs)>,
     /// Settled writes whose rows the cache hears of with this batch, if nothing else is pending on them.
-    pub(super) covering: Vec<(Option<Arc<str>>, WriteNumber)>,
+    pub(super) covering: Vec<Covering>,
     /// Rows whose memory of being deleted is replaced, with the Seq at which that version began.
     pub(super) tombstones: Vec<(RowNo, Seq)>,
     stale_all: bool,
@@ -412,7 +413,7 @@ impl Core {
         if seeded {
             self.to.events.publish(DioEvent::Seeded { seq });
         }
-        drop(covered);
+        self.cover(&covered, seq);
         for (write, result) in batch.settled {
             self.tell(&write, result, seq);
         }

@@ -188,8 +188,9 @@ pub(crate) struct Pending {
     ids: HashMap<WriteNumber, Arc<str>>,
     /// The rows that the cache is not told of.
     rows: RowMap<()>,
-    /// Settled `delete_all`s that the cache may not know of, because of rows with pending writes.
-    pub(super) uncovered_clears: Vec<WriteNumber>,
+    /// Settled `delete_all`s that the cache may not know of, because of rows with pending writes, and whether the journal was
+    /// told so.
+    pub(super) uncovered_clears: Vec<(WriteNumber, bool)>,
 }
 
 impl Pending {

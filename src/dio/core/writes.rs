@@ -5,14 +5,17 @@
 //! takes it off again: over a new confirmed value, or over the old one.
 //! Invariants: a row with pending writes is never handed to the cache; what the source did under another id is shown once.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use crate::dio::core::pending::{Clear, Layer, Stack, with_id};
-use crate::dio::core::{Announce, Core, NewWrite, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::core::{Announce, Core, Message, NewWrite, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::ticket::{TicketSender, WriteOutcome, WriteState};
+use crate::journal::{Acceptance, Confirmed, Outcome, Recovered, RecoveredState, Replay, Reservation, TableJournal};
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, RowNo, Seq, WriteNumber};
@@ -23,8 +26,9 @@ impl Core {
     pub(super) fn stage(&mut self, new: Vec<NewWrite>) {
         self.publish_first_load();
         let mut new = new.into_iter();
-        let mut shown: Vec<Arc<StagedWrite>> = Vec::new();
-        while let Some(write) = new.next() {
+        let mut shown: Vec<(Arc<StagedWrite>, Option<Reservation>)> = Vec::new();
+        while let Some(mut write) = new.next() {
+            let room = write.room.take();
             let number = self.next_write;
             let staged = match &write.op {
                 WriteOp::DeleteAll => self.stage_all(write, number),
@@ -33,11 +37,11 @@ impl Core {
             match staged {
                 Ok(write) => {
                     self.next_write = number.next();
-                    shown.push(write);
+                    shown.push((write, room));
                 }
                 Err(error) => {
                     // None of them is taken.
-                    for write in shown.drain(..).rev() {
+                    for (write, _) in shown.drain(..).rev() {
                         self.take_back(&write);
                         self.refuse(&write.ticket, error.clone());
                     }
@@ -68,13 +72,15 @@ impl Core {
     }
 
     fn stage_row(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
-        let NewWrite { op, ticket, at } = new;
+        let NewWrite { op, ticket, at, .. } = new;
         let prepared = self.row_of(op).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
             let is_known = stack.base.is_some() || !stack.is_settled();
-            Ok((id, op, is_known))
+            let (row, is_hidden) = (stack.row, stack.tombstone.is_some());
+            let before = if is_hidden { None } else { self.to.versions.row_newest(row)? };
+            Ok((id, op, is_known, before))
         });
-        let (id, op, row_is_known) = match prepared {
+        let (id, op, row_is_known, before) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.refuse(&ticket, error.clone());
@@ -82,12 +88,10 @@ impl Core {
             }
         };
         ticket.number(number, Some(id.clone()));
-        let key = Arc::from(format!("{}-{number}", self.to.key_prefix));
-        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known });
-        self.pending.note(number, id.clone());
-        if let Some(stack) = self.pending.stack_mut(&id) {
-            stack.push(Layer::Write(write.clone()));
-        }
+        // A row that the source is to name goes by the key of its insert until then.
+        let key = if op.id().is_none() { id.clone() } else { self.key(number) };
+        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before });
+        self.push_layer(&id, &write);
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
@@ -133,8 +137,19 @@ impl Core {
         self.pending.stack_mut(id).ok_or_else(|| Error::new(ErrorKind::Corrupt, "a row's pending writes were lost"))
     }
 
+    fn key(&self, number: WriteNumber) -> Arc<str> {
+        Arc::from(format!("{}-{number}", self.to.key_prefix))
+    }
+
+    fn push_layer(&mut self, id: &Arc<str>, write: &Arc<StagedWrite>) {
+        self.pending.note(write.number, id.clone());
+        if let Some(stack) = self.pending.stack_mut(id) {
+            stack.push(Layer::Write(write.clone()));
+        }
+    }
+
     fn stage_all(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
-        let NewWrite { op, ticket, at } = new;
+        let NewWrite { op, ticket, at, .. } = new;
         // The scan reads published rows.
         self.commit();
         let mut rows = Vec::new();
@@ -172,8 +187,8 @@ impl Core {
         }
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
-        let key = Arc::from(format!("{}-{number}", self.to.key_prefix));
-        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true }))
+        let key = self.key(number);
+        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: None }))
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
@@ -236,7 +251,8 @@ impl Core {
         let Some(stack) = self.pending.remove(id) else { return };
         let batch = self.batch();
         let seq = batch.seq;
-        batch.covering.extend(stack.uncovered.into_iter().map(|number| (Some(id.clone()), number)));
+        let uncovered = stack.uncovered.into_iter();
+        batch.covering.extend(uncovered.map(|number| Covering { id: Some(id.clone()), number, is_said: true }));
         self.protection.note(id.clone(), seq);
         if let Some(since) = stack.tombstone {
             self.bury(stack.row, id.clone(), since);
@@ -294,15 +310,18 @@ impl Core {
         self.pending.forget(number);
         let (result, last_id) = match result {
             SettledAs::Confirmed(settled) => {
-                let Settled { id: stored_id, record, changes, at } = settled;
+                let Settled { id: stored_id, record, changes, at, .. } = settled;
                 let noted = self.apply_changes(changes, Cause::Confirmed, Announce::EachRow, None);
                 let stored_id = stored_id.unwrap_or_else(|| id.clone());
                 let confirmed = noted.and_then(|()| self.confirm_row(write, &id, &stored_id, record, at));
                 match confirmed {
-                    Ok(()) => {
-                        let seq = self.batch().seq;
+                    Ok(stored) => {
+                        let batch = self.batch();
+                        let seq = batch.seq;
+                        batch.covering.push(Covering { id: Some(stored_id.clone()), number, is_said: false });
                         self.protection.note(stored_id.clone(), seq);
-                        (SettledAs::confirmed(Some(stored_id.clone())), stored_id)
+                        let id = Some(stored_id.clone());
+                        (SettledAs::Confirmed(Settled { id, record: None, stored, changes: Vec::new(), at }), stored_id)
                     }
                     Err(error) => {
                         self.take_layer(&id, number);
@@ -324,7 +343,6 @@ impl Core {
         }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
-        self.batch().covering.push((Some(last_id), number));
         result
     }
 
@@ -373,20 +391,20 @@ impl Core {
         stored_id: &Arc<str>,
         record: Option<Record>,
         at: i64,
-    ) -> Result<()> {
+    ) -> Result<Option<StoredRow>> {
         let base = self.pending.stack(id).and_then(|stack| stack.base.clone());
         let value = self.value_after(write, base.as_ref(), stored_id, record, at)?;
         if stored_id == id {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
-                stack.base = value;
+                stack.base.clone_from(&value);
             }
-            return Ok(());
+            return Ok(value);
         }
         // An insert under another id than was proposed has nothing to do with a row that has the proposed one.
         let is_insert = matches!(write.op, WriteOp::Insert { .. });
         let stays_behind = is_insert && base.is_some();
-        let Some(stack) = self.pending.stack_mut(id) else { return Ok(()) };
+        let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
         let layers = if stays_behind { VecDeque::new() } else { stack.take_layers() };
         if !stays_behind {
@@ -395,20 +413,19 @@ impl Core {
         }
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
         if is_new && is_insert && !stays_behind {
-            return self.rename(id, stored_id, value, layers);
+            self.rename(id, stored_id, value.clone(), layers)?;
+            return Ok(value);
         }
         self.follow(&layers, id, stored_id);
         if !layers.is_empty() {
             self.stack_of(stored_id)?.join(layers);
         }
-        match (self.pending.stack_mut(stored_id), value) {
-            (Some(stack), value) => {
-                stack.base = value;
-                Ok(())
-            }
-            (None, Some(value)) => self.put(value, Some(Cause::Confirmed), None),
-            (None, None) => Ok(()),
+        match (self.pending.stack_mut(stored_id), &value) {
+            (Some(stack), value) => stack.base.clone_from(value),
+            (None, Some(value)) => self.put(value.clone(), Some(Cause::Confirmed), None)?,
+            (None, None) => {}
         }
+        Ok(value)
     }
 
     /// The row of these layers goes by another id from now on.
@@ -466,9 +483,7 @@ impl Core {
                 .with("id", id.to_string());
             self.take_layer(id, orphan.number);
             self.pending.forget(orphan.number);
-            let batch = self.batch();
-            batch.covering.push((Some(id.clone()), orphan.number));
-            batch.settled.push((orphan, SettledAs::Rejected(error)));
+            self.batch().settled.push((orphan, SettledAs::Rejected(error)));
         }
     }
 
@@ -517,7 +532,9 @@ impl Core {
         if clear.missed {
             (self.to.reread)(None);
         }
-        self.batch().covering.push((None, number));
+        if is_done {
+            self.batch().covering.push(Covering { id: None, number, is_said: false });
+        }
         result
     }
 
@@ -530,52 +547,292 @@ impl Core {
         };
         match result {
             SettledAs::Confirmed(settled) => {
+                self.note_confirmed(write, &settled, seq);
                 self.to.events.publish(DioEvent::WriteSettled { id: settled.id.clone(), seq });
                 let outcome = WriteOutcome { id: settled.id.map(|id| id.to_string()), seq };
                 write.ticket.end(WriteState::Confirmed(outcome), || self.to.board.delivered());
             }
             SettledAs::Rejected(error) => {
+                let (kind, message) = (error.kind(), error.to_string());
+                self.to.ledger.note(write.number, &Outcome::Failed { kind, message });
                 self.to.failures.add(write, error.clone(), false);
                 failed(error.clone(), WriteState::Rejected(error));
             }
             SettledAs::Unknown(error) => {
+                self.to.ledger.note(write.number, &Outcome::Unknown { message: error.to_string() });
                 self.to.failures.add(write, error.clone(), true);
                 failed(error.clone(), WriteState::Unknown(error));
             }
-            SettledAs::Superseded(by) => write.ticket.end(WriteState::Superseded { by }, || {}),
-            SettledAs::Cancelled => write.ticket.end(WriteState::Cancelled, || {}),
+            SettledAs::Superseded(by) => {
+                self.to.ledger.note(write.number, &Outcome::Superseded { by: by.0 });
+                write.ticket.end(WriteState::Superseded { by }, || {});
+            }
+            SettledAs::Cancelled => {
+                self.to.ledger.note(write.number, &Outcome::Cancelled);
+                write.ticket.end(WriteState::Cancelled, || {});
+            }
         }
     }
 
-    /// Hands writes that are shown now on for their delivery.
-    pub(super) fn hand_on(&mut self, staged: Vec<Arc<StagedWrite>>, seq: Seq) {
-        for write in staged {
+    /// Hands writes that are shown now on for their delivery: through the journal, if there is one.
+    pub(super) fn hand_on(&mut self, staged: Vec<(Arc<StagedWrite>, Option<Reservation>)>, seq: Seq) {
+        for (write, room) in staged {
             let id = write.ticket.ticket().id();
             self.to.events.publish(DioEvent::WritePending { id, seq });
             write.ticket.staged();
             self.to.writes.announce(&write);
-            self.to.writes.push(write.number, false);
+            match (self.to.ledger.journal(), room) {
+                (Some(journal), Some(room)) => self.accept(&journal, room, write),
+                _ => {
+                    self.to.writes.push(write.number, false);
+                }
+            }
         }
     }
 
-    /// What the cache need not be told of any more: the settled writes whose rows go to it with this batch.
-    pub(super) fn covered(&mut self, covering: Vec<(Option<Arc<str>>, WriteNumber)>) -> Vec<WriteNumber> {
+    /// Has the journal make a write durable; then it is delivered.
+    fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
+        let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
+        let before = write.before.as_ref().and_then(|row| row.to_record().ok());
+        let staged = write.clone();
+        let answer = Box::new(move |result: Result<()>| match result {
+            Ok(()) => {
+                staged.ticket.durable();
+                if !writes.push(staged.number, false) {
+                    // The Dio was closed meanwhile, or the write taken back, which ends its ticket otherwise.
+                    staged.ticket.end(WriteState::Kept, || ledger.keep());
+                }
+            }
+            Err(error) => {
+                // Taken back already, or the Dio is closed.
+                if writes.withdraw(staged.number).is_ok() {
+                    let result = SettledAs::Rejected(error);
+                    let _ = core.send(Message::Settle(Settlement { write: staged, result }));
+                } else {
+                    staged.ticket.end(WriteState::Rejected(error), || {});
+                }
+            }
+        });
+        let acceptance =
+            Acceptance { write: write.number.0, key: &write.key, op: &write.op, before: before.as_ref(), at: write.at };
+        journal.accept(room, acceptance, answer);
+    }
+
+    /// Notes in the journal what the source made of a write. While other writes of the row are pending, the cache does not
+    /// hear of it, so it is not covered by any Seq.
+    fn note_confirmed(&self, write: &StagedWrite, settled: &Settled, seq: Seq) {
+        let is_held = match &settled.id {
+            Some(id) => self.pending.stack(id).is_some(),
+            None => !self.pending.is_empty(),
+        };
+        let covered_by = if is_held { NEVER } else { seq };
+        self.to.ledger.note(write.number, &confirmed(settled.id.as_deref(), settled.stored.clone(), seq, covered_by));
+    }
+
+    /// The settled writes whose rows go to the cache with this batch.
+    pub(super) fn covered(&mut self, covering: Vec<Covering>) -> Vec<Covering> {
         let mut covered = Vec::new();
-        for (id, number) in covering {
-            match id.map(|id| {
-                self.pending.stack_mut(&id).is_some_and(|stack| {
-                    stack.uncovered.push(number);
-                    true
-                })
-            }) {
-                Some(true) => {}
-                Some(false) => covered.push(number),
-                None => self.pending.uncovered_clears.push(number),
+        for covering in covering {
+            match covering.id.as_ref().map(|id| self.pending.stack_mut(id)) {
+                Some(Some(stack)) => stack.uncovered.push(covering.number),
+                Some(None) => covered.push(covering),
+                None => self.pending.uncovered_clears.push((covering.number, covering.is_said)),
             }
         }
         if self.pending.is_empty() {
-            covered.append(&mut self.pending.uncovered_clears);
+            let clears = self.pending.uncovered_clears.drain(..);
+            covered.extend(clears.map(|(number, is_said)| Covering { id: None, number, is_said }));
+        } else {
+            self.pending.uncovered_clears.iter_mut().for_each(|(_, is_said)| *is_said = true);
         }
         covered
     }
+
+    /// The cache is told of these with the batch `seq`: once it is synced, the journal may forget them.
+    pub(super) fn cover(&mut self, covered: &[Covering], seq: Seq) {
+        for covering in covered.iter().filter(|covering| covering.is_said) {
+            // What was noted says that no Seq covers it; this does.
+            let row = covering.id.as_ref().and_then(|id| self.newest(id).ok().flatten()).map(|(_, row)| row);
+            self.to.ledger.note(covering.number, &confirmed(covering.id.as_deref(), row, seq, seq));
+        }
+        self.unsynced += covered.len();
+        if self.unsynced == 0 || (!self.pending.is_empty() && self.unsynced < SYNC_EVERY) {
+            return;
+        }
+        self.unsynced = 0;
+        if let Some(journal) = self.to.ledger.journal() {
+            self.to.store.sync_then(Box::new(move || journal.cache_synced(seq)));
+        }
+    }
+
+    // ---- after a restart ---------------------------------------------------------------------------------------
+
+    /// Takes in what the journal kept of earlier runs: confirmed writes that the cache may not hold are applied again, pending
+    /// ones are shown again, and go on to the source. Before the thread starts.
+    pub(crate) fn recover(&mut self, replay: Replay) {
+        self.next_write = WriteNumber(replay.next_write.max(1));
+        let newest = replay.writes.iter().filter_map(|write| match &write.state {
+            RecoveredState::Confirmed(confirmed) if confirmed.seq != NEVER => Some(confirmed.seq),
+            _ => None,
+        });
+        self.seq = newest.fold(self.seq, Seq::max);
+        let (confirmed, rest): (Vec<Recovered>, Vec<Recovered>) =
+            replay.writes.into_iter().partition(|write| matches!(write.state, RecoveredState::Confirmed(_)));
+        let renamed = self.reapply(confirmed);
+        for write in rest {
+            match &write.state {
+                RecoveredState::Confirmed(_) => {}
+                RecoveredState::Failed { kind, message } => {
+                    let error = Error::new(*kind, message.clone());
+                    self.recovered_failure(write, error, false);
+                }
+                RecoveredState::Unknown { message } => {
+                    let error = Error::new(ErrorKind::Source, message.clone());
+                    self.recovered_failure(write, error, true);
+                }
+                RecoveredState::Pending => self.restage(write, &renamed),
+            }
+        }
+        self.commit();
+    }
+
+    /// Applies confirmed writes again, as one batch. Gives back which rows the source has named otherwise.
+    fn reapply(&mut self, writes: Vec<Recovered>) -> HashMap<String, String> {
+        let mut renamed = HashMap::new();
+        let mut rows: IndexMap<String, (Option<StoredRow>, Seq)> = IndexMap::new();
+        let mut is_cleared = false;
+        let numbers: Vec<u64> = writes.iter().map(|write| write.write).collect();
+        for write in writes {
+            let RecoveredState::Confirmed(confirmed) = write.state else { continue };
+            let Some(id) = confirmed.id else {
+                rows.clear();
+                is_cleared = true;
+                continue;
+            };
+            let proposed = write.op.id().map_or_else(|| write.key.clone(), str::to_owned);
+            if proposed != id {
+                renamed.insert(proposed.clone(), id.clone());
+                if !matches!(write.op, WriteOp::Insert { .. }) {
+                    let seq = confirmed.row.as_ref().map_or(Seq(0), StoredRow::seq);
+                    rows.insert(proposed, (None, seq));
+                }
+            }
+            if let Some(row) = confirmed.row {
+                let seq = row.seq();
+                rows.insert(id, ((!confirmed.deleted).then_some(row), seq));
+            }
+        }
+        let mut changes = Vec::new();
+        if is_cleared {
+            let pin = self.to.versions.pin_to_read();
+            let scanned = self.to.versions.scan(&pin, &mut |_, row| {
+                if !rows.contains_key(row.id()) {
+                    changes.push(RowChange::Delete(Arc::from(row.id())));
+                }
+                ControlFlow::Continue(())
+            });
+            if let Err(error) = scanned {
+                tracing::warn!(table = %self.to.table_name, %error, "rows that were deleted may show until the next refresh");
+            }
+        }
+        for (id, (row, seq)) in rows {
+            // What the cache has stored since is newer.
+            if self.newest(&id).is_ok_and(|found| found.is_some_and(|(_, found)| found.seq() > seq)) {
+                continue;
+            }
+            changes.push(match row {
+                Some(row) => RowChange::Put(row),
+                None => RowChange::Delete(Arc::from(id)),
+            });
+        }
+        if let Err(error) = self.apply_changes(changes, Cause::Confirmed, Announce::Nothing, None) {
+            tracing::warn!(table = %self.to.table_name, %error, "confirmed writes could not be applied again");
+        }
+        if numbers.is_empty() {
+            return renamed;
+        }
+        self.batch().force = true;
+        self.commit();
+        if let Some(journal) = self.to.ledger.journal() {
+            for number in &numbers {
+                journal.reapplied(*number, self.seq);
+            }
+        }
+        self.unsynced += numbers.len();
+        renamed
+    }
+
+    fn recovered_failure(&mut self, write: Recovered, error: Error, may_be_done: bool) {
+        let write = self.recovered(write, None);
+        self.to.failures.add(&write, error, may_be_done);
+    }
+
+    fn recovered(&self, write: Recovered, before: Option<StoredRow>) -> StagedWrite {
+        let number = WriteNumber(write.write);
+        let (ticket, _) = TicketSender::new(write.op.id(), self.to.write_rank, true);
+        let key = Arc::from(write.key);
+        StagedWrite { number, key, op: write.op, at: write.accepted_at, ticket, row_is_known: false, before }
+    }
+
+    /// Shows a write of an earlier run again.
+    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) {
+        let (number, attempted) = (WriteNumber(write.write), write.attempted);
+        if let Some(id) = write.op.id()
+            && let Some(new) = renamed.get(id)
+            && self.newest(id).is_ok_and(|row| row.is_none())
+        {
+            write.op = write.op.with_id(new);
+        }
+        self.to.writes.occupy();
+        let shown = if matches!(write.op, WriteOp::DeleteAll) {
+            let staged = self.recovered(write, None);
+            let StagedWrite { op, ticket, at, .. } = staged;
+            self.stage_all(NewWrite { op, ticket, at, room: None }, number)
+        } else {
+            let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
+            let before = write.before.take().map(|record| StoredRow::encode(&id, &record, write.accepted_at));
+            let staged = Arc::new(self.recovered(write, before));
+            staged.ticket.number(number, Some(id.clone()));
+            let placed = self.stack_of(&id).map(drop);
+            self.push_layer(&id, &staged);
+            placed.and_then(|()| self.reshow(&id, Cause::Local)).map(|()| staged)
+        };
+        match shown {
+            Ok(write) => {
+                self.commit();
+                write.ticket.durable();
+                self.to.writes.announce(&write);
+                self.to.writes.push(number, attempted);
+            }
+            Err(error) => {
+                tracing::warn!(table = %self.to.table_name, write = number.0, %error, "an undelivered write could not be shown");
+                self.to.writes.give_back(1);
+            }
+        }
+        self.to.board.set_pending(self.pending.writes());
+    }
+}
+
+/// A settled write on its way to being forgotten by the journal.
+pub(super) struct Covering {
+    /// The row that the cache is to hold; `None`: all rows.
+    pub(super) id: Option<Arc<str>>,
+    pub(super) number: WriteNumber,
+    /// Whether the journal was told that no Seq covers it.
+    pub(super) is_said: bool,
+}
+
+/// The Seq of a confirmation that the cache has not been told of.
+const NEVER: Seq = Seq(u64::MAX);
+/// Settled writes after which the cache is synced, so that the journal may forget them, also while others are pending.
+const SYNC_EVERY: usize = 1_024;
+
+fn confirmed(id: Option<&str>, row: Option<StoredRow>, seq: Seq, covered_by: Seq) -> Outcome {
+    let deleted = row.is_none();
+    // A deleted row is told by an empty one, for its Seq.
+    let mut row = id.map(|id| row.unwrap_or_else(|| StoredRow::encode(id, &Record::new(), 0)));
+    if let Some(row) = &mut row {
+        row.set_seq(seq);
+    }
+    Outcome::Confirmed(Confirmed { id: id.map(str::to_owned), row, deleted, seq: covered_by })
 }
