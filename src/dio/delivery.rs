@@ -3,7 +3,7 @@
 //! Owner: whoever holds it behind a lock; it has no threads, no clock and does no I/O.
 //! Flow: `accept` → `next` says what to deliver or until when to wait → the caller delivers → `finished` says what became
 //! of the write.
-//! Invariants:
+//! Invariants, held by the model in `delivery/model.rs`:
 //! 1. Writes of a row go in the order of acceptance, one delivery at a time; while one waits, other rows go on.
 //! 2. What was accepted is listed until it is settled, given up, superseded or removed, and never delivered after that.
 //! 3. While the source is unavailable one write at a time probes; any other answer lets all go on.
@@ -16,6 +16,8 @@
 
 mod backoff;
 mod line;
+#[cfg(test)]
+mod model;
 mod policy;
 mod protocol;
 #[cfg(test)]
