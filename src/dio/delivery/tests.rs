@@ -414,10 +414,16 @@ fn a_wrong_setting_is_named() {
 /// Counts how often the queue looks at a write or lists a row anew; each is a look-up in an ordered map.
 #[test]
 fn a_hundred_thousand_writes_are_accepted_and_drained_in_steps_that_follow_their_number() {
-    const WRITES: u64 = 100_000;
-    for (rows, batch, coalesce) in [(WRITES, 1, false), (1_000, 50, false), (1, 1, true)] {
+    let cases = [
+        (100_000, 100_000, 1, false),
+        (100_000, 1, 50, true),
+        (10_000, 1, 1, false),
+        (10_000, 100, 1, true),
+        (10_000, 100, 50, false),
+    ];
+    for (writes, rows, batch, coalesce) in cases {
         let mut queue = queue(policy().batch(batch).coalesce_patches(coalesce).parallel(4));
-        for number in 1..=WRITES {
+        for number in 1..=writes {
             queue.accept(patch(number, &(number % rows).to_string()));
         }
         let mut settled = 0;
@@ -431,8 +437,9 @@ fn a_hundred_thousand_writes_are_accepted_and_drained_in_steps_that_follow_their
                 }
             }
         }
-        assert_eq!((settled, queue.len()), (WRITES, 0));
+        assert_eq!((settled, queue.len()), (writes, 0));
         let steps = queue.line.steps.get();
-        assert!(steps <= 16 * WRITES, "{steps} steps with {rows} rows in batches of {batch}");
+        println!("{writes} writes of {rows} rows in batches of {batch}: {steps} steps");
+        assert!(steps <= 10 * writes);
     }
 }
