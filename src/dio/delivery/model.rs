@@ -346,12 +346,13 @@ impl Model {
             Outcome::Unavailable { retry_after } => {
                 let until = queue.is_paused().expect("an absence pauses");
                 match self.pause {
-                    Some((_, failures, probe)) if !was_probe => {
-                        self.pause =
-                            Some((if retry_after.is_some() { until } else { self.pause.unwrap().0 }, failures, probe));
-                        if let Some(wish) = retry_after {
-                            assert!(until >= self.now.after(wish));
+                    Some((paused_until, failures, probe)) if !was_probe => {
+                        assert!(until >= paused_until, "late news shortens no pause");
+                        match retry_after {
+                            Some(wish) => assert!(until >= self.now.after(wish)),
+                            None => assert_eq!(until, paused_until),
                         }
+                        self.pause = Some((until, failures, probe));
                     }
                     was => {
                         let failures = was.map_or(0, |(_, failures, _)| failures) + 1;

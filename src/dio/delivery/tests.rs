@@ -356,6 +356,26 @@ fn writes_follow_a_row_to_its_new_id_in_the_order_of_acceptance() {
 }
 
 #[test]
+fn merged_writes_follow_a_row_together() {
+    let mut queue = filled(policy().coalesce_patches(true), &["tmp", "tmp", "tmp"]);
+    next(&mut queue, at(0));
+    queue.finished(at(0), n(1), SOON);
+    queue.accept(patch(4, "real"));
+    let key = |id: &str| RowKey::Id(Arc::from(id));
+    assert_eq!(queue.rename(&key("tmp"), &key("real")), ns(&[1, 2, 3]));
+    for number in 1..=3 {
+        queue.rewrite(n(number), Arc::new(WriteOp::patch("real", record! { "n" => number as i64 }))).unwrap();
+    }
+    queue.remove(n(1)).unwrap();
+    assert_eq!(queue.next(at(0)), Next::WaitUntil(at(1)), "4 waits behind them");
+    let due = deliver(&mut queue, at(1));
+    assert_eq!((&*due[0].op, &due[0].merged), (&WriteOp::patch("real", record! { "n" => 3 }), &ns(&[3])));
+    assert_eq!(queue.next(at(1)), Next::Idle);
+    queue.finished(at(1), n(2), Outcome::Done);
+    assert_eq!(drain(&mut queue, at(1)), [4]);
+}
+
+#[test]
 fn a_rewritten_write_keeps_its_turn() {
     let mut queue = filled(policy(), &["a", "b"]);
     queue.rewrite(n(1), Arc::new(WriteOp::delete("a"))).unwrap();
