@@ -127,9 +127,9 @@ impl Error {
     /// Adds how long the source asks to be left alone, counted from now: what a driver reads from a `Retry-After` header
     /// or its like. The last one given stays; the text of the error doesn't show it.
     ///
-    /// A write that fails for now (`Unavailable`, `Timeout`, `Source` …) isn't tried again earlier, instead of after the
-    /// delay of the [`DeliveryPolicy`](crate::DeliveryPolicy). With kinds that settle a write, like `Rejected`, it says
-    /// nothing.
+    /// A write that fails for now (`Unavailable`, `Timeout`, `Source` …) is tried again after this time, in the place of
+    /// the delay that its [`DeliveryPolicy`](crate::DeliveryPolicy) would choose. It has no effect on a write that is over
+    /// by its error, as by `Rejected`.
     ///
     /// ```
     /// use std::time::Duration;

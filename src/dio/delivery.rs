@@ -3,19 +3,21 @@
 //! Owner: whoever holds it behind a lock; it has no threads, no clock and does no I/O.
 //! Flow: `accept` → `next` says what to deliver or until when to wait → the caller delivers → `finished` says what became
 //! of the write.
-//! Invariants:
+//! Invariants, held by the model in `delivery/model.rs`:
 //! 1. Writes of a row go in the order of acceptance, one delivery at a time; while one waits, other rows go on.
 //! 2. What was accepted is listed until it is settled, given up, superseded or removed, and never delivered after that.
 //! 3. While the source is unavailable one write at a time probes; any other answer lets all go on.
 //! 4. A write that was tried is never merged with another one, and stays merged with what it was merged with.
 //! 5. Who waits as `next` says is then given something to do.
-//! 6. An operation costs O(log n) of the queue's length for each write that it returns or moves
+//! 6. An operation costs O(log n) of the queue's length for each write that it returns, moves or finds merged
 //!    (`a_hundred_thousand_writes_are_accepted_and_drained_in_steps_that_follow_their_number`).
 //!
 //! Not here: tickets, the journal, calling the source, and what a row shows meanwhile.
 
 mod backoff;
 mod line;
+#[cfg(test)]
+mod model;
 mod policy;
 mod protocol;
 #[cfg(test)]
@@ -516,8 +518,9 @@ impl Delivery {
     }
 
     /// The row has another key from now on. Its writes follow and keep the order of acceptance, also among those that are
-    /// queued under the new key. Returns them, for the caller to [`rewrite`](Delivery::rewrite) before it asks for the next;
-    /// writes accepted later are to come under the new key.
+    /// queued under the new key. Returns them, for the caller to [`rewrite`](Delivery::rewrite) before it asks for the next:
+    /// finish all of a batch first, since what is in flight can't be rewritten. Writes accepted later are to come under the
+    /// new key.
     pub(crate) fn rename(&mut self, old: &RowKey, new: &RowKey) -> Vec<WriteNumber> {
         let mut moved = Vec::new();
         for number in self.line.rename(old, new) {

@@ -84,18 +84,20 @@ impl Line {
         self.list(row);
     }
 
-    pub(super) fn remove(&mut self, row: &RowKey, number: WriteNumber) -> Option<Place> {
-        let found = self.rows.get_mut(row)?;
-        let place = found.writes.remove(&number)?;
+    pub(super) fn remove(&mut self, row: &RowKey, number: WriteNumber) {
+        let Some(found) = self.rows.get_mut(row) else { return };
+        let Some(place) = found.writes.remove(&number) else { return };
         found.away -= usize::from(place == Place::Away);
         self.list(row);
-        Some(place)
     }
 
     pub(super) fn put(&mut self, row: &RowKey, number: WriteNumber, place: Place) {
-        if self.remove(row, number).is_some() {
-            self.add(row, number, place);
-        }
+        let Some(found) = self.rows.get_mut(row) else { return };
+        let Some(held) = found.writes.get_mut(&number) else { return };
+        found.away -= usize::from(*held == Place::Away);
+        found.away += usize::from(place == Place::Away);
+        *held = place;
+        self.list(row);
     }
 
     pub(super) fn place(&self, row: &RowKey, number: WriteNumber) -> Option<Place> {
