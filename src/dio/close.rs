@@ -179,8 +179,7 @@ impl DioInner {
                 let _ = ticket.wait_durable(time_left(deadline).max(TO_ACCEPT));
             }
             if ticket.is_durable() {
-                write.ticket.end(WriteState::Kept, || {});
-                self.ledger.keep();
+                write.ticket.end(WriteState::Kept, || self.ledger.keep());
             }
         }
     }
