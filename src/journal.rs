@@ -13,6 +13,8 @@
 //! there may be, `table` one table's writes, `registry` one journal a directory.
 
 mod committer;
+#[cfg(test)]
+mod fault_tests;
 mod log;
 mod medium;
 mod record;
