@@ -1,5 +1,7 @@
 //! What `benches/journal.rs` needs of this crate-private module. Not part of the interface.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that can't do its work may as well stop")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,11 +26,6 @@ pub struct Writes {
 
 impl Writes {
     /// Opens the journal of this cache directory, which is made.
-    #[expect(
-        clippy::missing_panics_doc,
-        clippy::unwrap_used,
-        reason = "a benchmark that can't do its work may as well stop"
-    )]
     pub fn open(cache: &Path) -> Self {
         std::fs::create_dir_all(cache).unwrap();
         let path = for_path(cache, 1 << 30).unwrap();
@@ -46,11 +43,6 @@ impl Writes {
     }
 
     /// The bytes of one entry.
-    #[expect(
-        clippy::missing_panics_doc,
-        clippy::unwrap_used,
-        reason = "a benchmark that can't do its work may as well stop"
-    )]
     pub fn bytes_of_one(&self) -> usize {
         let key = self.journal.key(1);
         let accepted = Acceptance { write: 1, key: &key, op: &self.op, before: self.op.record(), at: 1 };
@@ -73,11 +65,6 @@ impl Writes {
     }
 
     /// Accepts so many writes, with so many under way at once, and waits for all.
-    #[expect(
-        clippy::missing_panics_doc,
-        clippy::unwrap_used,
-        reason = "a benchmark that can't do its work may as well stop"
-    )]
     pub fn accept_with_under_way(&self, under_way: usize, writes: usize) {
         let (sender, answers) = bounded::<Result<()>>(under_way);
         let say = |sender: &Sender<Result<()>>| {
