@@ -6,6 +6,7 @@
 
 mod builder;
 mod callbacks;
+pub(crate) mod conflict;
 mod defaults;
 mod pool;
 
@@ -27,6 +28,7 @@ use crate::{Error, ErrorKind, Result};
 
 pub use builder::LensBuilder;
 pub use callbacks::LensCallbacks;
+pub use conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest};
 pub use defaults::LensDefaults;
 pub(crate) use pool::Pool;
 

@@ -157,7 +157,7 @@ pub use dio::{
     FailedWrite, HotTier, PendingWrite, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
+pub use lens::{Conflict, ConflictPolicy, Lens, LensBuilder, LensCallbacks, LensDefaults, Resolution, WriteRequest};
 pub use numbers::{Generation, RowNo, Seq, WriteNumber};
 pub use scenery::anchor::Anchor;
 pub use scenery::changes::Change;

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use parking_lot::Mutex;
 
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
@@ -156,8 +157,14 @@ pub(crate) struct StagedWrite {
     pub(crate) ticket: TicketSender,
     /// Whether anything is known of the row here, so that a patch can be folded over it.
     pub(crate) row_is_known: bool,
-    /// The row that was shown before it.
-    pub(crate) before: Option<StoredRow>,
+    /// The row as it was last confirmed before it, as far as that is known.
+    before: Mutex<Option<StoredRow>>,
+}
+
+impl StagedWrite {
+    pub(crate) fn before(&self) -> Option<StoredRow> {
+        self.before.lock().clone()
+    }
 }
 
 /// What became of a write.

@@ -8,8 +8,9 @@ use crate::DeliveryPolicy;
 use crate::cache::{CacheBackend, MemoryBackend};
 use crate::clock::Clock;
 use crate::dio::Dio;
+use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest};
 use crate::lens::{Lens, LensCallbacks, LensDefaults};
-use crate::vista::{ChangeEvent, WriteOp, Written};
+use crate::vista::{ChangeEvent, Written};
 use crate::{Error, ErrorKind, Result};
 
 enum CacheChoice {
@@ -99,9 +100,30 @@ impl LensBuilder {
     }
 
     /// Delivers writes, in the place of handing them to the source. `dio.master().write(&cx, op)` does what the default
-    /// does. An `Ok` says that the source has the write: its effect is shown then.
-    pub fn on_write(mut self, callback: impl Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync + 'static) -> Self {
+    /// does; the [`WriteRequest`] stands for the write, and has its key, its attempt and the row before it. An `Ok` says that
+    /// the source has the write.
+    pub fn on_write(
+        mut self,
+        callback: impl Fn(&Dio, &WriteRequest<'_>) -> Result<Written> + Send + Sync + 'static,
+    ) -> Self {
         self.callbacks.on_write = Some(Arc::new(callback));
+        self
+    }
+
+    /// What wins when a row was changed at the source after the user of a write last saw it. Default:
+    /// [`ConflictPolicy::MineWins`].
+    pub fn conflicts(mut self, policy: ConflictPolicy) -> Self {
+        self.defaults.conflicts = policy;
+        self
+    }
+
+    /// Decides over each write in conflict, in the place of a policy; also over an insert whose id the source has already.
+    /// Runs on the writer's thread; an error rejects the write. As [`on_start`](Self::on_start).
+    pub fn on_conflict(
+        mut self,
+        callback: impl Fn(&Dio, &Conflict<'_>) -> Result<Resolution> + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.on_conflict = Some(Arc::new(callback));
         self
     }
 

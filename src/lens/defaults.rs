@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::DeliveryPolicy;
+use crate::lens::conflict::ConflictPolicy;
 
 /// The settings that every Dio of a Lens starts from. Set through [`LensBuilder`](crate::LensBuilder).
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct LensDefaults {
     /// Bytes of writes that are not over, and of what became of them, in the journal beside a cache on a disk. Default:
     /// 256 MiB.
     pub journal_capacity: u64,
+    /// What wins when somebody else changed a row meanwhile. Default: [`ConflictPolicy::MineWins`].
+    pub conflicts: ConflictPolicy,
     /// How writes are delivered: retries, pauses, how many at once. Default: [`DeliveryPolicy::default`].
     pub delivery: DeliveryPolicy,
     /// Bytes of overwritten rows kept for snapshots. Default: 64 MiB.
@@ -40,6 +43,7 @@ impl Default for LensDefaults {
             write_queue_capacity: 1_024,
             write_timeout: Duration::from_secs(30),
             journal_capacity: 256 << 20,
+            conflicts: ConflictPolicy::default(),
             delivery: DeliveryPolicy::default(),
             snapshot_budget: 64 << 20,
             hot_tier_capacity: 32 << 20,

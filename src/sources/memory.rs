@@ -392,6 +392,13 @@ impl MemoryVista {
         if let Some(answer) = key.and_then(|key| state.answers.get(key)) {
             return Ok(answer.clone());
         }
+        if let ([op], Some(before), true) = (ops, cx.before(), state.capabilities.compares)
+            && let Some(id) = op.id()
+            && op.is_in_conflict(before, state.rows.get(id).map(|row| &**row))
+        {
+            let message = "the row is not as the writer knew it any more";
+            return Err(Error::new(ErrorKind::Conflict, message).with("id", id.to_owned()));
+        }
         let mut written = state.rows.apply_all(&chosen)?;
         for ((answer, op), chosen) in written.iter_mut().zip(ops).zip(&chosen) {
             if op.record() != chosen.record() {

@@ -37,6 +37,8 @@ pub struct Capabilities {
     pub changes: bool,
     /// A write repeated with the same idempotency key is done once and gets its first answer again.
     pub idempotent_writes: bool,
+    /// A write of a row that is not [as the writer knew it](crate::vista::CallCx::before) any more is refused with `Conflict`.
+    pub compares: bool,
 }
 
 impl Capabilities {
@@ -56,6 +58,7 @@ impl Capabilities {
             collations: false,
             changes: false,
             idempotent_writes: false,
+            compares: false,
         }
     }
 

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 
 use crate::dio::core::pending::{Clear, Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Message, NewWrite, RowChange, Settled, SettledAs, Settlement, StagedWrite};
@@ -90,7 +91,7 @@ impl Core {
         ticket.number(number, Some(id.clone()));
         // A row that the source is to name goes by the key of its insert until then.
         let key = if op.id().is_none() { id.clone() } else { self.key(number) };
-        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before });
+        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before: Mutex::new(before) });
         self.push_layer(&id, &write);
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
@@ -188,7 +189,7 @@ impl Core {
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
         let key = self.key(number);
-        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: None }))
+        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: Mutex::new(None) }))
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
@@ -237,6 +238,11 @@ impl Core {
 
     /// Shows a row without a write that is over, and lets go of it if that was the last one.
     fn show_again(&mut self, id: &Arc<str>, cause: Cause) {
+        if let Some(stack) = self.pending.stack(id)
+            && let Some(next) = stack.writes().next()
+        {
+            next.before.lock().clone_from(&stack.base);
+        }
         if let Err(error) = self.reshow(id, cause) {
             tracing::warn!(table = %self.to.table_name, %id, %error, "a row could not be shown without a write that is over");
         }
@@ -593,7 +599,7 @@ impl Core {
     /// Has the journal make a write durable; then it is delivered.
     fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
-        let before = write.before.as_ref().and_then(|row| row.to_record().ok());
+        let before = write.before().and_then(|row| row.to_record().ok());
         let staged = write.clone();
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
@@ -780,7 +786,15 @@ impl Core {
         let number = WriteNumber(write.write);
         let (ticket, _) = TicketSender::new(write.op.id(), self.to.write_rank, true);
         let key = Arc::from(write.key);
-        StagedWrite { number, key, op: write.op, at: write.accepted_at, ticket, row_is_known: false, before }
+        StagedWrite {
+            number,
+            key,
+            op: write.op,
+            at: write.accepted_at,
+            ticket,
+            row_is_known: false,
+            before: Mutex::new(before),
+        }
     }
 
     /// Shows a write of an earlier run again.
