@@ -168,6 +168,8 @@ impl StagedWrite {
 pub(crate) struct Settlement {
     pub(crate) write: Arc<StagedWrite>,
     pub(crate) result: SettledAs,
+    /// Answered once it shows: a later write of the row may go by another id from then on, or not at all.
+    pub(crate) reply: ReplySender<Result<Seq>>,
 }
 
 pub(crate) enum SettledAs {

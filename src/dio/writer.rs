@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::dio::core::{Message, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::{Dio, DioInner, WeakDio, callback};
-use crate::sync::{Deadline, QueueInfo, catch_user, deadline_after, on_own_thread};
+use crate::sync::{Deadline, QueueInfo, catch_user, deadline_after, on_own_thread, reply};
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, WriteNumber};
 
@@ -181,7 +181,11 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
             Err(error) => SettledAs::Rejected(error),
         };
         // A closed core drops the settlement, and with it the ticket, which says so.
-        let _ = dio.send(Message::Settle(Settlement { write, result }));
+        let (reply, settled) = reply();
+        if dio.send(Message::Settle(Settlement { write, result, reply })).is_ok() {
+            // What waits behind it may be a patch of the row that was not inserted, or that has another id now.
+            let _ = settled.wait(None);
+        }
         dio.writes.release();
         drop(strong);
     }

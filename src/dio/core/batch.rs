@@ -41,7 +41,7 @@ pub(crate) struct OpenBatch {
     full_copy: Option<FullCopy>,
     /// Where the read behind the full copy began: what was invalidated since is still stale.
     copy_began: Seq,
-    replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
+    pub(super) replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
     /// Writes that this batch shows.
     pub(super) staged: Vec<Arc<StagedWrite>>,
     pub(super) settled: Vec<(Arc<StagedWrite>, SettledAs)>,

@@ -257,6 +257,21 @@ impl Pending {
         }
     }
 
+    /// The `delete_all` of this number hides its rows no more; says whether a later one goes on hiding this one.
+    pub(super) fn hides_on(
+        &mut self,
+        number: WriteNumber,
+        id: &Arc<str>,
+        row: RowNo,
+        base: &StoredRow,
+        since: Seq,
+    ) -> bool {
+        let Some(next) = self.clears.iter_mut().find(|clear| clear.number > number) else { return false };
+        self.rows.insert(row, ());
+        next.hidden.insert(id.clone(), (row, base.clone(), since));
+        true
+    }
+
     pub(super) fn take_clear(&mut self, number: WriteNumber) -> Option<Clear> {
         let place = self.clears.iter().position(|clear| clear.number == number)?;
         let clear = self.clears.remove(place);

@@ -235,7 +235,7 @@ impl Core {
 
     pub(super) fn settle(&mut self, settlement: Settlement) {
         self.publish_first_load();
-        let Settlement { write, result } = settlement;
+        let Settlement { write, result, reply } = settlement;
         let is_all = matches!(write.op, WriteOp::DeleteAll);
         let result = match is_all {
             true => self.settle_all(&write, result),
@@ -250,6 +250,7 @@ impl Core {
         let batch = self.batch();
         batch.force = true;
         batch.settled.push((write, result));
+        batch.replies.push((reply, Ok(())));
     }
 
     fn settle_row(&mut self, write: &Arc<StagedWrite>, result: SettledAs) -> SettledAs {
@@ -276,7 +277,8 @@ impl Core {
             }
             other => {
                 self.take_layer(&id, number);
-                if matches!(other, SettledAs::Rejected(_) | SettledAs::Cancelled | SettledAs::Unknown(_)) {
+                let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
+                if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
                 }
                 (other, id.clone())
@@ -288,6 +290,9 @@ impl Core {
                 tracing::warn!(table = %self.to.table_name, %id, %error, "a settled row could not be shown anew");
             }
             self.release(id);
+        }
+        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+            self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
@@ -418,6 +423,21 @@ impl Core {
         Ok(())
     }
 
+    /// The first id of a row that somebody else has told of under the id that the source chose.
+    fn name_alias(&mut self, first: &Arc<str>, id: &Arc<str>) {
+        let seq = self.batch().seq;
+        if first == id || !matches!(self.to.versions.lookup_newest(first), Ok(None)) {
+            return;
+        }
+        let Ok(Some((row, _))) = self.newest(id) else { return };
+        if self.to.versions.name(first, seq, None, Some(row)) {
+            self.batch().renamed.push(first.clone());
+        }
+        if let Some((alias, row)) = self.aliases.remember(first.clone(), row) {
+            self.to.versions.forget_alias(&alias, row);
+        }
+    }
+
     /// Writes that have lost the row they were to change fail with it.
     fn reject_orphans(&mut self, id: &Arc<str>) {
         let orphans = self.pending.stack(id).map(Stack::orphans).unwrap_or_default();
@@ -469,6 +489,9 @@ impl Core {
         for (id, (row, mut stored, since)) in clear.hidden {
             if is_done {
                 self.bury(row, id, since);
+                continue;
+            }
+            if self.pending.hides_on(number, &id, row, &stored, since) {
                 continue;
             }
             if self.to.versions.name(&id, seq, None, Some(row)) {
