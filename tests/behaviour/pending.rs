@@ -711,7 +711,10 @@ fn w4_a_write_by_the_first_id_after_the_row_was_renamed_goes_to_the_row() {
         let ticket = stage.write(WriteOp::insert(product("Drum", 15)));
         let first = ticket.id().unwrap().to_string();
         ticket.wait(SOON).unwrap();
+        stage.dio.flush().unwrap();
+        let record = stage.dio.record_scenery(first.as_str()).unwrap();
         write(&stage.dio, WriteOp::patch(first.as_str(), price(16))).unwrap();
+        assert_eq!(record.record().unwrap().int("price"), Some(16), "a view by the first id follows the row");
         assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16"]);
         write(&stage.dio, WriteOp::delete(first.as_str())).unwrap();
         assert_eq!(stage.shown(), ["a=30", "b=10", "c=20"]);
@@ -749,10 +752,15 @@ fn w4_a_row_that_a_refresh_brought_under_the_chosen_id_is_shown_once_after_the_c
         assert!(held.wait_until_held(1, SOON));
         stage.dio.refresh().unwrap();
         let mut mirror = Mirror::of(&stage.view);
+        let record = stage.dio.record_scenery(first.clone()).unwrap();
+        let before = record.generation();
         drop(held);
         ticket.wait(SOON).unwrap();
         assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=15"]);
         assert_eq!(mirror.follow(), (Some(Cause::Confirmed), 1));
+        assert_eq!((record.status(), record.generation()), (RecordStatus::Fresh, before.next()));
+        write(&stage.dio, WriteOp::patch("srv-1", price(16))).unwrap();
+        assert_eq!(record.record().unwrap().int("price"), Some(16), "it follows the row");
         let by_first = stage.dio.cache().get(&*first).unwrap();
         assert_eq!(by_first.as_ref().and_then(|row| row.text("id")), Some("srv-1"), "the first id means that row");
     });
@@ -913,6 +921,40 @@ fn w10_clearing_the_cache_goes_under_pending_writes() {
         stage.let_go();
         tickets.each_ref().map(|ticket| ticket.wait(SOON).unwrap());
         assert_eq!(stage.shown(), ["a=99", "b=11"]);
+    });
+}
+
+#[test]
+fn w10_clearing_the_cache_goes_under_a_pending_delete_all() {
+    on_both(|cache| {
+        let mut stage = Stage::new(&cache, products("w10-clear-all"));
+        stage.refuse_next(Call::DeleteAll);
+        let all = stage.write(WriteOp::delete_all());
+        stage.dio.cache().clear().unwrap();
+        stage.dio.cache().insert("b", product("Bell", 12)).unwrap();
+        stage.let_go();
+        all.wait(SOON).unwrap_err();
+        assert_eq!(stage.shown(), ["b=12"], "what was cleared does not come back");
+    });
+}
+
+#[test]
+fn w4_a_delete_all_after_an_insert_deletes_the_row_under_the_id_that_the_source_chose() {
+    on_both(|cache| {
+        let mut stage = Stage::new(&cache, products("w4-all").assign_ids_from("srv-"));
+        let inserts = [Some("a"), Some("d"), None]
+            .map(|id| stage.write(WriteOp::Insert { id: id.map(str::to_owned), record: product("New", 1) }));
+        let all = stage.write(WriteOp::delete_all());
+        let mut mirror = Mirror::of(&stage.view);
+        assert!(mirror.rows.is_empty());
+        for insert in inserts {
+            stage.let_one_pass(Call::Insert);
+            insert.wait(SOON).unwrap();
+            assert_eq!(mirror.follow(), (None, 0), "hidden before and after");
+        }
+        stage.let_go();
+        all.wait(SOON).unwrap();
+        assert_eq!((mirror.follow(), stage.source.row_count()), ((None, 0), 0));
     });
 }
 

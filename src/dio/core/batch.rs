@@ -32,6 +32,8 @@ pub(crate) struct OpenBatch {
     pub(super) gone: Vec<(RowNo, Arc<str>)>,
     /// Ids whose meaning changed.
     pub(super) renamed: Vec<Arc<str>>,
+    /// Rows that record views go over to.
+    pub(super) shown_anew: Vec<Arc<str>>,
     /// The cause of the one `Invalidated` that covers the rows without an event of their own.
     once: Option<Cause>,
     /// Why the batch changes rows: `None` so far, then the cause, if there is one for all.
@@ -62,6 +64,7 @@ impl OpenBatch {
             by_row: RowMap::default(),
             gone: Vec::new(),
             renamed: Vec::new(),
+            shown_anew: Vec::new(),
             once: None,
             why: None,
             force: false,
@@ -344,6 +347,9 @@ impl Core {
             rows.push((row_no, row.clone()));
             ControlFlow::Continue(())
         })?;
+        for id in self.pending.hidden() {
+            self.unhides(&id);
+        }
         for id in self.pending.ids() {
             self.rebase(&id, None, cause.unwrap_or(Cause::Local))?;
         }
@@ -389,7 +395,7 @@ impl Core {
             }
             let why = batch.why.flatten();
             let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto, why);
-            let records = self.publish_records(&changed, seq, state_changed);
+            let records = self.publish_records(&changed, &batch.shown_anew, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
             self.to.board.batch(self.rows, changed.len(), self.views.asked);
             tracing::debug!(table = %self.to.table_name, seq = seq.0, changed = changed.len(), rows = self.rows, "batch");
@@ -500,6 +506,7 @@ impl Core {
     fn publish_records(
         &self,
         changed: &Changed,
+        shown_anew: &[Arc<str>],
         seq: Seq,
         state_changed: bool,
     ) -> Vec<Arc<crate::scenery::record::RecordSlot>> {
@@ -511,6 +518,13 @@ impl Core {
             let Some(id) = after.or(before).map(StoredRow::id) else { continue };
             for slot in self.records.get(id).into_iter().flatten() {
                 if slot.show(Ok(after.map(|row| (row_no, row.clone()))), seq) {
+                    moved.push(slot.clone());
+                }
+            }
+        }
+        for id in shown_anew {
+            for slot in self.records.get(id).into_iter().flatten() {
+                if slot.show(self.newest(id), seq) {
                     moved.push(slot.clone());
                 }
             }

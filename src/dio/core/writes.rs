@@ -360,7 +360,8 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(()) };
         stack.remove(write.number);
-        let layers = if stays_behind { VecDeque::new() } else { stack.take_layers() };
+        // A `delete_all` that came after the insert is to delete its row, too.
+        let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
             stack.base = None;
             write.ticket.rename(stored_id.clone());
@@ -430,6 +431,10 @@ impl Core {
             return;
         }
         let Ok(Some((row, _))) = self.newest(id) else { return };
+        if let Some(slots) = self.records.remove(first) {
+            self.records.entry(id.clone()).or_default().extend(slots);
+            self.batch().shown_anew.push(id.clone());
+        }
         if self.to.versions.name(first, seq, None, Some(row)) {
             self.batch().renamed.push(first.clone());
         }
