@@ -297,7 +297,7 @@ impl Core {
     }
 
     /// A row that a pending `delete_all` hides gets a stack of its own, if it is one.
-    fn unhides(&mut self, id: &str) -> bool {
+    pub(super) fn unhides(&mut self, id: &str) -> bool {
         let stack = self.pending.unhide(id);
         let is_hidden = stack.is_some();
         if let Some(stack) = stack {

@@ -366,6 +366,7 @@ impl Core {
             stack.base = None;
             write.ticket.rename(stored_id.clone());
         }
+        self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
         if is_new && is_insert && !stays_behind {
             return self.rename(id, stored_id, value, layers);
