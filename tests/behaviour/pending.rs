@@ -704,6 +704,25 @@ fn w4_a_patch_that_waits_for_an_insert_reaches_the_source_under_the_id_that_it_c
 }
 
 #[test]
+fn w4_a_row_is_renamed_though_a_write_that_waits_hides_what_the_source_made_of_it() {
+    on_both(|cache| {
+        let mut stage = Stage::new(&cache, products("w4-hidden").assign_ids_from("srv-"));
+        let mut mine = product("Drum", 16);
+        mine.merge(&record! { "id" => "mine" });
+        let insert = stage.write(WriteOp::insert_as("mine", product("Drum", 15)));
+        let upsert = stage.write(WriteOp::upsert("mine", mine));
+        let mut mirror = Mirror::of(&stage.view);
+        stage.let_one_pass(Call::Insert);
+        insert.wait(SOON).unwrap();
+        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16*"]);
+        assert_eq!(mirror.follow(), (Some(Cause::Confirmed), 1));
+        stage.let_go();
+        upsert.wait(SOON).unwrap();
+        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16"]);
+    });
+}
+
+#[test]
 fn w4_a_write_by_the_first_id_after_the_row_was_renamed_goes_to_the_row() {
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w4-alias").assign_ids_from("srv-"));

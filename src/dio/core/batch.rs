@@ -438,7 +438,7 @@ impl Core {
         let mut kept = Vec::with_capacity(causes.len());
         touched.retain(|touched| {
             let differs = match (&touched.before, &touched.after) {
-                (Some(before), Some(after)) => before.status() != after.status() || !before.same_content(after),
+                (Some(before), Some(after)) => !before.shows_as(after),
                 (None, None) => false,
                 _ => true,
             };

@@ -158,9 +158,7 @@ impl Core {
         let before = if tombstone.is_some() { None } else { self.to.versions.row_newest(row)? };
         let seq = self.batch().seq;
         let hidden_since = match (&before, after) {
-            (Some(before), Some(after)) if before.status() == after.status() && before.same_content(&after) => {
-                return Ok(());
-            }
+            (Some(before), Some(after)) if before.shows_as(&after) => return Ok(()),
             (None, None) => return Ok(()),
             (_, Some(mut after)) => {
                 if before.is_none() {
@@ -405,6 +403,10 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
+        if stack.missed {
+            // It may be what the source says of another row, which has the id that was proposed.
+            (self.to.reread)(Some(old));
+        }
         self.follow(&layers, new);
         stack.base = value;
         stack.join(layers);
