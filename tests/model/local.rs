@@ -81,6 +81,11 @@ impl Local {
         &self.unsettled
     }
 
+    /// How many rows have unsettled writes.
+    pub(crate) fn held(&self) -> usize {
+        self.stored.len()
+    }
+
     pub(crate) fn clears_all(&self) -> bool {
         self.unsettled.iter().any(|write| matches!(write.op, WriteOp::DeleteAll))
     }
@@ -198,6 +203,9 @@ impl Local {
         let place = was_shown.place(&first).filter(|_| was_shown.get(&first).is_some());
         if !stays_behind && !is_known {
             self.confirmed.move_place(&first, &id);
+            if self.missed.contains(&first) {
+                self.missed.insert(id.clone());
+            }
         }
         self.put(&id, record);
         let mut hidden = false;
@@ -222,6 +230,9 @@ impl Local {
         }
         self.stored.remove(&first);
         self.confirmed.drop_place(&first);
+        if !self.stored.contains_key(&id) {
+            self.confirmed.drop_place(&id);
+        }
         let shown = self.shown();
         match () {
             // Somebody had told of the row already.
@@ -286,9 +297,16 @@ impl Local {
         }
     }
 
-    /// What a cache file has when everything is closed while writes are unsettled.
-    pub(crate) fn as_stored(mut self) -> Local {
-        for (id, record) in std::mem::take(&mut self.stored) {
+    /// What a cache file has when everything is closed while writes are unsettled: confirmed rows. Of the row of the write
+    /// that was at the source it may have what was confirmed under the write, for its call was ended; `file` tells.
+    pub(crate) fn as_stored(mut self, file: impl Fn(&str) -> Option<Record>) -> Local {
+        let first = self.unsettled.first().cloned();
+        for (id, mut record) in std::mem::take(&mut self.stored) {
+            let ended = first.as_ref().is_some_and(|write| write.id.as_ref() == Some(&id) || write.hides.contains(&id));
+            let confirmed = self.confirmed.get(&id).cloned();
+            if ended && file(&id) == confirmed {
+                record = confirmed;
+            }
             match record {
                 Some(record) => self.confirmed.put(&id, record),
                 None => self.confirmed.remove(&id),
