@@ -171,6 +171,8 @@ impl StagedWrite {
 pub(crate) struct Settlement {
     pub(crate) write: Arc<StagedWrite>,
     pub(crate) result: SettledAs,
+    /// Answered once it shows: a later write of the row may go by another id from then on, or not at all.
+    pub(crate) reply: Option<ReplySender<Result<Seq>>>,
 }
 
 pub(crate) enum SettledAs {
@@ -548,10 +550,15 @@ impl Core {
             Some(row) => Ok(self.to.versions.row_newest(row)?.map(|stored| (row, stored))),
             None => Ok(None),
         });
+        // The row may go by another id than the first one, under which it is asked for.
+        let id = match &found {
+            Ok(Some((_, stored))) if stored.id() != &*slot.id => Arc::from(stored.id()),
+            _ => slot.id.clone(),
+        };
         // A row handed in by the caller stays until the cache has something to say about it.
         let mut moved = (!given || matches!(found, Ok(Some(_)))) && slot.show(found, self.seq);
         moved |= slot.set_stale(self.stale_upto);
-        self.records.entry(slot.id.clone()).or_default().push(slot.clone());
+        self.records.entry(id).or_default().push(slot.clone());
         // The handle may have been looked at before.
         if moved {
             slot.advance();

@@ -26,9 +26,7 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
         let strong = dio.lens.callbacks.uses_dio_to_write().then(|| handle.upgrade_or_revive()).flatten();
         match job {
             Job::Superseded(writes, by) => {
-                for write in writes {
-                    settle(dio, write, SettledAs::Superseded(by));
-                }
+                settle(dio, writes.into_iter().map(|write| (write, SettledAs::Superseded(by))));
             }
             Job::Deliver(items) if items.len() > 1 => deliver_batch(dio, &items),
             Job::Deliver(items) => {
@@ -41,9 +39,18 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
     }
 }
 
-/// A closed core drops the settlement, and with it the ticket, which says so.
-fn settle(dio: &DioInner, write: Arc<StagedWrite>, result: SettledAs) {
-    let _ = dio.send(Message::Settle(Settlement { write, result }));
+/// Settles writes; returns once the core has: what waits behind them may be a patch of a row that was not inserted, or that
+/// has another id now. A closed core drops the settlements, and with them the tickets, which say so.
+fn settle(dio: &DioInner, settled: impl Iterator<Item = (Arc<StagedWrite>, SettledAs)>) {
+    let mut last = None;
+    for (write, result) in settled {
+        let (sender, receiver) = reply();
+        let _ = dio.send(Message::Settle(Settlement { write, result, reply: Some(sender) }));
+        last = Some(receiver);
+    }
+    if let Some(last) = last {
+        let _ = last.wait(None);
+    }
 }
 
 fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
@@ -109,24 +116,26 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
     let Settled { id, record, mut changes, at, .. } = settled;
-    for write in item.all() {
+    let confirmed = item.all().map(|write| {
         let changes: Vec<RowChange> = std::mem::take(&mut changes);
         let settled = Settled { id: id.clone(), record: record.clone(), stored: None, changes, at };
-        settle(dio, write.clone(), SettledAs::Confirmed(settled));
-    }
+        (write.clone(), SettledAs::Confirmed(settled))
+    });
+    settle(dio, confirmed);
     dio.writes.finished(now, item, Outcome::Done);
 }
 
 fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {
-    for write in item.all() {
+    let ended = item.all().map(|write| {
         let result = match as_what {
             SettledAs::Rejected(error) => SettledAs::Rejected(error.clone()),
             SettledAs::Unknown(error) => SettledAs::Unknown(error.clone()),
             SettledAs::Superseded(by) => SettledAs::Superseded(*by),
             SettledAs::Cancelled | SettledAs::Confirmed(_) => SettledAs::Cancelled,
         };
-        settle(dio, write.clone(), result);
-    }
+        (write.clone(), result)
+    });
+    settle(dio, ended);
 }
 
 /// Whether a write of which nobody knows if it was done can't be told by the source from a second one.

@@ -13,7 +13,7 @@ use diorama::sources::memory::Call;
 use diorama::vista::{
     CallCx, Capabilities, ChangeStream, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
 };
-use diorama::{Error, Record, Result};
+use diorama::{Error, ErrorKind, Record, Result};
 
 /// How long a call is waited for.
 const SOON: Duration = Duration::from_secs(60);
@@ -49,7 +49,11 @@ struct State {
     latency: HashMap<Call, Duration>,
     holders: HashMap<(Call, Point), usize>,
     inside: HashMap<(Call, Point), usize>,
+    /// Held calls that may go on all the same.
+    passes: HashMap<(Call, Point), usize>,
     bells: Vec<Sender<()>>,
+    /// Ids that nobody can read, and whether somebody has tried.
+    unreadable: HashMap<String, bool>,
     deaf: bool,
 }
 
@@ -86,13 +90,17 @@ impl Script {
             return Ok(());
         }
         let watch = cx.cancel.ring_on_cancel(&bell);
-        let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0;
+        let passes = |state: &State| state.passes.get(&at).is_some_and(|passes| *passes > 0);
+        let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0 && !passes(state);
         while waits(&self.state.lock().unwrap()) {
             let _ = rung.recv();
         }
         drop(watch);
         self.change(|state| {
             *state.inside.entry(at).or_default() -= 1;
+            if let Some(passes) = state.passes.get_mut(&at) {
+                *passes = passes.saturating_sub(1);
+            }
             state.bells.retain(|other| !other.same_channel(&bell));
         });
         cx.check()
@@ -192,6 +200,16 @@ impl ScriptedSource {
         HeldCalls { script: self.script.clone(), at: (call, point) }
     }
 
+    /// Nobody can read this row.
+    pub(crate) fn make_unreadable(&self, id: &str) {
+        self.script.change(|state| state.unreadable.insert(id.to_owned(), false));
+    }
+
+    /// Blocks until somebody has tried to read such a row.
+    pub(crate) fn wait_until_tried(&self, id: &str) {
+        self.script.wait(&format!("a read of `{id}`"), |state| state.unreadable[id]);
+    }
+
     /// How many calls of this kind have come in.
     pub(crate) fn calls(&self, call: Call) -> u64 {
         self.script.state.lock().unwrap().seen.get(&call).copied().unwrap_or(0)
@@ -231,11 +249,19 @@ impl HeldCalls {
             state.inside.get(&self.at).copied().unwrap_or(0) >= calls
         });
     }
+
+    /// Lets one call go on.
+    pub(crate) fn let_one_pass(&self) {
+        self.script.change(|state| *state.passes.entry(self.at).or_default() += 1);
+    }
 }
 
 impl Drop for HeldCalls {
     fn drop(&mut self) {
-        self.script.change(|state| *state.holders.entry(self.at).or_default() -= 1);
+        self.script.change(|state| {
+            *state.holders.entry(self.at).or_default() -= 1;
+            state.passes.remove(&self.at);
+        });
     }
 }
 
@@ -269,6 +295,9 @@ impl TableShell for ScriptedSource {
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {
+        if self.script.change(|state| state.unreadable.get_mut(id).map(|tried| *tried = true)).is_some() {
+            return Err(Error::new(ErrorKind::Unavailable, "nobody can read it"));
+        }
         self.script.run(cx, Call::Get, || self.inner.get(cx, id))
     }
 

@@ -4,7 +4,7 @@ use diorama::prelude::*;
 use diorama::sources::memory::Call;
 
 use crate::source::{Point, Trouble};
-use crate::stage::{SHORT, SOON, Stage, Task, on_both, start};
+use crate::stage::{Rows, SHORT, SOON, Stage, Task, on_both, start};
 
 /// What a Dio calls in a source. It never asks it to count, for a batch or for changes.
 const CALLS: [Call; 8] =
@@ -32,6 +32,20 @@ fn make(stage: &Stage, call: Call) -> Task<Result<(), ErrorKind>> {
 
 fn product() -> Record {
     crate::stage::product(55)
+}
+
+/// What a view shows, by price, while the call stands still.
+fn shown_meanwhile(call: Call, before: &Rows) -> Rows {
+    let mut rows = before.clone();
+    match call {
+        Call::Insert | Call::Upsert => rows.push(("new".to_owned(), 55)),
+        Call::Replace | Call::Patch => rows.iter_mut().filter(|(id, _)| id == "b").for_each(|(_, price)| *price = 55),
+        Call::Delete => rows.retain(|(id, _)| id != "b"),
+        Call::DeleteAll => rows.clear(),
+        _ => {}
+    }
+    rows.sort_by_key(|(_, price)| *price);
+    rows
 }
 
 fn is_write(call: Call) -> bool {
@@ -100,7 +114,7 @@ fn a_slow_call_of_the_source_makes_nobody_else_wait_and_has_its_effect_when_it_c
                 let held = stage.source.hold(call, point);
                 let made = make(&stage, call);
                 held.wait_until_held(1);
-                stage.nobody_waits(&before);
+                stage.nobody_waits(&shown_meanwhile(call, &before));
                 assert!(call == Call::Get || !made.has_ended(), "{call}");
                 if is_write(call) {
                     assert_eq!(stage.dio.status().pending_writes, 1, "{call}");
@@ -129,7 +143,7 @@ fn closing_ends_a_call_of_the_source_that_stands_still_and_listens() {
             let held = stage.source.hold(call, Point::BeforeWork);
             let made = make(&stage, call);
             held.wait_until_held(1);
-            stage.nobody_waits(&before);
+            stage.nobody_waits(&shown_meanwhile(call, &before));
             let report = stage.lens.close(SHORT).unwrap();
             assert!(report.is_closed(), "{call}: {report:?}");
             assert_eq!((report.delivered, report.failed), (1, u64::from(is_write(call))), "{call}");
@@ -151,7 +165,7 @@ fn closing_names_the_thread_whose_call_of_the_source_stands_still_and_does_not_l
             let held = stage.source.hold(call, Point::BeforeWork);
             let made = make(&stage, call);
             held.wait_until_held(1);
-            stage.nobody_waits(&before);
+            stage.nobody_waits(&shown_meanwhile(call, &before));
             let report = stage.lens.close(SHORT).unwrap();
             assert_eq!(report.still_running, [thread_of(&stage, call)], "{call}");
             if call != Call::Get {

@@ -143,7 +143,9 @@ impl Stage {
             assert_eq!(dio.cache().list().unwrap().len(), wanted.len());
             assert_eq!(dio.vista().list_values().unwrap().len(), wanted.len());
             assert_eq!(table.row_count(), wanted.len());
-            assert!(record.record().is_some() && sum.int().is_some());
+            let shown = wanted.iter().find(|(id, _)| id == "a").map(|(_, price)| *price);
+            assert_eq!(record.record().and_then(|record| record.int("price")), shown);
+            assert_eq!(sum.int(), Some(wanted.iter().map(|(_, price)| price).sum()));
             let before = table.generation();
             dio.cache().insert("local", product(-5)).unwrap();
             assert_eq!(table.generation(), before.next());

@@ -77,6 +77,12 @@ impl Stack {
         std::mem::take(&mut self.layers)
     }
 
+    /// The `delete_all`s that were accepted after this write.
+    pub(super) fn clears_after(&self, number: WriteNumber) -> VecDeque<Layer> {
+        let clears = self.layers.iter().filter(|layer| matches!(layer, Layer::Cleared(later) if *later > number));
+        clears.cloned().collect()
+    }
+
     /// Adds another row's layers; all stay in the order of acceptance.
     pub(super) fn join(&mut self, layers: VecDeque<Layer>) {
         self.layers.extend(layers);
@@ -256,6 +262,26 @@ impl Pending {
             self.rows.insert(row, ());
             clear.hidden.insert(id, (row, base, since));
         }
+    }
+
+    /// The `delete_all` of this number hides its rows no more; says whether a later one goes on hiding this one.
+    pub(super) fn hides_on(
+        &mut self,
+        number: WriteNumber,
+        id: &Arc<str>,
+        row: RowNo,
+        base: &StoredRow,
+        since: Seq,
+    ) -> bool {
+        let Some(next) = self.clears.iter_mut().find(|clear| clear.number > number) else { return false };
+        self.rows.insert(row, ());
+        next.hidden.insert(id.clone(), (row, base.clone(), since));
+        true
+    }
+
+    /// The rows that only a `delete_all` hides.
+    pub(super) fn hidden(&self) -> Vec<Arc<str>> {
+        self.clears.iter().flat_map(|clear| clear.hidden.keys().cloned()).collect()
     }
 
     pub(super) fn take_clear(&mut self, number: WriteNumber) -> Option<Clear> {

@@ -202,9 +202,7 @@ impl Core {
         let before = if tombstone.is_some() { None } else { self.to.versions.row_newest(row)? };
         let seq = self.batch().seq;
         let hidden_since = match (&before, after) {
-            (Some(before), Some(after)) if before.status() == after.status() && before.same_content(&after) => {
-                return Ok(());
-            }
+            (Some(before), Some(after)) if before.shows_as(&after) => return Ok(()),
             (None, None) => return Ok(()),
             (_, Some(mut after)) => {
                 if before.is_none() {
@@ -293,7 +291,7 @@ impl Core {
 
     pub(super) fn settle(&mut self, settlement: Settlement) {
         self.publish_first_load();
-        let Settlement { write, result } = settlement;
+        let Settlement { write, result, reply } = settlement;
         let is_all = matches!(write.op, WriteOp::DeleteAll);
         let result = match is_all {
             true => self.settle_all(&write, result),
@@ -308,6 +306,7 @@ impl Core {
         let batch = self.batch();
         batch.force = true;
         batch.settled.push((write, result));
+        batch.replies.extend(reply.map(|reply| (reply, Ok(()))));
     }
 
     fn settle_row(&mut self, write: &Arc<StagedWrite>, result: SettledAs) -> SettledAs {
@@ -337,7 +336,8 @@ impl Core {
             }
             other => {
                 self.take_layer(&id, number);
-                if matches!(other, SettledAs::Rejected(_) | SettledAs::Cancelled | SettledAs::Unknown(_)) {
+                let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
+                if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
                 }
                 (other, id.clone())
@@ -346,6 +346,9 @@ impl Core {
         let cause = if matches!(result, SettledAs::Confirmed(_)) { Cause::Confirmed } else { Cause::RolledBack };
         for id in [&id, &last_id] {
             self.show_again(id, cause);
+        }
+        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+            self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
@@ -412,11 +415,13 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
-        let layers = if stays_behind { VecDeque::new() } else { stack.take_layers() };
+        // A `delete_all` that came after the insert is to delete its row, too.
+        let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
             stack.base = None;
             write.ticket.rename(stored_id.clone());
         }
+        self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
         if is_new && is_insert && !stays_behind {
             self.rename(id, stored_id, value.clone(), layers)?;
@@ -455,6 +460,10 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
+        if stack.missed {
+            // It may be what the source says of another row, which has the id that was proposed.
+            (self.to.reread)(Some(old));
+        }
         self.follow(&layers, old, new);
         stack.base = value;
         stack.join(layers);
@@ -473,6 +482,25 @@ impl Core {
             self.records.entry(new.clone()).or_default().extend(slots);
         }
         Ok(())
+    }
+
+    /// The first id of a row that somebody else has told of under the id that the source chose.
+    fn name_alias(&mut self, first: &Arc<str>, id: &Arc<str>) {
+        let seq = self.batch().seq;
+        if first == id || !matches!(self.to.versions.lookup_newest(first), Ok(None)) {
+            return;
+        }
+        let Ok(Some((row, _))) = self.newest(id) else { return };
+        if let Some(slots) = self.records.remove(first) {
+            self.records.entry(id.clone()).or_default().extend(slots);
+            self.batch().shown_anew.push(id.clone());
+        }
+        if self.to.versions.name(first, seq, None, Some(row)) {
+            self.batch().renamed.push(first.clone());
+        }
+        if let Some((alias, row)) = self.aliases.remember(first.clone(), row) {
+            self.to.versions.forget_alias(&alias, row);
+        }
     }
 
     /// Writes that have lost the row they were to change fail with it.
@@ -521,6 +549,9 @@ impl Core {
         for (id, (row, mut stored, since)) in clear.hidden {
             if is_done {
                 self.bury(row, id, since);
+                continue;
+            }
+            if self.pending.hides_on(number, &id, row, &stored, since) {
                 continue;
             }
             if self.to.versions.name(&id, seq, None, Some(row)) {
@@ -613,7 +644,7 @@ impl Core {
                 // Taken back already, or the Dio is closed.
                 if writes.withdraw(staged.number).is_ok() {
                     let result = SettledAs::Rejected(error);
-                    let _ = core.send(Message::Settle(Settlement { write: staged, result }));
+                    let _ = core.send(Message::Settle(Settlement { write: staged, result, reply: None }));
                 } else {
                     staged.ticket.end(WriteState::Rejected(error), || {});
                 }
