@@ -13,7 +13,10 @@ use crate::scenery::index::key::Entry;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Rank, Role, may_wait_for};
 use crate::value::{Record, StoredRow};
-use crate::vista::{CallCx, Capabilities, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written};
+use crate::vista::{
+    CallCx, Capabilities, Page, PageCursor, Place, PushDown, QueryDescriptor, Schema, TableShell, Total, Vista, WriteOp,
+    Written,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// The source behind [`Dio::vista`]. Keeps its Dio alive.
@@ -69,10 +72,16 @@ impl DioShell {
     }
 
     /// What an incomplete cache can't answer: the source is asked.
-    fn ask_source<T>(&self, ask: impl FnOnce() -> Result<T>) -> Result<T> {
-        crate::sync::catch_user("the source", ask).and_then(|answer| answer).map_err(|error| {
+    fn ask_source<T>(&self, cx: &CallCx, ask: impl FnOnce(&Vista, &CallCx) -> Result<T>) -> Result<T> {
+        let inner = self.dio.inner();
+        // Whoever sets no deadline gets the Dio's own.
+        let cx = &match cx.deadline() {
+            Some(_) => cx.clone(),
+            None => inner.call_cx().with_cancel(cx.cancel.clone()),
+        };
+        crate::sync::catch_user("the source", || ask(&inner.master, cx)).and_then(|answer| answer).map_err(|error| {
             Error::new(ErrorKind::Unavailable, "the cache is not complete yet, and the source can't be asked")
-                .with("table", self.dio.inner().name.to_string())
+                .with("table", inner.name.to_string())
                 .with_source(error)
         })
     }
@@ -94,7 +103,7 @@ impl TableShell for DioShell {
     fn capabilities(&self) -> Capabilities {
         let source = self.dio.inner().write_capabilities();
         let no = Capabilities { batch: false, changes: false, idempotent_writes: false, ..source };
-        Capabilities { get: true, count: true, window: true, collations: true, ..no }
+        Capabilities { get: true, count: true, window: true, pages: true, collations: true, ..no }
     }
 
     fn push_down(&self, query: &QueryDescriptor) -> PushDown {
@@ -105,9 +114,28 @@ impl TableShell for DioShell {
         cx.check()?;
         let inner = self.dio.inner();
         if !inner.board.is_complete() {
-            return self.ask_source(|| inner.master.list_query(cx, query));
+            return self.ask_source(cx, |master, cx| master.list_query(cx, query));
         }
         self.rows(cx, query)?.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect()
+    }
+
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        cx.check()?;
+        Page::check(query, limit)?;
+        if !self.dio.inner().board.is_complete() {
+            return self.ask_source(cx, |master, cx| master.page_query(cx, query, after, limit));
+        }
+        let key = self.source_key();
+        let after = after.map(|cursor| Place::open(cursor, &key, query)).transpose()?;
+        let rows = self.rows(cx, query)?;
+        let place = |entry: &Entry| Place { key: entry.key.as_bytes().to_vec(), arrival: entry.row.0.into() };
+        let start = after.map_or(0, |after| rows.partition_point(|(entry, _)| place(entry) <= after));
+        let behind = &rows[start..];
+        let shown = &behind[..limit.min(behind.len())];
+        let next = shown.last().filter(|_| shown.len() < behind.len()).map(|(entry, _)| place(entry).seal(&key, query));
+        let total = Total::Exact(rows.len() as u64);
+        let rows = shown.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect::<Result<_>>()?;
+        Ok(Page { rows, next, total })
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {
@@ -117,7 +145,7 @@ impl TableShell for DioShell {
         match super::at_newest(versions, |seq| versions.find_as_of(id, seq))? {
             RowRead::Found(stored) => stored.to_record().map(Some),
             RowRead::Absent | RowRead::Expired if inner.board.is_complete() => Ok(None),
-            RowRead::Absent | RowRead::Expired => self.ask_source(|| inner.master.get(cx, id)),
+            RowRead::Absent | RowRead::Expired => self.ask_source(cx, |master, cx| master.get(cx, id)),
         }
     }
 
@@ -125,7 +153,9 @@ impl TableShell for DioShell {
         cx.check()?;
         let inner = self.dio.inner();
         if !inner.board.is_complete() {
-            return self.ask_source(|| Ok(inner.master.list_query(cx, &query.without_window())?.len() as u64));
+            return self.ask_source(cx, |master, cx| {
+                Ok(master.list_query(cx, &query.without_window())?.len() as u64)
+            });
         }
         if !query.is_filtered() {
             return Ok(inner.board.rows());

@@ -97,6 +97,17 @@ impl LensBuilder {
         self
     }
 
+    /// How long each call that a Dio makes to its source may take, on the Lens's clock: a copy of the whole source, the re-read
+    /// of a row, one delivery of a write. `None`: as long as it likes. Default: 5 minutes. A call that is told so by its
+    /// [`CallCx`](crate::vista::CallCx) ends with `Timeout`: a refresh fails and is tried again when due, a write fails. Calls
+    /// that callbacks make carry the context which those give them.
+    ///
+    /// A source whose whole list takes longer needs more than the default.
+    pub fn source_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.defaults.source_timeout = timeout.into();
+        self
+    }
+
     /// Delivers writes, in the place of handing them to the source. `dio.master().write(&cx, op)` does what the default
     /// does. An `Ok` says that the source has the write: its effect is shown then.
     pub fn on_write(mut self, callback: impl Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync + 'static) -> Self {
@@ -173,6 +184,9 @@ impl LensBuilder {
         }
         if self.defaults.refresh_every.is_some_and(|interval| interval.is_zero()) {
             return Err(setting("refresh_every", "the interval must not be zero"));
+        }
+        if self.defaults.source_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(setting("source_timeout", "no call ends in no time; for no limit, set `None`"));
         }
         let backend = match cache {
             CacheChoice::Backend(backend) => backend,

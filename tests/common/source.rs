@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use diorama::sources::memory::Call;
 use diorama::vista::{
-    CallCx, Capabilities, ChangeStream, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
 };
 use diorama::{Error, Record, Result};
 
@@ -266,6 +266,10 @@ impl TableShell for ScriptedSource {
 
     fn list(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(String, Record)>> {
         self.script.run(cx, Call::List, || self.inner.list(cx, query))
+    }
+
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.script.run(cx, Call::Page, || self.inner.page(cx, query, after, limit))
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {
