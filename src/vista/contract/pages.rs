@@ -146,10 +146,12 @@ fn cursors(checker: &mut Checker<'_>) -> Option<()> {
         }
     }
 
-    let mut foreign: Vec<(String, PageCursor)> = malformed(cursor.as_str())
-        .into_iter()
-        .map(|text| (format!("the cursor {text:?}, which is none"), PageCursor::from_text(text)))
-        .collect();
+    for text in malformed(cursor.as_str()) {
+        let words = format!("the cursor {text:?}, which is none");
+        let made_up = PageCursor::from_text(text);
+        checker.must_refuse(Rule::Cursors, &words, invalid, shell.page(&cx, &all, Some(&made_up), SHORT));
+    }
+    let mut foreign: Vec<(String, PageCursor)> = Vec::new();
     let others = other_queries(checker, shell, &listed);
     for query in &others {
         let page = checker.must(Rule::Pages, &asked(query), shell.page(&cx, query, None, SHORT))?;
