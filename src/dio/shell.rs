@@ -2,7 +2,8 @@
 //!
 //! Flow: reads answer from the Dio's cache, also while the source is offline; writes go through its queue.
 //! Invariants: it honours conditions, sort, search and windows exactly as a view does; over an incomplete cache it asks the
-//! source, or says `Unavailable`, and never answers a part as the whole.
+//! source, or says `Unavailable`, and never answers a part as the whole; a cursor is good for whoever made it, the cache or
+//! the source (`x4_pages_over_an_incomplete_cache_are_the_sources_and_begin_anew_once_it_is_complete`).
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Rank, Role, may_wait_for};
 use crate::value::{Record, StoredRow};
 use crate::vista::{
-    CallCx, Capabilities, Page, PageCursor, Place, PushDown, QueryDescriptor, Schema, TableShell, Total, Vista, WriteOp,
-    Written,
+    CallCx, Capabilities, Page, PageCursor, Place, PushDown, QueryDescriptor, Schema, TableShell, Total, Vista,
+    WriteOp, Written,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -80,6 +81,10 @@ impl DioShell {
             None => inner.call_cx().with_cancel(cx.cancel.clone()),
         };
         crate::sync::catch_user("the source", || ask(&inner.master, cx)).and_then(|answer| answer).map_err(|error| {
+            // What can't be asked at all isn't a matter of time.
+            if error.kind() == ErrorKind::Invalid {
+                return error;
+            }
             Error::new(ErrorKind::Unavailable, "the cache is not complete yet, and the source can't be asked")
                 .with("table", inner.name.to_string())
                 .with_source(error)
@@ -153,9 +158,7 @@ impl TableShell for DioShell {
         cx.check()?;
         let inner = self.dio.inner();
         if !inner.board.is_complete() {
-            return self.ask_source(cx, |master, cx| {
-                Ok(master.list_query(cx, &query.without_window())?.len() as u64)
-            });
+            return self.ask_source(cx, |master, cx| Ok(master.list_query(cx, &query.without_window())?.len() as u64));
         }
         if !query.is_filtered() {
             return Ok(inner.board.rows());

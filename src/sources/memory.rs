@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use crate::value::{Record, StoredRow, Value};
 use crate::vista::{
-    CallCx, Capabilities, ChangeEvent, ChangeStream, Filter, Page, PageCursor, Place, PushDown, QueryDescriptor, Schema,
-    SortKeyer, TableShell, Total, WriteOp, Written,
+    CallCx, Capabilities, ChangeEvent, ChangeStream, Filter, Page, PageCursor, Place, PushDown, QueryDescriptor,
+    Schema, SortKeyer, TableShell, Total, WriteOp, Written,
 };
 use crate::{Error, ErrorKind, Result};
 

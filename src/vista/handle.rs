@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::value::{IntoValue, Record, StoredRow};
 use crate::vista::{
-    CallCx, Capabilities, ChangeStream, Collation, Condition, Filter, Page, PageCursor, PushDown, QueryDescriptor, Schema,
-    SortBy, SortDir, TableShell, Total, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Collation, Condition, Filter, Page, PageCursor, PushDown, QueryDescriptor,
+    Schema, SortBy, SortDir, TableShell, Total, WriteOp, Written,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -297,9 +297,8 @@ impl Vista {
             let message = "the source can't sort by this, and pages come in the source's order; list the rows instead";
             return Err(self.at(Error::new(ErrorKind::Unsupported, message).with("clause", format!("order by {by}"))));
         }
-        let page = |after: Option<&PageCursor>| {
-            self.shell.page(cx, &accepted, after, limit).map_err(|error| self.at(error))
-        };
+        let page =
+            |after: Option<&PageCursor>| self.shell.page(cx, &accepted, after, limit).map_err(|error| self.at(error));
         if residual.is_empty() && rest.is_empty() {
             return page(after);
         }

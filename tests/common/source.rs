@@ -11,7 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use diorama::sources::memory::Call;
 use diorama::vista::{
-    CallCx, Capabilities, ChangeStream, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, WriteOp,
+    Written,
 };
 use diorama::{Error, Record, Result};
 
@@ -72,7 +73,7 @@ impl Script {
         answer
     }
 
-    /// Waits while somebody holds the point; a call that is cancelled goes on, and fails, unless it is deaf.
+    /// Waits while somebody holds the point; a call that is cancelled or late goes on, and fails, unless it is deaf.
     fn pass(&self, cx: &CallCx, at: (Call, Point)) -> Result<()> {
         let (bell, rung) = bounded(1);
         if self.change(|state| {
@@ -87,8 +88,10 @@ impl Script {
         }
         let watch = cx.cancel.ring_on_cancel(&bell);
         let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0;
+        let deaf = || self.state.lock().unwrap().deaf;
         while waits(&self.state.lock().unwrap()) {
-            let _ = rung.recv();
+            let deadline = if deaf() { None } else { cx.deadline() };
+            cx.clock().recv(&rung, deadline);
         }
         drop(watch);
         self.change(|state| {
@@ -143,7 +146,7 @@ pub(crate) struct ScriptedSource {
     script: Arc<Script>,
 }
 
-/// Calls of one kind wait until this is dropped or they are cancelled.
+/// Calls of one kind wait until this is dropped, they are cancelled or their deadline has come.
 pub(crate) struct HeldCalls {
     script: Arc<Script>,
     at: (Call, Point),
@@ -168,7 +171,7 @@ impl ScriptedSource {
         self.script.change(|state| state.always.insert(call, trouble));
     }
 
-    /// Has held calls wait on when they are cancelled.
+    /// Has held calls wait on when they are cancelled or late.
     pub(crate) fn be_deaf(&self) {
         self.script.change(|state| state.deaf = true);
     }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use diorama::prelude::*;
 use diorama::vista::contract::{self, Fixture, Rule, Subject};
 use diorama::vista::{
-    CancelToken, Capabilities, Column, ColumnType, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, Total,
+    CancelToken, Capabilities, Column, ColumnType, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell,
+    Total,
 };
 use diorama::{Result, record};
 
@@ -64,13 +65,12 @@ fn liar(lie: Lie, rows: contract::Rows) -> Subject {
         Liar { lie, inner: inner.clone(), used, made, kept }
     };
     let (outside, offline) = (inner.outside(), inner.clone());
-    Subject::new(new(&inner))
-        .second(new(&inner))
-        .offline(move |is_offline| offline.set_offline(is_offline))
-        .outside(move |op| match op {
+    Subject::new(new(&inner)).second(new(&inner)).offline(move |is_offline| offline.set_offline(is_offline)).outside(
+        move |op| match op {
             WriteOp::Upsert { id, record } => outside.upsert(id, record.clone()),
             op => outside.delete(op.id().unwrap_or_default()),
-        })
+        },
+    )
 }
 
 fn invalid() -> Error {
@@ -93,7 +93,13 @@ impl Liar {
     }
 
     /// Pages over a list, whose cursors are the position of the next row.
-    fn by_position(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+    fn by_position(
+        &self,
+        cx: &CallCx,
+        query: &QueryDescriptor,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page> {
         let any = QueryDescriptor::new();
         let (key, scope) = self.scope(query, &any);
         let start = match after {
@@ -191,14 +197,14 @@ impl TableShell for Liar {
     fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
         match self.lie {
             AcceptZero if limit == 0 => return Ok(Page::default()),
-            AcceptWindows if query.window.is_some() => return self.inner.page(cx, &query.without_window(), after, limit),
+            AcceptWindows if query.window.is_some() => {
+                return self.inner.page(cx, &query.without_window(), after, limit);
+            }
             _ => Page::check(query, limit)?,
         }
         match self.lie {
             IgnoreCancel => self.inner.page(&cx.clone().with_cancel(CancelToken::new()), query, after, limit),
-            IgnoreDeadlines => {
-                self.inner.page(&CallCx::new().with_cancel(cx.cancel.clone()), query, after, limit)
-            }
+            IgnoreDeadlines => self.inner.page(&CallCx::new().with_cancel(cx.cancel.clone()), query, after, limit),
             AreEmptyWhenAway => match self.inner.page(cx, query, after, limit) {
                 Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Page::default()),
                 answer => answer,
@@ -304,8 +310,7 @@ fn catches(lie: Lie, rule: Rule, said: &str, also: &[Rule]) {
     expected.sort_unstable();
     assert_eq!(report.rules(), expected, "{report}");
     let words = |failure: &contract::Failure| format!("{}: {}", failure.asked, failure.difference);
-    let words: Vec<String> =
-        report.failures().iter().filter(|failure| failure.rule == rule).map(words).collect();
+    let words: Vec<String> = report.failures().iter().filter(|failure| failure.rule == rule).map(words).collect();
     assert!(words.iter().any(|words| words.contains(said)), "nothing says {said:?} in: {words:#?}");
 }
 
