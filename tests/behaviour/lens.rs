@@ -70,21 +70,24 @@ fn f2_a_call_of_the_source_has_as_much_time_as_the_lens_gives_it() {
         let lens = Lens::new().in_memory().clock(clock).source_timeout(timeout).build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();
         let held = source.hold(Call::List);
-        dio.request_refresh().unwrap();
+        let asked = dio.clone();
+        let refreshed = start("refresh", move || asked.refresh());
         assert!(source.wait_until_called(Call::List, 2, SOON));
         hands.advance(Duration::from_secs(in_time));
         assert!(dio.status().refreshing, "{timeout:?}");
         hands.advance(Duration::from_secs(more));
-        if timeout.is_none() {
-            drop(held);
-            dio.refresh().unwrap();
-            continue;
+        match timeout {
+            None => {
+                drop(held);
+                refreshed.end().unwrap();
+            }
+            Some(timeout) => {
+                let error = refreshed.end().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert_eq!(error.context("source_timeout"), Some(format!("{timeout:?}").as_str()));
+                drop(held);
+            }
         }
-        until("the refresh has failed", || dio.status().refresh_error.is_some());
-        let error = dio.status().refresh_error.unwrap();
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        assert_eq!(error.context("source_timeout"), Some(format!("{:?}", timeout.unwrap()).as_str()));
-        drop(held);
         dio.refresh().unwrap();
     }
     assert_eq!(Lens::new().in_memory().build().unwrap().defaults().source_timeout, Some(Duration::from_secs(300)));

@@ -90,8 +90,11 @@ impl Script {
         let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0;
         let deaf = || self.state.lock().unwrap().deaf;
         while waits(&self.state.lock().unwrap()) {
-            let deadline = if deaf() { None } else { cx.deadline() };
-            cx.clock().recv(&rung, deadline);
+            match cx.deadline().filter(|_| !deaf()) {
+                Some(deadline) => drop(cx.clock().recv(&rung, Some(deadline))),
+                // Not one of the clock's sleepers, whom a test may be counting.
+                None => drop(rung.recv()),
+            }
         }
         drop(watch);
         self.change(|state| {
