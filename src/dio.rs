@@ -23,6 +23,7 @@ mod refresh;
 mod reload;
 mod schedule;
 mod shell;
+mod source_call;
 pub(crate) mod store;
 mod ticket;
 pub(crate) mod versions;
@@ -45,9 +46,9 @@ use crate::scenery::snapshot::RowReader;
 use crate::scenery::table::TableSceneryBuilder;
 use crate::scenery::value_builder::ValueSceneryBuilder;
 use crate::scenery::view_query::ViewQuery;
-use crate::sync::{Rank, Role, Waited, Worker, catch_user, deadline_after, may_wait_for, on_own_thread, reply};
+use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
 use crate::value::{Record, StoredRow};
-use crate::vista::{CallCx, CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
+use crate::vista::{CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
 use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub use board::DioStatus;
@@ -605,25 +606,6 @@ impl DioInner {
 
     pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
         self.core.send_bulk(message).map_err(|error| self.name_error(error))
-    }
-
-    /// The context of a call to the source: it ends when the Dio closes, or when its time is over.
-    pub(crate) fn call_cx(&self) -> CallCx {
-        let cx = CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone());
-        match self.lens.defaults.source_timeout {
-            Some(timeout) => cx.deadline_in(timeout),
-            None => cx,
-        }
-    }
-
-    /// One read of the source, fenced. Where its time was over, the error names the setting.
-    pub(crate) fn read_source<T>(&self, read: impl FnOnce(&Vista, &CallCx) -> Result<T>) -> Result<T> {
-        let cx = self.call_cx();
-        let answer = catch_user("the source", || read(&self.master, &cx)).and_then(|answer| answer);
-        answer.map_err(|error| match self.lens.defaults.source_timeout {
-            Some(timeout) if error.kind() == ErrorKind::Timeout => error.with("source_timeout", format!("{timeout:?}")),
-            _ => error,
-        })
     }
 
     /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins

@@ -44,8 +44,13 @@ impl DioShell {
         Ok(Written { id: outcome.id, record })
     }
 
-    /// Rows that match, sorted and windowed, as the cache has them.
-    fn rows(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(Entry, StoredRow)>> {
+    /// Rows that match and whose entry is wanted, as the cache has them, in no order.
+    fn matching(
+        &self,
+        cx: &CallCx,
+        query: &QueryDescriptor,
+        mut is_wanted: impl FnMut(&Entry) -> bool,
+    ) -> Result<Vec<(Entry, StoredRow)>> {
         let inner = self.dio.inner();
         let compiled = ViewQuery::new(&query.without_window(), &inner.schema)?;
         let mut scratch = Vec::new();
@@ -59,12 +64,21 @@ impl DioShell {
                 return ControlFlow::Break(());
             }
             if compiled.matches(stored) {
-                rows.push((compiled.entry(row_no, stored, &mut scratch), stored.clone()));
+                let entry = compiled.entry(row_no, stored, &mut scratch);
+                if is_wanted(&entry) {
+                    rows.push((entry, stored.clone()));
+                }
             }
             ControlFlow::Continue(())
         })?;
         stopped?;
-        rows.sort_unstable_by(|(a, _), (b, _)| a.key.cmp(&b.key).then(a.row.cmp(&b.row)));
+        Ok(rows)
+    }
+
+    /// Rows that match, sorted and windowed, as the cache has them.
+    fn rows(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(Entry, StoredRow)>> {
+        let mut rows = self.matching(cx, query, |_| true)?;
+        rows.sort_unstable_by(|(a, _), (b, _)| in_order(a, b));
         if let Some(window) = query.window {
             rows.truncate(window.offset.saturating_add(window.limit));
             rows.drain(..window.offset.min(rows.len()));
@@ -90,6 +104,10 @@ impl DioShell {
                 .with_source(error)
         })
     }
+}
+
+fn in_order(a: &Entry, b: &Entry) -> std::cmp::Ordering {
+    a.key.cmp(&b.key).then(a.row.cmp(&b.row))
 }
 
 impl TableShell for DioShell {
@@ -132,15 +150,23 @@ impl TableShell for DioShell {
         }
         let key = self.source_key();
         let after = after.map(|cursor| Place::open(cursor, &key, query)).transpose()?;
-        let rows = self.rows(cx, query)?;
-        let place = |entry: &Entry| Place { key: entry.key.as_bytes().to_vec(), arrival: entry.row.0.into() };
-        let start = after.map_or(0, |after| rows.partition_point(|(entry, _)| place(entry) <= after));
-        let behind = &rows[start..];
-        let shown = &behind[..limit.min(behind.len())];
-        let next = shown.last().filter(|_| shown.len() < behind.len()).map(|(entry, _)| place(entry).seal(&key, query));
-        let total = Total::Exact(rows.len() as u64);
-        let rows = shown.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect::<Result<_>>()?;
-        Ok(Page { rows, next, total })
+        let mut total = 0;
+        let mut rows = self.matching(cx, query, |entry| {
+            total += 1;
+            let place = (entry.key.as_bytes(), entry.row.0);
+            after.as_ref().is_none_or(|after| place > (&after.key, after.arrival))
+        })?;
+        let has_next = rows.len() > limit;
+        if has_next {
+            rows.select_nth_unstable_by(limit, |(a, _), (b, _)| in_order(a, b));
+            rows.truncate(limit);
+        }
+        rows.sort_unstable_by(|(a, _), (b, _)| in_order(a, b));
+        let last = rows.last().filter(|_| has_next);
+        let place = |entry: &Entry| Place { key: entry.key.as_bytes().to_vec(), arrival: entry.row.0 };
+        let next = last.map(|(entry, _)| place(entry).seal(&key, query));
+        let rows = rows.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect::<Result<_>>()?;
+        Ok(Page { rows, next, total: Total::Exact(total) })
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {
