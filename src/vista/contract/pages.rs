@@ -15,6 +15,8 @@ use super::{Rows, Subject, sample};
 const LIMITS: [usize; 6] = [3, 1, 7, 2, 100, usize::MAX];
 /// Of the queries with more than a sort, every so many is followed page by page.
 const STEP: usize = 5;
+/// How many queries are followed while rows change.
+const MOST: usize = 8;
 /// Pages are this short while rows change, so that there are many.
 const SHORT: usize = 3;
 
@@ -216,7 +218,9 @@ fn amid_changes(checker: &mut Checker<'_>) -> Option<()> {
     let listed = checker.must(Rule::Fixture, "list of everything", list_all(&**subject.vista.shell()))?;
     let mut queries = other_queries(checker, &**subject.vista.shell(), &listed);
     queries.insert(0, QueryDescriptor::new());
-    for query in queries {
+    // Each takes a source of its own. Steps that three doesn't divide meet every direction and a condition.
+    let step = [1, 2, 4, 5, 7].into_iter().find(|step| queries.len() / step <= MOST).unwrap_or(8);
+    for query in queries.into_iter().step_by(step) {
         changing(checker, &query)?;
     }
     Some(())
