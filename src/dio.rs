@@ -26,6 +26,7 @@ mod refresh;
 mod reload;
 mod schedule;
 mod shell;
+mod source_call;
 pub(crate) mod store;
 mod ticket;
 pub(crate) mod versions;
@@ -52,7 +53,7 @@ use crate::scenery::value_builder::ValueSceneryBuilder;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
 use crate::value::{Record, StoredRow};
-use crate::vista::{CallCx, CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
+use crate::vista::{CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
 use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub use board::DioStatus;
@@ -633,11 +634,6 @@ impl DioInner {
 
     pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
         self.core.send_bulk(message).map_err(|error| self.name_error(error))
-    }
-
-    /// The context of a call to the source: it ends when the Dio closes.
-    pub(crate) fn call_cx(&self) -> CallCx {
-        CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone())
     }
 
     /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins

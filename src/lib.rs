@@ -90,7 +90,7 @@
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
 //! | `write` | room in the write queue, up to `write_timeout`; `try_write` doesn't |
 //! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
-//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade | the source |
+//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade | the source, whose calls are told to end after `source_timeout` |
 //! | `flush` | the disk |
 //!
 //! Callbacks, sources and hooks run on the library's threads, under no lock; a panic of theirs fails that one operation.

@@ -107,7 +107,8 @@ impl World {
         let (on_disk, small, every) = (plan.on_disk, plan.small_budget, plan.refresh_every);
         let on_clock = clock.clone();
         let builder = move || {
-            let lens = Lens::new().clock(on_clock.clone());
+            // A held call goes on for as long as the run holds it: `tests/faults` has the deadlines.
+            let lens = Lens::new().clock(on_clock.clone()).source_timeout(None);
             let lens = if on_disk { lens.cache_at(cache.clone()) } else { lens.in_memory() };
             let lens = if small { lens.snapshot_budget(600).hot_tier_capacity(1) } else { lens };
             match every {

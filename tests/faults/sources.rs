@@ -1,12 +1,15 @@
 //! Every call of a source.
 
+use std::time::Duration;
+
+use diorama::clock::Clock;
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
 
 use crate::source::{Point, Trouble};
 use crate::stage::{Rows, SHORT, SOON, Stage, Task, on_both, start};
 
-/// What a Dio calls in a source. It never asks it to count, for a batch or for changes.
+/// What a Dio calls in a source. It never asks it to count, for pages, for a batch or for changes.
 const CALLS: [Call; 8] =
     [Call::List, Call::Get, Call::Insert, Call::Replace, Call::Upsert, Call::Patch, Call::Delete, Call::DeleteAll];
 
@@ -135,6 +138,52 @@ fn a_slow_call_of_the_source_makes_nobody_else_wait_and_has_its_effect_when_it_c
 }
 
 #[test]
+fn a_call_of_the_source_that_stands_still_ends_at_its_deadline_and_is_reported() {
+    on_both(|on_disk| {
+        for call in CALLS {
+            for point in [Point::BeforeWork, Point::BeforeAnswer] {
+                let (clock, hands) = Clock::manual();
+                let mut stage = Stage::on_clock(&format!("late-{call}-{point:?}-{on_disk}"), on_disk, clock);
+                let timeout = stage.lens.defaults().source_timeout.unwrap();
+                let before = stage.shown();
+                let calls = stage.source.calls(call);
+                let held = stage.source.hold(call, point);
+                let made = make(&stage, call);
+                held.wait_until_held(1);
+                stage.nobody_waits(&before);
+                hands.advance(timeout - Duration::from_nanos(1));
+                stage.nobody_waits(&before);
+                assert!(call == Call::Get || !made.has_ended(), "{call}");
+                hands.advance(Duration::from_nanos(1));
+                stage.source.wait_until_ended(call, calls + 1);
+                let outcome = made.end();
+                stage.nobody_waits(&before);
+                let status = stage.dio.status();
+                let late = ErrorKind::Timeout;
+                if call == Call::List {
+                    assert_eq!(outcome, Err(late), "{call}");
+                    let error = status.refresh_error.unwrap();
+                    assert_eq!((error.kind(), error.context("source_timeout")), (late, Some("300s")), "{error}");
+                    stage.event(
+                        "RefreshFailed",
+                        |event| matches!(event, DioEvent::RefreshFailed { error, .. } if error.kind() == late),
+                    );
+                } else if is_write(call) {
+                    assert_eq!(outcome, Err(late), "{call}");
+                    assert_eq!((status.failed_writes, status.pending_writes), (1, 0), "{call}");
+                    stage.event(
+                        "WriteFailed",
+                        |event| matches!(event, DioEvent::WriteFailed { error, .. } if error.kind() == late),
+                    );
+                }
+                drop(held);
+                stage.recovers();
+            }
+        }
+    });
+}
+
+#[test]
 fn closing_ends_a_call_of_the_source_that_stands_still_and_listens() {
     on_both(|on_disk| {
         for call in CALLS {
@@ -206,7 +255,7 @@ fn a_dio_makes_no_other_call_of_its_source() {
             stage.source.wait_until_ended(call, calls + 1);
         }
         stage.dio.vista().get_count().unwrap();
-        for call in [Call::Count, Call::Batch, Call::Changes] {
+        for call in [Call::Count, Call::Page, Call::Batch, Call::Changes] {
             assert_eq!(stage.source.calls(call), 0, "`{call}` is missing in the matrix");
         }
         stage.recovers();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use diorama::cache::MemoryBackend;
+use diorama::clock::Clock;
 use diorama::prelude::*;
 use diorama::{EventReader, LensBuilder, live_threads};
 
@@ -14,7 +15,7 @@ use crate::storage::ScriptedBackend;
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long closing may take where a thread stands still.
-pub(crate) const SHORT: Duration = Duration::from_millis(200);
+pub(crate) const SHORT: Duration = Duration::from_millis(400);
 const LIMIT: Duration = Duration::from_secs(240);
 
 pub(crate) type Rows = Vec<(String, i64)>;
@@ -96,10 +97,14 @@ pub(crate) fn builder(storage: &Arc<ScriptedBackend>, name: &str) -> LensBuilder
 
 impl Stage {
     pub(crate) fn new(name: &str, on_disk: bool) -> Stage {
+        Self::on_clock(name, on_disk, Clock::system())
+    }
+
+    pub(crate) fn on_clock(name: &str, on_disk: bool, clock: Clock) -> Stage {
         let rows = MemoryVista::new(name, "id").with_rows([("a", product(30)), ("b", product(10)), ("c", product(20))]);
         let source = ScriptedSource::new(rows.clone());
         let (storage, directory) = backend(on_disk);
-        let lens = builder(&storage, name).build().unwrap();
+        let lens = builder(&storage, name).clock(clock).build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();
         // So that the writer's thread is there, too.
         dio.write(WriteOp::patch("a", product(31))).unwrap().wait(SOON).unwrap();
