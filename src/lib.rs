@@ -137,6 +137,7 @@
 pub mod cache;
 pub mod clock;
 mod dio;
+mod draft;
 pub mod error;
 mod lens;
 mod numbers;
@@ -152,6 +153,7 @@ pub use dio::{
     CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
     HotTier, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
+pub use draft::{Draft, DraftField, DraftStatus, FieldState, Resolution};
 pub use error::{Error, ErrorKind, Result};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
@@ -186,8 +188,9 @@ pub mod prelude {
     pub use crate::sources::SqliteVista;
     pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
-        Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,
-        RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable, Value, ValueScenery, record,
+        Change, Changes, Dio, DioEvent, Draft, DraftField, DraftStatus, Error, ErrorKind, FieldState, Generation, Lens,
+        LoadState, Record, RecordScenery, Resolution, RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable,
+        Value, ValueScenery, record,
     };
 }
 

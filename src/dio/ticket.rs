@@ -42,7 +42,11 @@ struct Shared {
     rank: Rank,
     state: Mutex<WriteState>,
     changed: Condvar,
+    /// Called once it has ended, by whoever ends it. Under the lock of `state` when the state is looked at, too.
+    at_end: Mutex<Vec<AtEnd>>,
 }
+
+type AtEnd = Box<dyn FnOnce() + Send>;
 
 impl Shared {
     /// Moves the ticket on, and calls `count` before anyone hears of it. One that has ended stays as it is.
@@ -52,8 +56,11 @@ impl Shared {
             return;
         }
         count();
+        let has_ended = matches!(state, WriteState::Confirmed(_) | WriteState::Rejected(_));
         *current = state;
+        let calls = if has_ended { std::mem::take(&mut *self.at_end.lock()) } else { Vec::new() };
         drop(current);
+        calls.into_iter().for_each(|call| call());
         self.changed.notify_all();
     }
 }
@@ -86,6 +93,18 @@ impl WriteTicket {
     /// waiting for.
     pub fn wait(&self, timeout: Duration) -> Result<WriteOutcome> {
         self.wait_until(Some(timeout))
+    }
+
+    /// Has `call` called once the ticket has ended, by the thread that ends it; here and now if it has. It must not wait, and
+    /// be no code of the application's.
+    pub(crate) fn at_end(&self, call: impl FnOnce() + Send + 'static) {
+        let state = self.0.state.lock();
+        if matches!(*state, WriteState::Confirmed(_) | WriteState::Rejected(_)) {
+            drop(state);
+            call();
+        } else {
+            self.0.at_end.lock().push(Box::new(call));
+        }
     }
 
     /// Ends the ticket as failed, after `count`, if it has not ended.
@@ -127,6 +146,7 @@ impl TicketSender {
             rank,
             state: Mutex::new(WriteState::Queued),
             changed: Condvar::new(),
+            at_end: Mutex::default(),
         });
         (TicketSender(Some(shared.clone())), WriteTicket(shared))
     }
