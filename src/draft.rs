@@ -419,9 +419,8 @@ impl Draft {
     /// Sets a field: the user has typed something. The first time, what the row has now becomes the field's base.
     ///
     /// # Errors
-    /// `Invalid`, naming the field (its `column` in the [context](Error::context), and in [`Error::fields`]): a column that
-    /// the table doesn't have, a value of another type than the column's, the id of a row that has one. Nothing changes
-    /// then.
+    /// `Invalid`, naming the [field](Error::fields): a column that the table doesn't have, a value of another type than the
+    /// column's or nested too deep, the id of a row that has one. Nothing changes then.
     pub fn set(&self, field: &str, value: impl IntoValue) -> Result<()> {
         let value = value.into_value();
         self.edit(|state| {
@@ -488,8 +487,8 @@ impl Draft {
     }
 
     fn refuse(&self, error: Error, field: &str) -> Error {
-        let message = error.message().to_owned();
-        error.with("column", field).with_field(field, message).with("table", self.0.table.to_string())
+        let refused = Error::new(error.kind(), "the field does not take this value");
+        refused.with_field(field, error.message()).with("table", self.0.table.to_string())
     }
 }
 

@@ -85,10 +85,10 @@
 //!
 //! | calls | wait for |
 //! | --- | --- |
-//! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
+//! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record`; reads and edits of a [`Draft`] | nothing that is slow; fit for a frame loop |
 //! | `row`, `rows`, `position_of`, `cache().get` | at most a read of the cache file, through its memory map |
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
-//! | `write` | room in the write queue, up to `write_timeout`; `try_write` doesn't |
+//! | `write`, [`Draft::save`] | room in the write queue, up to `write_timeout`; `try_write` doesn't |
 //! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
 //! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade | the source |
 //! | `flush` | the disk |
@@ -105,10 +105,14 @@
 //! never undoes it. A write is not shown before it is confirmed, and is tried once; what is still queued when the Dio
 //! closes is reported as failed.
 //!
+//! [`Dio::draft`] is for forms: a user's unsaved fields over the live row, with conflicts where both moved, and a `save` that
+//! writes what changed.
+//!
 //! # Errors
 //!
 //! There is one [`Error`]. Its [`kind`](Error::kind) says what you can do next, its text says what happened and to which
-//! table, id or file, and [`source`](std::error::Error::source) keeps the cause. A source that can't be reached is no error
+//! table, id or file, and [`source`](std::error::Error::source) keeps the cause; a source that refuses a row may name the
+//! [fields](Error::fields) that are wrong. A source that can't be reached is no error
 //! for readers: they go on reading the cache, and [`Dio::status`] says why the last refresh failed.
 //!
 //! # Looking inside

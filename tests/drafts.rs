@@ -183,8 +183,7 @@ fn a_value_that_the_schema_refuses_changes_nothing_and_names_its_field() {
     let before = draft.generation();
     for (field, value) in [("prize", Value::from(1)), ("price", Value::from("cheap")), ("id", Value::from("b"))] {
         let error = draft.set(field, value).unwrap_err();
-        assert_eq!((error.kind(), error.context("column")), (ErrorKind::Invalid, Some(field)));
-        assert_eq!(error.context("table"), Some("products"));
+        assert_eq!((error.kind(), error.context("table")), (ErrorKind::Invalid, Some("products")));
         assert_eq!(error.fields().map(|(name, _)| name).collect::<Vec<_>>(), [field]);
     }
     assert_eq!((draft.generation(), draft.record(), draft.errors()), (before, anvil(), vec![]));
