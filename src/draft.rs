@@ -138,14 +138,16 @@ struct Inner {
 ///
 /// # fn main() -> diorama::Result<()> {
 /// let rows = [("a", record! { "name" => "Anvil", "price" => 30, "stock" => 5 })];
-/// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("products", "id").with_rows(rows))?;
+/// let source = MemoryVista::new("products", "id").with_rows(rows);
+/// let dio = Lens::new().in_memory().build()?.make_dio(source.clone())?;
 ///
 /// let draft = dio.draft("a")?;
 /// draft.set("name", "Big anvil")?;
 /// draft.set("price", 33)?;
 ///
 /// // Meanwhile somebody else changes the row.
-/// dio.patched("a", record! { "name" => "Anvil", "price" => 31, "stock" => 4 })?;
+/// source.outside().patch("a", record! { "price" => 31, "stock" => 4 })?;
+/// dio.refresh()?;
 /// assert_eq!(draft.get("stock"), Some(4.into()), "untouched fields follow");
 /// assert_eq!(draft.get("price"), Some(33.into()), "touched ones stay");
 /// assert_eq!(draft.field("price").state, FieldState::Conflict);
@@ -156,7 +158,7 @@ struct Inner {
 ///     ticket.wait(Duration::from_secs(5))?;
 /// }
 /// assert_eq!(draft.status(), DraftStatus::Clean);
-/// assert_eq!(dio.cache().get("a")?, Some(record! { "name" => "Big anvil", "price" => 31, "stock" => 4 }));
+/// assert_eq!(source.row("a"), Some(record! { "name" => "Big anvil", "price" => 31, "stock" => 4 }));
 /// # Ok(())
 /// # }
 /// ```
@@ -471,13 +473,13 @@ impl Draft {
         if let Some(id) = state.id.clone() {
             // A form that sets all of its fields may set this one, too, as it is.
             let shown = state.parts().1.shown.and_then(|row| row.get(field).cloned());
-            let is_id = id_of(value).is_some_and(|value| *value == *id);
+            let is_id = Schema::id_of(value).is_some_and(|value| *value == *id);
             return match is_id || shown.as_ref() == Some(value) {
                 true => Ok(()),
                 false => Err(Error::new(ErrorKind::Invalid, "the id of a row that is there can't be changed")),
             };
         }
-        if !value.is_null() && id_of(value).is_none_or(|id| id.is_empty()) {
+        if !value.is_null() && Schema::id_of(value).is_none_or(|id| id.is_empty()) {
             return Err(Error::new(ErrorKind::Invalid, "an id is a text that is not empty, or an integer"));
         }
         match schema.column(field) {
@@ -489,15 +491,6 @@ impl Draft {
     fn refuse(&self, error: Error, field: &str) -> Error {
         let refused = Error::new(error.kind(), "the field does not take this value");
         refused.with_field(field, error.message()).with("table", self.0.table.to_string())
-    }
-}
-
-/// The id that a value of the id column means.
-fn id_of(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(id) => Some(id.clone()),
-        Value::Integer(id) => Some(i128::from(*id).to_string()),
-        _ => None,
     }
 }
 
@@ -619,7 +612,7 @@ impl State {
         let sent = fields.changes(row);
         fields.begin(sent);
         let mut record = folded.clone();
-        let given = id_column.and_then(|column| folded.get(column)).and_then(id_of);
+        let given = id_column.and_then(|column| folded.get(column)).and_then(Schema::id_of);
         // An id that is not given is not null either, and a table may not have its id as a column.
         if let Some(column) = id_column
             && (record.get(column).is_some_and(Value::is_null)

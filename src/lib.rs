@@ -90,7 +90,7 @@
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
 //! | `write`, [`Draft::save`] | room in the write queue, up to `write_timeout`; `try_write` doesn't |
 //! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
-//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade | the source |
+//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade, `Import::step` | the source |
 //! | `flush` | the disk |
 //!
 //! Callbacks, sources and hooks run on the library's threads, under no lock; a panic of theirs fails that one operation.
@@ -106,7 +106,7 @@
 //! closes is reported as failed.
 //!
 //! [`Dio::draft`] is for forms: a user's unsaved fields over the live row, with conflicts where both moved, and a `save` that
-//! writes what changed.
+//! writes what changed. [`Dio::import`] is for many rows at once, with progress, and can be stopped and resumed.
 //!
 //! # Errors
 //!
@@ -143,6 +143,7 @@ pub mod clock;
 mod dio;
 mod draft;
 pub mod error;
+mod import;
 mod lens;
 mod numbers;
 mod scenery;
@@ -159,6 +160,7 @@ pub use dio::{
 };
 pub use draft::{Draft, DraftField, DraftStatus, FieldState, Resolution};
 pub use error::{Error, ErrorKind, Result};
+pub use import::{Import, ImportProgress, ImportRow, ImportState, IntoImportRow};
 pub use lens::{Lens, LensBuilder, LensCallbacks, LensDefaults};
 pub use numbers::{Generation, RowNo, Seq};
 pub use scenery::anchor::Anchor;
