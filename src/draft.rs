@@ -525,12 +525,17 @@ impl Draft {
     fn save_by(&self, prepare: fn(&mut State, &Dio) -> Result<Option<WriteOp>>) -> Result<Option<WriteTicket>> {
         let closed = || Error::new(ErrorKind::Closed, "the Dio of this draft is closed");
         let dio = self.0.dio.upgrade().ok_or_else(|| self.name(closed()))?;
-        let prepared = self.read(|state| match state.saving {
-            Some(_) => Err(Error::new(ErrorKind::Full, "a save of this draft is under way; wait for its ticket")),
-            None => prepare(state, &dio),
+        let (prepared, moved) = self.read(|state| {
+            let before = state.fields.extent();
+            let prepared = match state.saving {
+                Some(_) => Err(Error::new(ErrorKind::Full, "a save of this draft is under way; wait for its ticket")),
+                None => prepare(state, &dio),
+            };
+            (prepared, state.fields.extent() != before)
         });
-        // In every case: errors were forgotten, or found, or the save has begun.
-        self.0.signal.advance();
+        if moved {
+            self.0.signal.advance();
+        }
         let Some(op) = prepared.map_err(|error| self.name(error))? else { return Ok(None) };
         match dio.write(op) {
             Ok(ticket) => {

@@ -685,6 +685,27 @@ fn the_generation_moves_with_edits_and_not_without() {
 }
 
 #[test]
+fn the_generation_moves_when_a_save_begins_and_not_when_there_is_none() {
+    let (source, dio, draft) = form();
+    let first = draft.generation();
+    assert!(draft.save().unwrap().is_none());
+    assert_eq!(draft.generation(), first, "nothing to save");
+    draft.set("price", 33).unwrap();
+    moves(&source, &dio, record! { "price" => 31 });
+    let second = draft.generation();
+    draft.save().unwrap_err();
+    assert_eq!(draft.generation(), second, "in conflict");
+    draft.resolve("price", Resolution::Mine);
+    let held = source.hold(Call::Patch);
+    let third = draft.generation();
+    draft.save().unwrap();
+    assert_eq!(draft.generation(), third.next());
+    draft.save().unwrap_err();
+    assert_eq!(draft.generation(), third.next(), "one is under way");
+    drop(held);
+}
+
+#[test]
 fn the_generation_moves_with_the_row() {
     let (source, dio, draft) = form();
     let seen = draft.generation();

@@ -167,6 +167,11 @@ impl Fields {
         self.sent.is_some()
     }
 
+    /// What differs after a save has begun, was refused at once, or found nothing to do, if anything does.
+    pub(super) fn extent(&self) -> (usize, usize, bool, bool) {
+        (self.touched.len(), self.errors.len(), self.error.is_some(), self.is_saving())
+    }
+
     pub(super) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
