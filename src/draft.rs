@@ -497,8 +497,8 @@ impl Draft {
 /// Saving.
 impl Draft {
     /// Writes what the user has changed, and only that: a patch of the changed fields, or the whole row as the form shows it
-    /// to a source that can replace and not patch; a new row is inserted, even without any field. `None` when there is nothing to
-    /// write.
+    /// to a source that can replace and not patch; a new row is inserted, even without any field. `None` when there is
+    /// nothing to write.
     ///
     /// The ticket tells what becomes of it, and so does the draft: `Saving` until then. As [`Dio::write`], it may wait for
     /// room in the write queue; reads of the draft don't meanwhile.
