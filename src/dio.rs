@@ -284,7 +284,7 @@ impl Dio {
     /// # Errors
     /// `Invalid` for an empty id; `Closed`.
     pub fn record_scenery(&self, id: impl Into<Arc<str>>) -> Result<RecordScenery> {
-        self.open_record(id.into(), None)
+        self.open_record(id.into(), None, self.inner().signal())
     }
 
     /// Follows one row, and shows the given fields at once: for a detail view opened from a row in hand. What the cache has
@@ -293,17 +293,23 @@ impl Dio {
     /// # Errors
     /// As [`record_scenery`](Self::record_scenery).
     pub fn record_scenery_with(&self, id: impl Into<Arc<str>>, record: Record) -> Result<RecordScenery> {
-        self.open_record(id.into(), Some(record))
+        self.open_record(id.into(), Some(record), self.inner().signal())
     }
 
-    fn open_record(&self, id: Arc<str>, given: Option<Record>) -> Result<RecordScenery> {
+    /// Follows one row, and moves `signal` with it. With a `given` row nothing is read here.
+    pub(crate) fn open_record(
+        &self,
+        id: Arc<str>,
+        given: Option<Record>,
+        signal: impl Into<Arc<Signal>>,
+    ) -> Result<RecordScenery> {
         let inner = self.inner();
         cache_handle::check_id(&id).map_err(|error| inner.name_error(error))?;
         let has_given = given.is_some();
         let now = hot_tier::time_of(inner.clock().wall_ms());
         let given = given.map(|record| EnrichedRecord::given(id.clone(), record, self.seq(), now));
         let dropped = Dropped::new(inner.core.bell().clone());
-        let slot = Arc::new(RecordSlot::new(id, given, inner.signal(), dropped));
+        let slot = Arc::new(RecordSlot::new(id, given, signal, dropped));
         if !has_given {
             slot.show(inner.find_now(&slot.id), self.seq());
         }
