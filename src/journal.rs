@@ -12,7 +12,11 @@
 //! files, `log` their order, `committer` the thread, `record` what entries mean, `replay` what they say together, `room` how many bytes
 //! there may be, `table` one table's writes, `registry` one journal a directory.
 
+#[doc(hidden)]
+pub mod bench_support;
 mod committer;
+#[cfg(test)]
+mod fault_tests;
 mod log;
 mod medium;
 mod record;

@@ -304,18 +304,18 @@ impl Lens {
             }
             match seats.get(table) {
                 None => break,
-                Some(Seat::Here { dio, source: seated }) => {
-                    if *seated != source {
+                Some(Seat::Here { dio, source: seated }) => match dio.upgrade() {
+                    Some(dio) if *seated == source => return Ok(dio),
+                    Some(_) => {
                         let message = format!(
                             "a table of this name is open for the source `{seated}`, and `{source}` wants it too; give one \
                              of them another name"
                         );
                         return Err(Error::new(ErrorKind::Conflict, message).with("table", table));
                     }
-                    if let Some(dio) = dio.upgrade() {
-                        return Ok(dio);
-                    }
-                }
+                    // It is being closed.
+                    None => {}
+                },
                 Some(Seat::Starting) => {}
             }
             may_wait_for(Rank::new(vista.stack_level(), Role::Writer), "the closing of a Dio")?;
@@ -335,8 +335,8 @@ impl Lens {
         made
     }
 
-    /// Wipes everything that this Lens's cache keeps of a table: rows, ids and whatever else there is of it, also from the
-    /// freed pages of the file. For signing out. The table's Dio must be closed first.
+    /// Wipes everything that this Lens's cache keeps of a table: rows, ids, undelivered and failed writes, and whatever else
+    /// there is of it, also from the freed pages of the file. For signing out. The table's Dio must be closed first.
     ///
     /// # Errors
     /// `Conflict` while a Dio of the table is open; why the cache can't be rewritten.
@@ -355,6 +355,10 @@ impl Lens {
         // Nothing of the table may still be on its way to the disk.
         let forgotten = store.flush(None).and_then(|()| {
             catch_user("the cache backend", || store.backend().forget_table(table)).and_then(|forgotten| forgotten)
+        });
+        let forgotten = forgotten.and_then(|()| match store.location() {
+            Some(cache) => journal::wipe(cache, table),
+            None => Ok(()),
         });
         store.release(table);
         inner.seats.lock().remove(table);

@@ -206,6 +206,10 @@ pub mod __bench_events {
     pub use crate::sync::{Notifier, Subscription, Waited};
 }
 
+/// What `benches/journal.rs` measures. Not part of the interface.
+#[doc(hidden)]
+pub use journal::bench_support as __bench_journal;
+
 /// The examples of the README, compiled and run as tests.
 #[cfg(all(doctest, feature = "csv"))]
 #[doc = include_str!("../README.md")]

@@ -131,6 +131,10 @@ impl<M: Medium> Log<M> {
             opened.entries.push((number, payload));
         }
         opened.next_number = log.next_number;
+        // What only the system's memory holds may be read, and be gone after the next crash.
+        if let Some(last) = log.segments.keys().next_back().copied().filter(|_| !opened.entries.is_empty()) {
+            log.medium.sync(last)?;
+        }
         for number in headers.iter().filter(|(_, header)| header.is_none()).map(|(number, _)| *number) {
             let path = log.medium.set_aside(number)?;
             let message = "a part of the journal has no readable beginning and was set aside; its writes are lost";

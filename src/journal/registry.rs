@@ -215,6 +215,18 @@ impl PathJournal {
         self.ask(|inlet, answer| inlet.wipe_forgotten(answer)).map_err(|error| error.with("table", table))
     }
 
+    /// Waits until the journal has dealt with all that was said before.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        let _ = self.ask(|inlet, answer| inlet.read(answer));
+    }
+
+    /// Waits for the end of the thread.
+    #[cfg(test)]
+    pub(super) fn close(&self) {
+        assert!(self.journal.close(sync::deadline_after(Duration::from_secs(60))));
+    }
+
     /// The bytes of the writes that are not over, with their outcomes.
     pub(crate) fn bytes(&self) -> u64 {
         self.room.used()

@@ -115,6 +115,14 @@ impl Folding {
         }
         let Some((mut recovered, mut entries)) = self.take(write) else {
             self.over.add(number, bytes);
+            // The write ended and its acceptance went first; those that it took in ended with it.
+            if let Fact::Rewritten { merged, .. } = fact {
+                for other in merged {
+                    if let Some((_, others)) = self.take(other) {
+                        self.over.join(others);
+                    }
+                }
+            }
             return Ok(());
         };
         entries.add(number, bytes);

@@ -169,6 +169,17 @@ fn an_outcome_without_its_acceptance_says_nothing() {
     let folded = super::replay::fold(&entries);
     assert!(folded.writes.is_empty() && folded.warnings.is_empty());
     assert_eq!(folded.over.numbers, [1, 2]);
+    // Nor does that of a write taken in, when the acceptance of the one that took it is gone, as after a crash in between.
+    let key = "k";
+    let taken_in = Acceptance { write: 9, key, op: &op(9), before: None, at: 0 };
+    let entries = vec![
+        (3, record::accepted("airports", taken_in).unwrap()),
+        (4, record::rewritten("airports", 8, &op(8), &[9]).unwrap()),
+    ];
+    let mut folded = super::replay::fold(&entries);
+    folded.over.numbers.sort_unstable();
+    assert!(folded.writes.is_empty());
+    assert_eq!(folded.over.numbers, [3, 4]);
 }
 
 #[test]

@@ -87,6 +87,13 @@ impl FakeDisk {
         disk.fails_late = late;
     }
 
+    /// Nothing fails any more.
+    pub(super) fn heal(&self) {
+        let mut disk = self.0.lock();
+        disk.fails_in = None;
+        disk.room = None;
+    }
+
     /// From now on the files may take so many bytes more; `None`: as many as they like.
     pub(super) fn leave_room(&self, room: Option<u64>) {
         let mut disk = self.0.lock();

@@ -456,6 +456,9 @@ fn finds(directory: &std::path::Path, marker: &str) -> bool {
     let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     files.into_iter().any(|path| {
         let named = path.to_string_lossy().contains(marker);
+        if path.is_dir() {
+            return named || finds(&path, marker);
+        }
         let bytes = std::fs::read(path).unwrap();
         named || bytes.windows(marker.len()).any(|window| window == marker.as_bytes())
     })

@@ -679,6 +679,7 @@ impl Core {
         let (confirmed, rest): (Vec<Recovered>, Vec<Recovered>) =
             replay.writes.into_iter().partition(|write| matches!(write.state, RecoveredState::Confirmed(_)));
         let renamed = self.reapply(confirmed);
+        let mut pending = Vec::new();
         for write in rest {
             match &write.state {
                 RecoveredState::Confirmed(_) => {}
@@ -690,10 +691,18 @@ impl Core {
                     let error = Error::new(ErrorKind::Source, message.clone());
                     self.recovered_failure(write, error, true);
                 }
-                RecoveredState::Pending => self.restage(write, &renamed),
+                RecoveredState::Pending => pending.push(write),
             }
         }
+        let shown: Vec<(Arc<StagedWrite>, bool)> =
+            pending.into_iter().filter_map(|write| self.restage(write, &renamed)).collect();
         self.commit();
+        for (write, attempted) in shown {
+            write.ticket.durable();
+            self.to.writes.announce(&write);
+            self.to.writes.push(write.number, attempted);
+        }
+        self.to.board.set_pending(self.pending.writes());
     }
 
     /// Applies confirmed writes again, as one batch. Gives back which rows the source has named otherwise.
@@ -775,7 +784,7 @@ impl Core {
     }
 
     /// Shows a write of an earlier run again.
-    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) {
+    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<(Arc<StagedWrite>, bool)> {
         let (number, attempted) = (WriteNumber(write.write), write.attempted);
         if let Some(id) = write.op.id()
             && let Some(new) = renamed.get(id)
@@ -798,18 +807,13 @@ impl Core {
             placed.and_then(|()| self.reshow(&id, Cause::Local)).map(|()| staged)
         };
         match shown {
-            Ok(write) => {
-                self.commit();
-                write.ticket.durable();
-                self.to.writes.announce(&write);
-                self.to.writes.push(number, attempted);
-            }
+            Ok(write) => Some((write, attempted)),
             Err(error) => {
                 tracing::warn!(table = %self.to.table_name, write = number.0, %error, "an undelivered write could not be shown");
                 self.to.writes.give_back(1);
+                None
             }
         }
-        self.to.board.set_pending(self.pending.writes());
     }
 }
 
