@@ -374,6 +374,36 @@ fn w1_a_patch_of_a_row_that_nobody_here_knows_shows_nothing_until_the_source_has
 }
 
 #[test]
+fn w1_a_confirmed_patch_of_a_row_that_was_forgotten_here_meanwhile_brings_the_row_back() {
+    on_both(|cache| {
+        let source = products("w1-forgotten");
+        let lens = cache
+            .lens()
+            .on_write(|dio, op| dio.master().write(&CallCx::new(), op).map(|_| Written::default()))
+            .build()
+            .unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let view = dio.table_scenery().open().unwrap();
+        let held = source.hold(Call::Patch);
+        let patch = dio.write(WriteOp::patch("b", price(11))).unwrap();
+        dio.cache().remove("b").unwrap();
+        assert_eq!(marked(&view), ["a=30", "c=20"]);
+        held.release();
+        patch.wait(SOON).unwrap();
+        wait_for(&view, "the row that the source has", |snapshot| prices(snapshot) == ["a=30", "c=20", "b=11"]);
+        // One behind another that is refused: what nobody here knew is read, too.
+        source.outside_silently().upsert("d", product("Drum", 15)).unwrap();
+        source.fail_next(Call::Patch, 1, Error::new(ErrorKind::Rejected, "on purpose"));
+        let held = source.hold(Call::Patch);
+        let patches = [1, 16].map(|n| dio.write(WriteOp::patch("d", price(n))).unwrap());
+        held.release();
+        patches[0].wait(SOON).unwrap_err();
+        patches[1].wait(SOON).unwrap();
+        assert_eq!(marked(&view), ["a=30", "c=20", "b=11", "d=16"]);
+    });
+}
+
+#[test]
 fn w1_a_value_view_follows_what_is_pending_and_returns_to_what_was_confirmed() {
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w1-values"));

@@ -43,7 +43,7 @@ impl Core {
         let NewWrite { op, ticket, at } = new;
         let prepared = self.row_of(op).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
-            let is_known = stack.base.is_some() || !stack.is_settled();
+            let is_known = stack.base.is_some() || stack.makes_a_row();
             Ok((id, op, is_known))
         });
         let (id, op, row_is_known) = match prepared {
@@ -349,6 +349,8 @@ impl Core {
         if stored_id == id {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
+                // The source has a row that nobody here knows any more.
+                stack.missed |= value.is_none() && matches!(write.op, WriteOp::Patch { .. });
                 stack.base = value;
             }
             return Ok(());
