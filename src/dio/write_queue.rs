@@ -46,7 +46,6 @@ pub(crate) enum Job {
 struct Queue {
     delivery: Delivery,
     writes: HashMap<WriteNumber, Arc<StagedWrite>>,
-    superseded: Vec<(Vec<Arc<StagedWrite>>, WriteNumber)>,
     /// Places taken: reserved, announced, queued or being delivered.
     used: usize,
     closing: bool,
@@ -71,7 +70,6 @@ impl WriteQueue {
             queue: Mutex::new(Queue {
                 delivery: Delivery::new(policy, seed),
                 writes: HashMap::new(),
-                superseded: Vec::new(),
                 used: 0,
                 closing: false,
                 abandoned: false,
@@ -150,18 +148,18 @@ impl WriteQueue {
     }
 
     /// An announced write may be delivered, unless it was withdrawn meanwhile. `attempted`: the source may have it already,
-    /// from an earlier run. Says whether it was taken. Never waits.
-    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> bool {
+    /// from an earlier run. Gives back the writes that it has made pointless, `None` if it was not taken. Never waits.
+    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Option<Vec<Arc<StagedWrite>>> {
         let mut queue = self.queue.lock();
-        let Some(write) = queue.writes.get(&number).cloned() else { return false };
+        let write = queue.writes.get(&number).cloned()?;
         let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
         let op = Arc::new(write.op.clone());
         let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
-        queue.supersede(&superseded, number);
+        let superseded = superseded.into_iter().filter_map(|number| queue.give_up(number)).collect();
         queue.is_stuck = false;
         drop(queue);
         self.ring();
-        true
+        Some(superseded)
     }
 
     /// A row goes by another id now; its tickets say so already.
@@ -224,9 +222,6 @@ impl WriteQueue {
                 if queue.abandoned {
                     return None;
                 }
-                if let Some((writes, by)) = queue.superseded.pop() {
-                    return Some(Job::Superseded(writes, by));
-                }
                 match queue.delivery.next(clock.now()) {
                     Next::Deliver(due) => {
                         let items = due.into_iter().filter_map(|due| {
@@ -242,8 +237,8 @@ impl WriteQueue {
                         return Some(Job::Deliver(items.collect()));
                     }
                     Next::Superseded { by, numbers } => {
-                        queue.supersede(&numbers, by);
-                        continue;
+                        let writes = numbers.into_iter().filter_map(|number| queue.give_up(number)).collect();
+                        return Some(Job::Superseded(writes, by));
                     }
                     Next::WaitUntil(until) => {
                         queue.is_stuck = queue.closing && queue.delivery.in_flight() == 0;
@@ -335,12 +330,5 @@ impl Queue {
         let write = self.writes.remove(&number)?;
         self.used -= 1;
         Some(write)
-    }
-
-    fn supersede(&mut self, numbers: &[WriteNumber], by: WriteNumber) {
-        let writes: Vec<_> = numbers.iter().filter_map(|number| self.give_up(*number)).collect();
-        if !writes.is_empty() {
-            self.superseded.push((writes, by));
-        }
     }
 }

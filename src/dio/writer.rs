@@ -84,7 +84,12 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
         Ok(settled) => return confirm(dio, item, now, settled),
         Err(error) => error,
     };
-    match Outcome::of(&error) {
+    let outcome = Outcome::of(&error);
+    if dio.cancel.is_cancelled() && outcome != Outcome::Failed {
+        // The closing has ended the call, and seen to the write: it is kept, or has failed.
+        return;
+    }
+    match outcome {
         // The core hears of it before the row's next write may go.
         Outcome::Done | Outcome::Failed => {
             let is_outdated = error.kind() == ErrorKind::Conflict;

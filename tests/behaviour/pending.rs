@@ -2,7 +2,7 @@
 
 use diorama::prelude::*;
 use diorama::sources::memory::{Call, HoldGuard};
-use diorama::{Cause, RecordStatus, Row, WriteState, WriteTicket};
+use diorama::{Cause, DeliveryPolicy, LensBuilder, RecordStatus, Row, WriteState, WriteTicket};
 
 use crate::support::*;
 
@@ -19,7 +19,11 @@ const WRITES: [Call; 6] = [Call::Insert, Call::Replace, Call::Upsert, Call::Patc
 
 impl Stage {
     fn new(cache: &Cache, source: MemoryVista) -> Self {
-        let lens = cache.lens().build().unwrap();
+        Stage::on(cache.lens(), source)
+    }
+
+    fn on(lens: LensBuilder, source: MemoryVista) -> Self {
+        let lens = lens.build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();
         let view = dio.table_scenery().open().unwrap();
         let held = WRITES.map(|call| (call, source.hold(call))).into();
@@ -32,8 +36,12 @@ impl Stage {
     }
 
     fn wait_until_held(&self, call: Call) {
+        self.wait_until_so_many_are_held(call, 1);
+    }
+
+    fn wait_until_so_many_are_held(&self, call: Call, count: usize) {
         let held = self.held.iter().find(|(other, _)| *other == call).map(|(_, held)| held);
-        assert!(held.unwrap().wait_until_held(1, SOON), "no `{call}` comes to the source");
+        assert!(held.unwrap().wait_until_held(count, SOON), "too few `{call}` come to the source");
     }
 
     /// Has the source do the one that waits.
@@ -374,6 +382,36 @@ fn w1_a_patch_of_a_row_that_nobody_here_knows_shows_nothing_until_the_source_has
 }
 
 #[test]
+fn w1_a_confirmed_patch_of_a_row_that_was_forgotten_here_meanwhile_brings_the_row_back() {
+    on_both(|cache| {
+        let source = products("w1-forgotten");
+        let lens = cache
+            .lens()
+            .on_write(|dio, op| dio.master().write(&CallCx::new(), op).map(|_| Written::default()))
+            .build()
+            .unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let view = dio.table_scenery().open().unwrap();
+        let held = source.hold(Call::Patch);
+        let patch = dio.write(WriteOp::patch("b", price(11))).unwrap();
+        dio.cache().remove("b").unwrap();
+        assert_eq!(marked(&view), ["a=30", "c=20"]);
+        held.release();
+        patch.wait(SOON).unwrap();
+        wait_for(&view, "the row that the source has", |snapshot| prices(snapshot) == ["a=30", "c=20", "b=11"]);
+        // One behind another that is refused: what nobody here knew is read, too.
+        source.outside_silently().upsert("d", product("Drum", 15)).unwrap();
+        source.fail_next(Call::Patch, 1, Error::new(ErrorKind::Rejected, "on purpose"));
+        let held = source.hold(Call::Patch);
+        let patches = [1, 16].map(|n| dio.write(WriteOp::patch("d", price(n))).unwrap());
+        held.release();
+        patches[0].wait(SOON).unwrap_err();
+        patches[1].wait(SOON).unwrap();
+        assert_eq!(marked(&view), ["a=30", "c=20", "b=11", "d=16"]);
+    });
+}
+
+#[test]
 fn w1_a_value_view_follows_what_is_pending_and_returns_to_what_was_confirmed() {
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w1-values"));
@@ -615,6 +653,7 @@ fn w3_a_rejected_delete_all_leaves_the_writes_before_and_after_it_their_effects(
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w3-all-between"));
         let before = stage.write(WriteOp::patch("a", price(31)));
+        stage.wait_until_held(Call::Patch);
         stage.refuse_next(Call::DeleteAll);
         let all = stage.write(WriteOp::delete_all());
         let after = stage.write(WriteOp::upsert("b", product("Bell", 11)));
@@ -633,6 +672,7 @@ fn w3_the_first_of_two_delete_alls_is_rejected_and_the_second_goes_on_hiding_eve
         let mut stage = Stage::new(&cache, products("w3-all-twice"));
         stage.refuse_next(Call::DeleteAll);
         let first = stage.write(WriteOp::delete_all());
+        stage.wait_until_held(Call::DeleteAll);
         let second = stage.write(WriteOp::delete_all());
         let mut mirror = Mirror::of(&stage.view);
         stage.let_one_pass(Call::DeleteAll);
@@ -960,14 +1000,18 @@ fn w10_clearing_the_cache_goes_under_a_pending_delete_all() {
 #[test]
 fn w4_a_delete_all_after_an_insert_deletes_the_row_under_the_id_that_the_source_chose() {
     on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-all").assign_ids_from("srv-"));
+        let lens = cache.lens().delivery(DeliveryPolicy::default().parallel(3));
+        let mut stage = Stage::on(lens, products("w4-all").assign_ids_from("srv-"));
         let inserts = [Some("a"), Some("d"), None]
             .map(|id| stage.write(WriteOp::Insert { id: id.map(str::to_owned), record: product("New", 1) }));
+        stage.wait_until_so_many_are_held(Call::Insert, 3);
         let all = stage.write(WriteOp::delete_all());
         let mut mirror = Mirror::of(&stage.view);
         assert!(mirror.rows.is_empty());
-        for insert in inserts {
+        for _ in &inserts {
             stage.let_one_pass(Call::Insert);
+        }
+        for insert in inserts {
             insert.wait(SOON).unwrap();
             assert_eq!(mirror.follow(), (None, 0), "hidden before and after");
         }
@@ -1017,16 +1061,19 @@ fn w9_a_cache_file_holds_confirmed_rows_only() {
                 WriteOp::delete_all(),
             ]
             .map(|op| dio.write(op).unwrap());
+            tickets[3].wait_durable(SOON).unwrap();
             dio.flush().unwrap();
             assert_eq!(cached(&dio), Vec::<String>::new());
             let report = lens.close(std::time::Duration::from_millis(1)).unwrap();
-            assert_eq!((report.delivered, report.failed), (1, 4), "{report:?}");
-            for ticket in &tickets {
-                assert_eq!(kind_of(ticket.wait(SOON)), ErrorKind::Closed);
-            }
+            // The `delete_all` made those pointless that had not come to the source.
+            assert_eq!((report.delivered, report.failed, report.kept), (1, 0, 2), "{report:?}");
+            let ends = tickets.each_ref().map(|ticket| kind_of(ticket.wait(SOON)));
+            assert_eq!(ends, [ErrorKind::Closed, ErrorKind::Cancelled, ErrorKind::Cancelled, ErrorKind::Closed]);
             drop(held);
             assert!(lens.close(SOON).unwrap().is_closed());
         }
+        // Nothing else in the cache knows of them.
+        std::fs::remove_dir_all(cache.path().unwrap().join("journal")).unwrap();
         source.set_offline(true);
         let lens = cache.lens().build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();

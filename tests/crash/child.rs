@@ -53,7 +53,8 @@ impl Life {
     /// Starts this program again, to live it.
     pub(crate) fn start(&self) -> Child {
         let Life { task, keeps_keys, seed, first_mark, socket, cache } = self;
-        let settings = format!("{task:?}\n{keeps_keys}\n{seed}\n{first_mark}\n{}\n{}", socket.display(), cache.display());
+        let settings =
+            format!("{task:?}\n{keeps_keys}\n{seed}\n{first_mark}\n{}\n{}", socket.display(), cache.display());
         Command::new(env::current_exe().unwrap())
             .args(["--exact", NAME, "--ignored", "--nocapture"])
             .env(SETTINGS, settings)
@@ -283,9 +284,7 @@ impl Writer<'_> {
             let (number, mark) = (ticket.number().0, *mark);
             let report = match ticket.state() {
                 WriteState::Confirmed(_) => Report::Confirmed { mark, number },
-                WriteState::Rejected(error) => {
-                    Report::Failed { number, may_be_done: false, error: error.to_string() }
-                }
+                WriteState::Rejected(error) => Report::Failed { number, may_be_done: false, error: error.to_string() },
                 WriteState::Unknown(error) => Report::Failed { number, may_be_done: true, error: error.to_string() },
                 WriteState::Superseded { by } => Report::Superseded { number, by: by.0 },
                 state => {

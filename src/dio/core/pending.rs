@@ -29,6 +29,10 @@ impl Layer {
             Layer::Cleared(number) => *number,
         }
     }
+
+    fn makes_a_row(&self) -> bool {
+        matches!(self, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
+    }
 }
 
 /// One row with pending writes.
@@ -116,13 +120,17 @@ impl Stack {
         }))
     }
 
+    /// Whether one of the writes makes the row.
+    pub(super) fn makes_a_row(&self) -> bool {
+        self.layers.iter().any(Layer::makes_a_row)
+    }
+
     /// The writes that have lost the row which they are to change: those before the first that makes one.
     pub(super) fn orphans(&self) -> Vec<Arc<StagedWrite>> {
-        let makes_a_row = |layer: &&Layer| matches!(layer, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }));
         if self.base.is_some() {
             return Vec::new();
         }
-        let before = self.layers.iter().take_while(|layer| !makes_a_row(layer));
+        let before = self.layers.iter().take_while(|layer| !layer.makes_a_row());
         before
             .filter_map(|layer| match layer {
                 Layer::Write(write) if matches!(write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {

@@ -76,7 +76,7 @@ impl Core {
         let NewWrite { op, ticket, at, .. } = new;
         let prepared = self.row_of(op).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
-            let is_known = stack.base.is_some() || !stack.is_settled();
+            let is_known = stack.base.is_some() || stack.makes_a_row();
             let (row, is_hidden) = (stack.row, stack.tombstone.is_some());
             let before = if is_hidden { None } else { self.to.versions.row_newest(row)? };
             Ok((id, op, is_known, before))
@@ -406,6 +406,8 @@ impl Core {
         if stored_id == id {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
+                // The source has a row that nobody here knows any more.
+                stack.missed |= value.is_none() && matches!(write.op, WriteOp::Patch { .. });
                 stack.base.clone_from(&value);
             }
             return Ok(value);
@@ -621,10 +623,22 @@ impl Core {
             match (self.to.ledger.journal(), room) {
                 (Some(journal), Some(room)) => self.accept(&journal, room, write),
                 _ => {
-                    self.to.writes.push(write.number, false);
+                    let superseded = self.to.writes.push(write.number, false).unwrap_or_default();
+                    self.supersede_writes(superseded, write.number);
                 }
             }
         }
+    }
+
+    /// A `delete_all` has made these pointless before they were tried.
+    fn supersede_writes(&mut self, writes: Vec<Arc<StagedWrite>>, by: WriteNumber) {
+        if writes.is_empty() {
+            return;
+        }
+        for write in writes {
+            self.settle(Settlement { write, result: SettledAs::Superseded(by), reply: None });
+        }
+        self.commit();
     }
 
     /// Has the journal make a write durable; then it is delivered.
@@ -635,9 +649,15 @@ impl Core {
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
                 staged.ticket.durable();
-                if !writes.push(staged.number, false) {
+                match writes.push(staged.number, false) {
+                    Some(superseded) => {
+                        for write in superseded {
+                            let result = SettledAs::Superseded(staged.number);
+                            let _ = core.send(Message::Settle(Settlement { write, result, reply: None }));
+                        }
+                    }
                     // The Dio was closed meanwhile, or the write taken back, which ends its ticket otherwise.
-                    staged.ticket.end(WriteState::Kept, || ledger.keep());
+                    None => staged.ticket.end(WriteState::Kept, || ledger.keep()),
                 }
             }
             Err(error) => {
@@ -737,7 +757,8 @@ impl Core {
         for (write, attempted) in shown {
             write.ticket.durable();
             self.to.writes.announce(&write);
-            self.to.writes.push(write.number, attempted);
+            let superseded = self.to.writes.push(write.number, attempted).unwrap_or_default();
+            self.supersede_writes(superseded, write.number);
         }
         self.to.board.set_pending(self.pending.writes());
     }
