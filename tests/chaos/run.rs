@@ -504,6 +504,7 @@ impl World {
         self.source.wait_until_tried(&barrier);
         for id in rows {
             match self.there.get(&id).cloned() {
+                _ if self.protected().has(&id) => self.here.skip_one(&id),
                 Some(record) => self.put(&id, record),
                 None => self.remove(&id),
             }

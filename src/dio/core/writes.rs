@@ -63,6 +63,8 @@ impl Core {
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
+            // Without writes the row is like any other again.
+            self.release(&id);
             self.refuse(&write.ticket, error);
             return None;
         }
@@ -289,7 +291,8 @@ impl Core {
             }
             self.release(id);
         }
-        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+        // Not if another row has the id that was proposed.
+        if matches!(write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
             self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
@@ -369,7 +372,7 @@ impl Core {
         self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
         if is_new && is_insert && !stays_behind {
-            return self.rename(id, stored_id, value, layers);
+            return self.rename(write, id, stored_id, value, layers);
         }
         self.follow(&layers, stored_id);
         if !layers.is_empty() {
@@ -398,6 +401,7 @@ impl Core {
     /// A row that nobody but us has seen so far gets the id that the source has chosen, in one step. The first stays an alias.
     fn rename(
         &mut self,
+        write: &StagedWrite,
         old: &Arc<str>,
         new: &Arc<str>,
         value: Option<StoredRow>,
@@ -405,13 +409,15 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
-        if stack.missed {
+        if stack.missed && write.op.id().is_some() {
             // It may be what the source says of another row, which has the id that was proposed.
             (self.to.reread)(Some(old));
         }
         self.follow(&layers, new);
         stack.base = value;
         stack.join(layers);
+        // The cache may know it by the first id from before.
+        self.batch().gone.push((row, old.clone()));
         let seq = self.batch().seq;
         if stack.tombstone.is_none() && self.to.versions.row_newest(row)?.is_some() {
             // The old name goes on naming the row, for as long as it is remembered.
