@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
@@ -92,12 +93,8 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
     match outcome {
         // The core hears of it before the row's next write may go.
         Outcome::Done | Outcome::Failed => {
-            let is_outdated = error.kind() == ErrorKind::Conflict;
             end(dio, item, &SettledAs::Rejected(error));
             dio.writes.finished(now, item, Outcome::Failed);
-            if let (true, Some(id)) = (is_outdated, item.op.id()) {
-                dio.reload(&Arc::from(id));
-            }
         }
         Outcome::Transient { .. } if is_lost => {
             let message = "the source did not say whether it has made the row, and asking it again could make a second one; \
@@ -149,11 +146,10 @@ fn is_lost(dio: &DioInner, item: &Item) -> bool {
 }
 
 fn call_cx(dio: &DioInner, item: &Item, before: Option<Record>) -> CallCx {
-    dio.call_cx()
-        .deadline_in(dio.lens.defaults.delivery.deadline)
-        .with_idempotency_key(item.write.key.clone())
-        .with_attempt(item.attempt)
-        .with_before(before)
+    let limit = dio.lens.defaults.delivery.deadline;
+    let cx = dio.call_cx();
+    let cx = if limit == Duration::MAX { cx } else { cx.deadline_in(limit) };
+    cx.with_idempotency_key(item.write.key.clone()).with_attempt(item.attempt).with_before(before)
 }
 
 /// What must be durable before the source is asked for the first time: that it may have made a row of which it could not say

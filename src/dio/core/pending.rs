@@ -47,11 +47,21 @@ pub(super) struct Stack {
     pub(super) missed: bool,
     /// Writes that are settled, but whose effect the cache has not been told of.
     pub(super) uncovered: Vec<WriteNumber>,
+    /// The ids by which the row went before.
+    pub(super) former_ids: Vec<Arc<str>>,
 }
 
 impl Stack {
     pub(super) fn new(row: RowNo, base: Option<StoredRow>) -> Self {
-        Stack { row, base, layers: VecDeque::new(), tombstone: None, missed: false, uncovered: Vec::new() }
+        Stack {
+            row,
+            base,
+            layers: VecDeque::new(),
+            tombstone: None,
+            missed: false,
+            uncovered: Vec::new(),
+            former_ids: Vec::new(),
+        }
     }
 
     pub(super) fn is_settled(&self) -> bool {

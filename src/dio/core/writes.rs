@@ -96,6 +96,8 @@ impl Core {
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
+            // Without writes the row is like any other again.
+            self.release(&id);
             self.refuse(&write.ticket, error.clone());
             return Err(error);
         }
@@ -257,6 +259,8 @@ impl Core {
         let seq = batch.seq;
         let uncovered = stack.uncovered.into_iter();
         batch.covering.extend(uncovered.map(|number| Covering { id: Some(id.clone()), number, is_said: true }));
+        // The cache may know the row by an earlier id, from before its pending writes.
+        batch.gone.extend(stack.former_ids.into_iter().map(|former| (stack.row, former)));
         self.protection.note(id.clone(), seq);
         if let Some(since) = stack.tombstone {
             self.bury(stack.row, id.clone(), since);
@@ -336,6 +340,10 @@ impl Core {
             }
             other => {
                 self.take_layer(&id, number);
+                if let (SettledAs::Rejected(error), Some(stack)) = (&other, self.pending.stack_mut(&id)) {
+                    // Somebody else has changed the row.
+                    stack.missed |= error.kind() == ErrorKind::Conflict;
+                }
                 let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
@@ -347,7 +355,8 @@ impl Core {
         for id in [&id, &last_id] {
             self.show_again(id, cause);
         }
-        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+        // Not if another row has the id that was proposed.
+        if matches!(write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
             self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
@@ -426,7 +435,7 @@ impl Core {
         self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
         if is_new && is_insert && !stays_behind {
-            self.rename(id, stored_id, value.clone(), layers)?;
+            self.rename(write, id, stored_id, value.clone(), layers)?;
             return Ok(value);
         }
         self.follow(&layers, id, stored_id);
@@ -455,6 +464,7 @@ impl Core {
     /// A row that nobody but us has seen so far gets the id that the source has chosen, in one step. The first stays an alias.
     fn rename(
         &mut self,
+        write: &StagedWrite,
         old: &Arc<str>,
         new: &Arc<str>,
         value: Option<StoredRow>,
@@ -462,13 +472,14 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
-        if stack.missed {
+        if stack.missed && write.op.id().is_some() {
             // It may be what the source says of another row, which has the id that was proposed.
             (self.to.reread)(Some(old));
         }
         self.follow(&layers, old, new);
         stack.base = value;
         stack.join(layers);
+        stack.former_ids.push(old.clone());
         let seq = self.batch().seq;
         if stack.tombstone.is_none() && self.to.versions.row_newest(row)?.is_some() {
             // The old name goes on naming the row, for as long as it is remembered.
