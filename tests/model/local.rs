@@ -210,7 +210,8 @@ impl Local {
     ) -> Option<(String, String)> {
         let first = write.id.clone().unwrap_or_default();
         let stays_behind = self.confirmed.get(&first).is_some();
-        let is_known = self.confirmed.get(&id).is_some();
+        let was_known = self.stored.get(&first).is_some_and(Option::is_some);
+        let is_known = self.confirmed.get(&id).is_some() || was_known;
         let place = was_shown.place(&first).filter(|_| was_shown.get(&first).is_some());
         if !stays_behind && !is_known {
             self.confirmed.move_place(&first, &id);

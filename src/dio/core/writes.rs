@@ -363,6 +363,7 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(()) };
         stack.remove(write.number);
+        let is_ours_alone = !stack.was_known;
         // A `delete_all` that came after the insert is to delete its row, too.
         let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
@@ -371,7 +372,7 @@ impl Core {
         }
         self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
-        if is_new && is_insert && !stays_behind {
+        if is_new && is_insert && is_ours_alone && !stays_behind {
             return self.rename(write, id, stored_id, value, layers);
         }
         self.follow(&layers, stored_id);
@@ -416,8 +417,6 @@ impl Core {
         self.follow(&layers, new);
         stack.base = value;
         stack.join(layers);
-        // The cache may know it by the first id from before.
-        self.batch().gone.push((row, old.clone()));
         let seq = self.batch().seq;
         if stack.tombstone.is_none() && self.to.versions.row_newest(row)?.is_some() {
             // The old name goes on naming the row, for as long as it is remembered.
