@@ -453,6 +453,8 @@ impl World {
             }
             let fault = faults.next().flatten().filter(|_| write.done.is_none());
             let lists = self.source.calls(Call::List);
+            // Rows are read again after all are, so that new ones come in one order.
+            let gets = self.source.hold(Call::Get, Point::BeforeWork);
             let call = Call::of(&op);
             match self.held_answer.take() {
                 Some(answer) => drop(answer),
@@ -466,7 +468,7 @@ impl World {
             }
             let expected = write.done.unwrap_or_else(|| self.at_source(&op, fault));
             self.settled(&write.ticket, &op, expected);
-            self.reread_skipped(lists);
+            self.reread_skipped(lists, gets);
         }
         self.held_writes.clear();
     }
@@ -510,8 +512,8 @@ impl World {
     }
 
     /// What a read had to leave alone is read again once its writes are settled.
-    fn reread_skipped(&mut self, lists: u64) {
-        let (rows, all) = (self.here.to_reread(), self.here.to_reread_all());
+    fn reread_skipped(&mut self, lists: u64, gets: HeldCalls) {
+        let (rows, all) = (self.here.take_rereads(), self.here.take_reread_of_all());
         if rows.is_empty() && !all {
             self.check(true);
             return;
@@ -521,6 +523,7 @@ impl World {
             self.wait_for_refresher();
             self.end_of_refresh(None, self.there.list(), Keep::none());
         }
+        drop(gets);
         // The load thread does one thing after the other, so that it has read the rows when it comes to this one.
         self.barriers += 1;
         let barrier = format!("barrier {}", self.barriers);
@@ -553,6 +556,7 @@ impl World {
         let refreshers = self.refreshers - usize::from(self.listing.is_some());
         self.hands.wait_for_sleepers(refreshers + 1);
         let lists = self.source.calls(Call::List);
+        let gets = self.source.hold(Call::Get, Point::BeforeWork);
         self.hands.advance(time);
         self.now += time;
         let write = self.pending.remove(0);
@@ -560,7 +564,7 @@ impl World {
         let expected = self.at_source(&op, None);
         self.settled(&write.ticket, &op, expected);
         self.source.heal();
-        self.reread_skipped(lists);
+        self.reread_skipped(lists, gets);
     }
 
     // ---- the whole ---------------------------------------------------------------------------------------------
@@ -611,7 +615,7 @@ impl World {
         (self.refresh_failures, self.failed_writes) = (0, 0);
         if self.on_disk {
             let dio = self.dio.clone();
-            self.here = std::mem::take(&mut self.here).as_stored(|id| dio.cache().get(id).unwrap());
+            self.here = std::mem::take(&mut self.here).into_stored(|id| dio.cache().get(id).unwrap());
             self.refresh_failed();
         } else {
             self.here = Local::default();

@@ -259,8 +259,6 @@ impl Core {
         let seq = batch.seq;
         let uncovered = stack.uncovered.into_iter();
         batch.covering.extend(uncovered.map(|number| Covering { id: Some(id.clone()), number, is_said: true }));
-        // The cache may know the row by an earlier id, from before its pending writes.
-        batch.gone.extend(stack.former_ids.into_iter().map(|former| (stack.row, former)));
         self.protection.note(id.clone(), seq);
         if let Some(since) = stack.tombstone {
             self.bury(stack.row, id.clone(), since);
@@ -426,6 +424,7 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
+        let is_ours_alone = !stack.was_known;
         // A `delete_all` that came after the insert is to delete its row, too.
         let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
@@ -434,7 +433,7 @@ impl Core {
         }
         self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
-        if is_new && is_insert && !stays_behind {
+        if is_new && is_insert && is_ours_alone && !stays_behind {
             self.rename(write, id, stored_id, value.clone(), layers)?;
             return Ok(value);
         }
@@ -479,7 +478,6 @@ impl Core {
         self.follow(&layers, old, new);
         stack.base = value;
         stack.join(layers);
-        stack.former_ids.push(old.clone());
         let seq = self.batch().seq;
         if stack.tombstone.is_none() && self.to.versions.row_newest(row)?.is_some() {
             // The old name goes on naming the row, for as long as it is remembered.
