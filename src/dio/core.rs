@@ -158,6 +158,8 @@ pub(crate) struct StagedWrite {
     pub(crate) row_is_known: bool,
     /// The row that was shown before it.
     pub(crate) before: Option<StoredRow>,
+    /// Whether an earlier run accepted it, and may have had the source do it.
+    pub(crate) is_recovered: bool,
 }
 
 /// What became of a write.

@@ -56,6 +56,10 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
     for write in item.all() {
         write.ticket.delivering(item.attempt);
     }
+    let is_lost = makes_a_nameless_row(&item.op) && !dio.master.capabilities().idempotent_writes;
+    if is_lost && let Err(error) = dio.ledger.note_attempts(std::iter::once(item.write.number)) {
+        return conclude(dio, item, Err(name(dio, &item.op, error)), false);
+    }
     let span = tracing::debug_span!("deliver", table = %dio.name, write = item.op.verb(), id = item.op.id());
     let result = span.in_scope(|| {
         let result = deliver(dio, strong, item).map_err(|error| name(dio, &item.op, error));
@@ -65,7 +69,7 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
         }
         result
     });
-    conclude(dio, item, result, is_lost(dio, item));
+    conclude(dio, item, result, is_lost);
 }
 
 /// What a delivery means for the write: it is settled, or will be tried again, unless it must not be (`is_lost`).
@@ -88,16 +92,22 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             end(dio, item, &SettledAs::Unknown(unknown));
             dio.writes.finished(now, item, Outcome::Failed);
         }
-        outcome => match dio.writes.finished(now, item, outcome) {
-            Verdict::Waiting { until } => {
-                for write in item.all() {
-                    write.ticket.waiting(until, error.clone());
-                }
+        outcome => {
+            if is_lost {
+                // It was not there. Before the next attempt is noted, maybe by another writer.
+                dio.ledger.note_rewritten(item.write.number, &item.op);
             }
-            Verdict::GaveUp => end(dio, item, &SettledAs::Rejected(error)),
-            Verdict::Superseded { by } => end(dio, item, &SettledAs::Superseded(by)),
-            Verdict::Settled | Verdict::NotInFlight => {}
-        },
+            match dio.writes.finished(now, item, outcome) {
+                Verdict::Waiting { until } => {
+                    for write in item.all() {
+                        write.ticket.waiting(until, error.clone());
+                    }
+                }
+                Verdict::GaveUp => end(dio, item, &SettledAs::Rejected(error)),
+                Verdict::Superseded { by } => end(dio, item, &SettledAs::Superseded(by)),
+                Verdict::Settled | Verdict::NotInFlight => {}
+            }
+        }
     }
 }
 
@@ -123,9 +133,10 @@ fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {
     }
 }
 
-/// Whether a write of which nobody knows if it was done can't be told by the source from a second one.
-fn is_lost(dio: &DioInner, item: &Item) -> bool {
-    matches!(item.op, WriteOp::Insert { id: None, .. }) && !dio.master.capabilities().idempotent_writes
+/// Whether a second write like this can make a second row: if the source keeps no keys, it must not be repeated when nobody
+/// knows whether it was done.
+fn makes_a_nameless_row(op: &WriteOp) -> bool {
+    matches!(op, WriteOp::Insert { id: None, .. })
 }
 
 fn call_cx(dio: &DioInner, item: &Item) -> CallCx {
@@ -160,8 +171,8 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
 
 /// A repeated insert finds its own row, where the source keeps no keys: then it was done.
 fn done_before(dio: &DioInner, item: &Item, error: Error) -> Result<Written> {
-    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) =
-        (error.kind(), item.attempt > 1, &item.op)
+    let is_repeated = item.attempt > 1 || item.write.is_recovered;
+    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) = (error.kind(), is_repeated, &item.op)
         && let Some(row) = read_back(dio, id)
         && record.iter().all(|(field, value)| row.get(field) == Some(value))
     {
@@ -206,6 +217,13 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         write.ticket.delivering(1);
     }
     let Some(first) = items.first() else { return };
+    let nameless = || items.iter().filter(|item| makes_a_nameless_row(&item.op));
+    if let Err(error) = dio.ledger.note_attempts(nameless().map(|item| item.write.number)) {
+        for item in items {
+            conclude(dio, item, Err(name(dio, &item.op, error.clone())), false);
+        }
+        return;
+    }
     let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
     let cx = call_cx(dio, first).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
@@ -223,7 +241,10 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
             batch_failed(dio, items, &error);
         }
         Err(error) => match Outcome::of(&error) {
-            Outcome::Done | Outcome::Failed => dio.writes.split(items),
+            Outcome::Done | Outcome::Failed => {
+                nameless().for_each(|item| dio.ledger.note_rewritten(item.write.number, &item.op));
+                dio.writes.split(items);
+            }
             _ => batch_failed(dio, items, &error),
         },
     }
@@ -231,7 +252,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
 
 fn batch_failed(dio: &Arc<DioInner>, items: &[Item], error: &Error) {
     for item in items {
-        let is_lost = matches!(item.op, WriteOp::Insert { id: None, .. });
+        let is_lost = makes_a_nameless_row(&item.op);
         conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost);
     }
 }

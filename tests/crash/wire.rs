@@ -36,7 +36,10 @@ pub(crate) struct Op {
 pub(crate) enum Ask {
     List,
     Get(String),
-    Write { key: String, op: Op },
+    Write {
+        key: String,
+        op: Op,
+    },
     Report(Report),
     /// Whoever connected before is counted when the answer comes.
     Barrier,
@@ -83,15 +86,36 @@ pub(crate) enum Report {
     /// It is about to write this.
     Intends(Mark),
     /// It has seen that the write is durable, and goes on.
-    Accepted { mark: Mark, number: u64 },
-    Confirmed { mark: Mark, number: u64 },
-    Failed { number: u64, may_be_done: bool, error: String },
-    Superseded { number: u64, by: u64 },
+    Accepted {
+        mark: Mark,
+        number: u64,
+    },
+    Confirmed {
+        mark: Mark,
+        number: u64,
+    },
+    Failed {
+        number: u64,
+        may_be_done: bool,
+        error: String,
+    },
+    Superseded {
+        number: u64,
+        by: u64,
+    },
     /// What it shows. Pending are the writes that were so before and after it looked: their numbers, their rows and whether
     /// the last one of the row leaves a row.
-    Shows { rows: Vec<ShownRow>, pending: Vec<(u64, Option<String>, Verb)> },
+    Shows {
+        rows: Vec<ShownRow>,
+        pending: Vec<(u64, Option<String>, Verb)>,
+    },
     /// All is delivered and closed.
-    Rests { pending: usize, failed: usize, kept: u64, is_closed: bool },
+    Rests {
+        pending: usize,
+        failed: usize,
+        kept: u64,
+        is_closed: bool,
+    },
 }
 
 pub(crate) fn send<T: Serialize>(stream: &mut UnixStream, what: &T) -> io::Result<()> {

@@ -15,6 +15,7 @@ use crate::dio::core::pending::{Clear, Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Message, NewWrite, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::ticket::{TicketSender, WriteOutcome, WriteState};
+use crate::dio::write_queue::Pushed;
 use crate::journal::{Acceptance, Confirmed, Outcome, Recovered, RecoveredState, Replay, Reservation, TableJournal};
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
@@ -31,7 +32,7 @@ impl Core {
             let room = write.room.take();
             let number = self.next_write;
             let staged = match &write.op {
-                WriteOp::DeleteAll => self.stage_all(write, number),
+                WriteOp::DeleteAll => self.stage_all(write, number, None),
                 _ => self.stage_row(write, number),
             };
             match staged {
@@ -90,7 +91,7 @@ impl Core {
         ticket.number(number, Some(id.clone()));
         // A row that the source is to name goes by the key of its insert until then.
         let key = if op.id().is_none() { id.clone() } else { self.key(number) };
-        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before });
+        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before, is_recovered: false });
         self.push_layer(&id, &write);
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
@@ -148,8 +149,11 @@ impl Core {
         }
     }
 
-    fn stage_all(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
+    /// `key`: the one it had in an earlier run.
+    fn stage_all(&mut self, new: NewWrite, number: WriteNumber, key: Option<Arc<str>>) -> Result<Arc<StagedWrite>> {
         let NewWrite { op, ticket, at, .. } = new;
+        let is_recovered = key.is_some();
+        let key = key.unwrap_or_else(|| self.key(number));
         // The scan reads published rows.
         self.commit();
         let mut rows = Vec::new();
@@ -187,8 +191,7 @@ impl Core {
         }
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
-        let key = self.key(number);
-        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: None }))
+        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: None, is_recovered }))
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
@@ -341,6 +344,9 @@ impl Core {
         for id in [&id, &last_id] {
             self.show_again(id, cause);
         }
+        if last_id != id && matches!(write.op, WriteOp::Insert { .. }) {
+            self.alias(&id, &last_id);
+        }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
         result
@@ -428,12 +434,32 @@ impl Core {
         Ok(value)
     }
 
+    /// The first id of a row that a read has brought under the source's id before means that one from now on.
+    fn alias(&mut self, old: &Arc<str>, new: &Arc<str>) {
+        let is_free =
+            self.pending.stack(old).is_none() && self.to.versions.lookup_newest(old).is_ok_and(|row| row.is_none());
+        let Some((row, _)) = self.newest(new).ok().flatten().filter(|_| is_free) else { return };
+        let seq = self.batch().seq;
+        if self.to.versions.name(old, seq, None, Some(row)) {
+            self.batch().renamed.push(old.clone());
+        }
+        self.remember_alias(old, row);
+    }
+
+    fn remember_alias(&mut self, alias: &Arc<str>, row: RowNo) {
+        if let Some((alias, row)) = self.aliases.remember(alias.clone(), row) {
+            self.to.versions.forget_alias(&alias, row);
+        }
+    }
+
     /// The row of these layers goes by another id from now on.
     fn follow(&mut self, layers: &VecDeque<Layer>, old: &Arc<str>, id: &Arc<str>) {
         for layer in layers {
             if let Layer::Write(write) = layer {
                 write.ticket.rename(id.clone());
                 self.pending.note(write.number, id.clone());
+                // The journal will forget who was renamed before it forgets these.
+                self.to.ledger.note_rewritten(write.number, &write.op.clone().with_id(id));
             }
         }
         self.to.writes.rename(old, id);
@@ -458,9 +484,7 @@ impl Core {
             if self.to.versions.name(new, seq, None, Some(row)) {
                 self.batch().renamed.push(new.clone());
             }
-            if let Some((alias, row)) = self.aliases.remember(old.clone(), row) {
-                self.to.versions.forget_alias(&alias, row);
-            }
+            self.remember_alias(old, row);
         }
         self.pending.add(new.clone(), stack);
         if let Some(slots) = self.records.remove(old) {
@@ -594,12 +618,15 @@ impl Core {
     fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
         let before = write.before.as_ref().and_then(|row| row.to_record().ok());
+        let op = match write.ticket.ticket().id() {
+            Some(id) => write.op.clone().with_id(&id),
+            None => write.op.clone(),
+        };
         let staged = write.clone();
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
                 staged.ticket.durable();
-                if !writes.push(staged.number, false) {
-                    // The Dio was closed meanwhile, or the write taken back, which ends its ticket otherwise.
+                if writes.push(staged.number, false) == Pushed::LeftBehind {
                     staged.ticket.end(WriteState::Kept, || ledger.keep());
                 }
             }
@@ -614,7 +641,7 @@ impl Core {
             }
         });
         let acceptance =
-            Acceptance { write: write.number.0, key: &write.key, op: &write.op, before: before.as_ref(), at: write.at };
+            Acceptance { write: write.number.0, key: &write.key, op: &op, before: before.as_ref(), at: write.at };
         journal.accept(room, acceptance, answer);
     }
 
@@ -671,8 +698,11 @@ impl Core {
     /// ones are shown again, and go on to the source. Before the thread starts.
     pub(crate) fn recover(&mut self, replay: Replay) {
         self.next_write = WriteNumber(replay.next_write.max(1));
+        // What is done from now on is newer than all that was done before.
         let newest = replay.writes.iter().filter_map(|write| match &write.state {
-            RecoveredState::Confirmed(confirmed) if confirmed.seq != NEVER => Some(confirmed.seq),
+            RecoveredState::Confirmed(confirmed) => {
+                Some(if confirmed.seq == NEVER { done_at(confirmed) } else { confirmed.seq })
+            }
             _ => None,
         });
         self.seq = newest.fold(self.seq, Seq::max);
@@ -690,6 +720,13 @@ impl Core {
                 RecoveredState::Unknown { message } => {
                     let error = Error::new(ErrorKind::Source, message.clone());
                     self.recovered_failure(write, error, true);
+                }
+                RecoveredState::Pending if write.attempted && matches!(write.op, WriteOp::Insert { id: None, .. }) => {
+                    let message = "the program ended while the source had the write, and asking it again could make a second \
+                                   row; look there before you insert it again";
+                    let unknown = Outcome::Unknown { message: message.to_owned() };
+                    self.to.ledger.note(WriteNumber(write.write), &unknown);
+                    self.recovered_failure(write, Error::new(ErrorKind::Source, message), true);
                 }
                 RecoveredState::Pending => pending.push(write),
             }
@@ -709,33 +746,36 @@ impl Core {
     fn reapply(&mut self, writes: Vec<Recovered>) -> HashMap<String, String> {
         let mut renamed = HashMap::new();
         let mut rows: IndexMap<String, (Option<StoredRow>, Seq)> = IndexMap::new();
-        let mut is_cleared = false;
-        let numbers: Vec<u64> = writes.iter().map(|write| write.write).collect();
+        let mut cleared = None;
+        let mut covering = Vec::new();
         for write in writes {
             let RecoveredState::Confirmed(confirmed) = write.state else { continue };
+            let done_at = done_at(&confirmed);
+            let is_said = confirmed.seq == NEVER;
+            let id = confirmed.id.as_deref().map(Arc::from);
+            covering.push(Covering { id, number: WriteNumber(write.write), is_said });
             let Some(id) = confirmed.id else {
                 rows.clear();
-                is_cleared = true;
+                cleared = Some(done_at);
                 continue;
             };
             let proposed = write.op.id().map_or_else(|| write.key.clone(), str::to_owned);
             if proposed != id {
                 renamed.insert(proposed.clone(), id.clone());
                 if !matches!(write.op, WriteOp::Insert { .. }) {
-                    let seq = confirmed.row.as_ref().map_or(Seq(0), StoredRow::seq);
-                    rows.insert(proposed, (None, seq));
+                    rows.insert(proposed, (None, done_at));
                 }
             }
             if let Some(row) = confirmed.row {
-                let seq = row.seq();
-                rows.insert(id, ((!confirmed.deleted).then_some(row), seq));
+                rows.insert(id, ((!confirmed.deleted).then_some(row), done_at));
             }
         }
         let mut changes = Vec::new();
-        if is_cleared {
+        if let Some(cleared) = cleared {
             let pin = self.to.versions.pin_to_read();
             let scanned = self.to.versions.scan(&pin, &mut |_, row| {
-                if !rows.contains_key(row.id()) {
+                // What the cache has stored since was made after it.
+                if row.seq() < cleared && !rows.contains_key(row.id()) {
                     changes.push(RowChange::Delete(Arc::from(row.id())));
                 }
                 ControlFlow::Continue(())
@@ -757,17 +797,17 @@ impl Core {
         if let Err(error) = self.apply_changes(changes, Cause::Confirmed, Announce::Nothing, None) {
             tracing::warn!(table = %self.to.table_name, %error, "confirmed writes could not be applied again");
         }
-        if numbers.is_empty() {
+        if covering.is_empty() {
             return renamed;
         }
         self.batch().force = true;
         self.commit();
         if let Some(journal) = self.to.ledger.journal() {
-            for number in &numbers {
-                journal.reapplied(*number, self.seq);
+            for covering in &covering {
+                journal.reapplied(covering.number.0, self.seq);
             }
         }
-        self.unsynced += numbers.len();
+        self.cover(&covering, self.seq);
         renamed
     }
 
@@ -780,7 +820,8 @@ impl Core {
         let number = WriteNumber(write.write);
         let (ticket, _) = TicketSender::new(write.op.id(), self.to.write_rank, true);
         let key = Arc::from(write.key);
-        StagedWrite { number, key, op: write.op, at: write.accepted_at, ticket, row_is_known: false, before }
+        let (op, at) = (write.op, write.accepted_at);
+        StagedWrite { number, key, op, at, ticket, row_is_known: false, before, is_recovered: true }
     }
 
     /// Shows a write of an earlier run again.
@@ -795,8 +836,8 @@ impl Core {
         self.to.writes.occupy();
         let shown = if matches!(write.op, WriteOp::DeleteAll) {
             let staged = self.recovered(write, None);
-            let StagedWrite { op, ticket, at, .. } = staged;
-            self.stage_all(NewWrite { op, ticket, at, room: None }, number)
+            let StagedWrite { op, ticket, at, key, .. } = staged;
+            self.stage_all(NewWrite { op, ticket, at, room: None }, number, Some(key))
         } else {
             let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
             let before = write.before.take().map(|record| StoredRow::encode(&id, &record, write.accepted_at));
@@ -833,10 +874,13 @@ const SYNC_EVERY: usize = 1_024;
 
 fn confirmed(id: Option<&str>, row: Option<StoredRow>, seq: Seq, covered_by: Seq) -> Outcome {
     let deleted = row.is_none();
-    // A deleted row is told by an empty one, for its Seq.
-    let mut row = id.map(|id| row.unwrap_or_else(|| StoredRow::encode(id, &Record::new(), 0)));
-    if let Some(row) = &mut row {
-        row.set_seq(seq);
-    }
-    Outcome::Confirmed(Confirmed { id: id.map(str::to_owned), row, deleted, seq: covered_by })
+    // A deleted row is told by an empty one, for its Seq; so are all rows.
+    let mut row = row.unwrap_or_else(|| StoredRow::encode(id.unwrap_or_default(), &Record::new(), 0));
+    row.set_seq(seq);
+    Outcome::Confirmed(Confirmed { id: id.map(str::to_owned), row: Some(row), deleted, seq: covered_by })
+}
+
+/// The batch that showed a confirmation.
+fn done_at(confirmed: &Confirmed) -> Seq {
+    confirmed.row.as_ref().map_or(Seq(0), StoredRow::seq)
 }
