@@ -118,6 +118,10 @@ fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
         let settled = Settled { id: id.clone(), record: record.clone(), stored: None, changes, at };
         settle(dio, write.clone(), SettledAs::Confirmed(settled));
     }
+    if id != item.write.ticket.ticket().id() {
+        // The row's next write is to go by the id that the source has chosen, so the core must know it first.
+        let _ = dio.catch_up();
+    }
     dio.writes.finished(now, item, Outcome::Done);
 }
 
