@@ -21,6 +21,8 @@ mod freshness;
 mod lens;
 #[path = "common/limit.rs"]
 mod limit;
+#[path = "behaviour/pending.rs"]
+mod pending;
 #[path = "behaviour/stale_reads.rs"]
 mod stale_reads;
 #[path = "common/storage.rs"]

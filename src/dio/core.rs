@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use parking_lot::Mutex;
 
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
@@ -156,16 +157,24 @@ pub(crate) struct StagedWrite {
     pub(crate) ticket: TicketSender,
     /// Whether anything is known of the row here, so that a patch can be folded over it.
     pub(crate) row_is_known: bool,
-    /// The row that was shown before it.
-    pub(crate) before: Option<StoredRow>,
     /// Whether an earlier run accepted it, and may have had the source do it.
     pub(crate) is_recovered: bool,
+    /// The row as it was last confirmed before it, as far as that is known.
+    before: Mutex<Option<StoredRow>>,
+}
+
+impl StagedWrite {
+    pub(crate) fn before(&self) -> Option<StoredRow> {
+        self.before.lock().clone()
+    }
 }
 
 /// What became of a write.
 pub(crate) struct Settlement {
     pub(crate) write: Arc<StagedWrite>,
     pub(crate) result: SettledAs,
+    /// Answered once it shows: a later write of the row may go by another id from then on, or not at all.
+    pub(crate) reply: Option<ReplySender<Result<Seq>>>,
 }
 
 pub(crate) enum SettledAs {
@@ -543,10 +552,15 @@ impl Core {
             Some(row) => Ok(self.to.versions.row_newest(row)?.map(|stored| (row, stored))),
             None => Ok(None),
         });
+        // The row may go by another id than the first one, under which it is asked for.
+        let id = match &found {
+            Ok(Some((_, stored))) if stored.id() != &*slot.id => Arc::from(stored.id()),
+            _ => slot.id.clone(),
+        };
         // A row handed in by the caller stays until the cache has something to say about it.
         let mut moved = (!given || matches!(found, Ok(Some(_)))) && slot.show(found, self.seq);
         moved |= slot.set_stale(self.stale_upto);
-        self.records.entry(slot.id.clone()).or_default().push(slot.clone());
+        self.records.entry(id).or_default().push(slot.clone());
         // The handle may have been looked at before.
         if moved {
             slot.advance();

@@ -132,7 +132,7 @@ impl Dio {
         let inner = self.inner();
         let write = inner.writes.withdraw(number).map_err(|refusal| inner.refusal(number, refusal))?;
         let id = write.ticket.ticket().id();
-        inner.send(Message::Settle(Settlement { write, result: SettledAs::Cancelled }))?;
+        inner.send(Message::Settle(Settlement { write, result: SettledAs::Cancelled, reply: None }))?;
         inner.catch_up()?;
         if let Some(id) = id {
             inner.reload(&id);

@@ -44,19 +44,28 @@ pub(crate) enum Job {
 }
 
 /// What became of a write on its way into the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    Queued,
+    /// It has made these pointless.
+    Queued(Vec<Arc<StagedWrite>>),
     /// It was withdrawn before, and ends otherwise.
     Withdrawn,
     /// The closing has left it.
     LeftBehind,
 }
 
+impl Pushed {
+    /// The writes that it has made pointless.
+    pub(crate) fn superseded(self) -> Vec<Arc<StagedWrite>> {
+        match self {
+            Pushed::Queued(superseded) => superseded,
+            Pushed::Withdrawn | Pushed::LeftBehind => Vec::new(),
+        }
+    }
+}
+
 struct Queue {
     delivery: Delivery,
     writes: HashMap<WriteNumber, Arc<StagedWrite>>,
-    superseded: Vec<(Vec<Arc<StagedWrite>>, WriteNumber)>,
     /// Places taken: reserved, announced, queued or being delivered.
     used: usize,
     closing: bool,
@@ -83,7 +92,6 @@ impl WriteQueue {
             queue: Mutex::new(Queue {
                 delivery: Delivery::new(policy, seed),
                 writes: HashMap::new(),
-                superseded: Vec::new(),
                 used: 0,
                 closing: false,
                 abandoned: false,
@@ -173,11 +181,11 @@ impl WriteQueue {
         let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
         let op = Arc::new(write.op.clone());
         let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
-        queue.supersede(&superseded, number);
+        let superseded = superseded.into_iter().filter_map(|number| queue.give_up(number)).collect();
         queue.is_stuck = false;
         drop(queue);
         self.ring();
-        Pushed::Queued
+        Pushed::Queued(superseded)
     }
 
     /// A row goes by another id now; its tickets say so already.
@@ -240,9 +248,6 @@ impl WriteQueue {
                 if queue.abandoned {
                     return None;
                 }
-                if let Some((writes, by)) = queue.superseded.pop() {
-                    return Some(Job::Superseded(writes, by));
-                }
                 match queue.delivery.next(clock.now()) {
                     Next::Deliver(due) => {
                         let items = due.into_iter().filter_map(|due| {
@@ -258,8 +263,8 @@ impl WriteQueue {
                         return Some(Job::Deliver(items.collect()));
                     }
                     Next::Superseded { by, numbers } => {
-                        queue.supersede(&numbers, by);
-                        continue;
+                        let writes = numbers.into_iter().filter_map(|number| queue.give_up(number)).collect();
+                        return Some(Job::Superseded(writes, by));
                     }
                     Next::WaitUntil(until) => {
                         queue.is_stuck = queue.closing && queue.delivery.in_flight() == 0;
@@ -352,12 +357,5 @@ impl Queue {
         let write = self.writes.remove(&number)?;
         self.used -= 1;
         Some(write)
-    }
-
-    fn supersede(&mut self, numbers: &[WriteNumber], by: WriteNumber) {
-        let writes: Vec<_> = numbers.iter().filter_map(|number| self.give_up(*number)).collect();
-        if !writes.is_empty() {
-            self.superseded.push((writes, by));
-        }
     }
 }

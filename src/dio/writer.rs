@@ -6,6 +6,7 @@
 //! Close/panic: closing drains what it can in its time.
 //! Not here: which write is next, and when (`write_queue`, `delivery`); what views show meanwhile (`core/writes`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::Moment;
@@ -13,7 +14,8 @@ use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, Stage
 use crate::dio::delivery::{Outcome, Verdict};
 use crate::dio::write_queue::{Item, Job};
 use crate::dio::{Dio, DioInner, WeakDio, callback};
-use crate::sync::catch_user;
+use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest, merged};
+use crate::sync::{catch_user, reply};
 use crate::vista::{CallCx, WriteOp, Written};
 use crate::{Error, ErrorKind, Record, Result};
 
@@ -21,12 +23,10 @@ use crate::{Error, ErrorKind, Record, Result};
 pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
     while let Some(job) = dio.writes.take(dio.clock()) {
         // For the callback. It may become the last handle, whose drop closes the Dio: not before the settlement is sent.
-        let strong = dio.lens.callbacks.on_write.as_ref().and_then(|_| handle.upgrade_or_revive());
+        let strong = dio.lens.callbacks.uses_dio_to_write().then(|| handle.upgrade_or_revive()).flatten();
         match job {
             Job::Superseded(writes, by) => {
-                for write in writes {
-                    settle(dio, write, SettledAs::Superseded(by));
-                }
+                settle(dio, writes.into_iter().map(|write| (write, SettledAs::Superseded(by))));
             }
             Job::Deliver(items) if items.len() > 1 => deliver_batch(dio, &items),
             Job::Deliver(items) => {
@@ -39,9 +39,18 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
     }
 }
 
-/// A closed core drops the settlement, and with it the ticket, which says so.
-fn settle(dio: &DioInner, write: Arc<StagedWrite>, result: SettledAs) {
-    let _ = dio.send(Message::Settle(Settlement { write, result }));
+/// Settles writes; returns once the core has: what waits behind them may be a patch of a row that was not inserted, or that
+/// has another id now. A closed core drops the settlements, and with them the tickets, which say so.
+fn settle(dio: &DioInner, settled: impl Iterator<Item = (Arc<StagedWrite>, SettledAs)>) {
+    let mut last = None;
+    for (write, result) in settled {
+        let (sender, receiver) = reply();
+        let _ = dio.send(Message::Settle(Settlement { write, result, reply: Some(sender) }));
+        last = Some(receiver);
+    }
+    if let Some(last) = last {
+        let _ = last.wait(None);
+    }
 }
 
 fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
@@ -58,7 +67,7 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
     }
     let is_lost = makes_a_nameless_row(&item.op) && !dio.master.capabilities().idempotent_writes;
     if is_lost && let Err(error) = dio.ledger.note_attempts(std::iter::once(item.write.number)) {
-        return conclude(dio, item, Err(name(dio, &item.op, error)), false);
+        return conclude(dio, item, Err(name(dio, &item.op, not_noted(error))), false);
     }
     let span = tracing::debug_span!("deliver", table = %dio.name, write = item.op.verb(), id = item.op.id());
     let result = span.in_scope(|| {
@@ -79,11 +88,20 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
         Ok(settled) => return confirm(dio, item, now, settled),
         Err(error) => error,
     };
-    match Outcome::of(&error) {
+    let outcome = Outcome::of(&error);
+    if dio.cancel.is_cancelled() && outcome != Outcome::Failed {
+        // The closing has ended the call, and seen to the write: it is kept, or has failed.
+        return;
+    }
+    match outcome {
         // The core hears of it before the row's next write may go.
         Outcome::Done | Outcome::Failed => {
+            let is_outdated = error.kind() == ErrorKind::Conflict;
             end(dio, item, &SettledAs::Rejected(error));
             dio.writes.finished(now, item, Outcome::Failed);
+            if let (true, Some(id)) = (is_outdated, item.op.id()) {
+                dio.reload(&Arc::from(id));
+            }
         }
         Outcome::Transient { .. } if is_lost => {
             let message = "the source did not say whether it has made the row, and asking it again could make a second one; \
@@ -113,28 +131,26 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
     let Settled { id, record, mut changes, at, .. } = settled;
-    for write in item.all() {
+    let confirmed = item.all().map(|write| {
         let changes: Vec<RowChange> = std::mem::take(&mut changes);
         let settled = Settled { id: id.clone(), record: record.clone(), stored: None, changes, at };
-        settle(dio, write.clone(), SettledAs::Confirmed(settled));
-    }
-    if id != item.write.ticket.ticket().id() {
-        // The row's next write is to go by the id that the source has chosen, so the core must know it first.
-        let _ = dio.catch_up();
-    }
+        (write.clone(), SettledAs::Confirmed(settled))
+    });
+    settle(dio, confirmed);
     dio.writes.finished(now, item, Outcome::Done);
 }
 
 fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {
-    for write in item.all() {
+    let ended = item.all().map(|write| {
         let result = match as_what {
             SettledAs::Rejected(error) => SettledAs::Rejected(error.clone()),
             SettledAs::Unknown(error) => SettledAs::Unknown(error.clone()),
             SettledAs::Superseded(by) => SettledAs::Superseded(*by),
             SettledAs::Cancelled | SettledAs::Confirmed(_) => SettledAs::Cancelled,
         };
-        settle(dio, write.clone(), result);
-    }
+        (write.clone(), result)
+    });
+    settle(dio, ended);
 }
 
 /// Whether a second write like this can make a second row: if the source keeps no keys, it must not be repeated when nobody
@@ -143,34 +159,191 @@ fn makes_a_nameless_row(op: &WriteOp) -> bool {
     matches!(op, WriteOp::Insert { id: None, .. })
 }
 
-fn call_cx(dio: &DioInner, item: &Item) -> CallCx {
+fn call_cx(dio: &DioInner, item: &Item, before: Option<Record>) -> CallCx {
     dio.call_cx()
         .deadline_in(dio.lens.defaults.delivery.deadline)
         .with_idempotency_key(item.write.key.clone())
         .with_attempt(item.attempt)
+        .with_before(before)
+}
+
+/// What must be durable before the source is asked for the first time: that several writes go as one.
+fn note_merged(dio: &DioInner, item: &Item) -> Result<()> {
+    let Some(journal) = dio.ledger.journal().filter(|_| item.attempt == 1) else { return Ok(()) };
+    if !item.merged.is_empty() {
+        let merged = item.merged.iter().map(|write| write.number.0).collect();
+        let (sender, receiver) = reply();
+        journal.rewrite(item.write.number.0, &item.op, merged, Box::new(move |result| sender.send(result)));
+        receiver.wait(None)??;
+    }
+    Ok(())
+}
+
+/// The journal stands still: it is no news of the source, so it is tried again.
+fn not_noted(error: Error) -> Error {
+    Error::new(ErrorKind::Cache, error.message()).with_source(error)
 }
 
 fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Settled> {
-    let op = &item.op;
-    let mut changes = Vec::new();
-    let written = match &dio.lens.callbacks.on_write {
-        Some(on_write) => {
-            let strong = strong.ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))?;
-            let (written, batch) = callback::run(dio, "on_write", || on_write(strong, op))?;
-            if let Some(batch) = batch.filter(|batch| !batch.is_empty()) {
-                changes = dio.callback_changes(batch);
+    note_merged(dio, item).map_err(not_noted)?;
+    let callbacks = &dio.lens.callbacks;
+    let is_decided = callbacks.on_conflict.is_some() || dio.lens.defaults.conflicts != ConflictPolicy::MineWins;
+    if is_decided {
+        // What became of the row's write before this one is known here then, and with it the row before this one.
+        dio.catch_up()?;
+    }
+    let mut before = item.write.before().map(|row| row.to_record()).transpose()?;
+    let mut op = Cow::Borrowed(&item.op);
+    let mut checked = is_decided && !dio.master.capabilities().compares;
+    for _ in 0..CONFLICTS {
+        let found = if std::mem::take(&mut checked) { find_conflict(dio, &op, before.as_ref())? } else { None };
+        let answer = match found {
+            Some(current) => Err((conflict(), current)),
+            None => match hand_over(dio, strong, item, &op, before.clone()) {
+                Err(error) if error.kind() == ErrorKind::Conflict && may_resolve(dio, &op, before.as_ref()) => {
+                    Err((error, read_current(dio, &op)?))
+                }
+                answer => Ok(answer),
+            },
+        };
+        let (error, current) = match answer {
+            Ok(answer) => {
+                let (mut written, changes) = answer?;
+                if matches!(op, Cow::Owned(_)) && written.record.is_none() {
+                    // The core knows the write as it was made.
+                    written.record = done_to(before, &op);
+                }
+                return settled(dio, &item.write, &op, written, changes);
             }
-            written
+            Err(met) => met,
+        };
+        match resolve(dio, strong, &op, before.as_ref(), current.as_ref(), error)? {
+            Resolved::Deliver(next) => op = Cow::Owned(next),
+            Resolved::Done(written) => return settled(dio, &item.write, &op, written, Vec::new()),
         }
-        None => {
-            let answer = catch_user("the source", || dio.master.write(&call_cx(dio, item), op));
-            match answer.and_then(|written| written) {
-                Err(error) => done_before(dio, item, error)?,
-                Ok(written) => written,
+        before = current;
+    }
+    Err(conflict())
+}
+
+/// How often a row may turn out to be changed once more before its write is rejected.
+const CONFLICTS: usize = 5;
+
+fn conflict() -> Error {
+    Error::new(ErrorKind::Conflict, "somebody else has changed the row since it was last read here")
+}
+
+/// Whether a `Conflict` of the source is about a row that was changed, which a policy or the user decides over.
+fn may_resolve(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> bool {
+    if matches!(op, WriteOp::Insert { .. }) {
+        return dio.lens.callbacks.on_conflict.is_some() && op.id().is_some();
+    }
+    before.is_some() && dio.master.capabilities().compares
+}
+
+/// The row that the source has now, if it is in conflict with the write.
+fn find_conflict(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> Result<Option<Option<Record>>> {
+    if matches!(op, WriteOp::Insert { .. } | WriteOp::DeleteAll) || !dio.master.capabilities().get {
+        return Ok(None);
+    }
+    let Some(before) = before else { return Ok(None) };
+    let current = read_current(dio, op)?;
+    Ok(op.is_in_conflict(before, current.as_ref()).then_some(current))
+}
+
+fn read_current(dio: &DioInner, op: &WriteOp) -> Result<Option<Record>> {
+    let Some(id) = op.id() else { return Ok(None) };
+    catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row)
+}
+
+enum Resolved {
+    Deliver(WriteOp),
+    /// Nothing of it is left to do.
+    Done(Written),
+}
+
+fn resolve(
+    dio: &Arc<DioInner>,
+    strong: Option<&Dio>,
+    op: &WriteOp,
+    before: Option<&Record>,
+    current: Option<&Record>,
+    error: Error,
+) -> Result<Resolved> {
+    if let Some(on_conflict) = &dio.lens.callbacks.on_conflict {
+        let strong = strong.ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))?;
+        let met = Conflict { op, before, current };
+        return match catch_user("on_conflict", || on_conflict(strong, &met)).and_then(|resolution| resolution)? {
+            Resolution::Mine => Ok(Resolved::Deliver(op.clone())),
+            Resolution::Theirs => Err(error),
+            Resolution::Write(other) if other.id() == op.id() && is_delete(&other) == is_delete(op) => {
+                Ok(Resolved::Deliver(other))
             }
+            Resolution::Write(_) => {
+                let message =
+                    "what `on_conflict` writes must be of the row in conflict, and a delete only for a delete";
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
+        };
+    }
+    match (dio.lens.defaults.conflicts, before, current) {
+        (ConflictPolicy::MineWins, _, _) => Ok(Resolved::Deliver(op.clone())),
+        (ConflictPolicy::MergeFields, Some(before), Some(current)) => match (merged(op, before, current), op.id()) {
+            (Some(left), Some(id)) if left.is_empty() => Ok(Resolved::Done(Written::row(id, current.clone()))),
+            (Some(left), Some(id)) if dio.write_capabilities().patch => Ok(Resolved::Deliver(WriteOp::patch(id, left))),
+            (Some(left), Some(id)) => {
+                let mut whole = current.clone();
+                whole.merge(&left);
+                Ok(Resolved::Deliver(WriteOp::replace(id, whole)))
+            }
+            _ => Err(error),
+        },
+        _ => Err(error),
+    }
+}
+
+fn is_delete(op: &WriteOp) -> bool {
+    matches!(op, WriteOp::Delete { .. } | WriteOp::DeleteAll)
+}
+
+/// The row that a write makes of what the source had.
+fn done_to(row: Option<Record>, op: &WriteOp) -> Option<Record> {
+    match op {
+        WriteOp::Patch { record, .. } => row.map(|mut row| {
+            row.merge(record);
+            row
+        }),
+        WriteOp::Insert { record, .. } | WriteOp::Replace { record, .. } | WriteOp::Upsert { record, .. } => {
+            Some(record.clone())
         }
+        WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
+    }
+}
+
+/// One call of `on_write` or the source.
+fn hand_over(
+    dio: &Arc<DioInner>,
+    strong: Option<&Dio>,
+    item: &Item,
+    op: &WriteOp,
+    before: Option<Record>,
+) -> Result<(Written, Vec<RowChange>)> {
+    let cx = call_cx(dio, item, before);
+    let Some(on_write) = &dio.lens.callbacks.on_write else {
+        let answer = catch_user("the source", || dio.master.write(&cx, op)).and_then(|written| written);
+        return match answer {
+            Err(error) => done_before(dio, item, error).map(|written| (written, Vec::new())),
+            Ok(written) => Ok((written, Vec::new())),
+        };
     };
-    settled(dio, &item.write, op, written, changes)
+    let strong = strong.ok_or_else(|| Error::new(ErrorKind::Closed, "the Dio is closed"))?;
+    let request = WriteRequest { op, cx };
+    let (written, batch) = callback::run(dio, "on_write", || on_write(strong, &request))?;
+    let changes = match batch.filter(|batch| !batch.is_empty()) {
+        Some(batch) => dio.callback_changes(batch),
+        None => Vec::new(),
+    };
+    Ok((written, changes))
 }
 
 /// A repeated insert finds its own row, where the source keeps no keys: then it was done.
@@ -224,13 +397,13 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
     let nameless = || items.iter().filter(|item| makes_a_nameless_row(&item.op));
     if let Err(error) = dio.ledger.note_attempts(nameless().map(|item| item.write.number)) {
         for item in items {
-            conclude(dio, item, Err(name(dio, &item.op, error.clone())), false);
+            conclude(dio, item, Err(name(dio, &item.op, not_noted(error.clone()))), false);
         }
         return;
     }
     let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
-    let cx = call_cx(dio, first).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
+    let cx = call_cx(dio, first, None).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
     let span = tracing::debug_span!("deliver", table = %dio.name, writes = ops.len());
     let answer = span.in_scope(|| catch_user("the source", || dio.master.batch(&cx, &ops)));
     match answer.and_then(|written| written) {

@@ -8,8 +8,9 @@ use crate::DeliveryPolicy;
 use crate::cache::{CacheBackend, MemoryBackend};
 use crate::clock::Clock;
 use crate::dio::Dio;
+use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest};
 use crate::lens::{Lens, LensCallbacks, LensDefaults};
-use crate::vista::{ChangeEvent, WriteOp, Written};
+use crate::vista::{ChangeEvent, Written};
 use crate::{Error, ErrorKind, Result};
 
 enum CacheChoice {
@@ -98,10 +99,42 @@ impl LensBuilder {
         self
     }
 
+    /// How long each call that a Dio makes to its source may take, on the Lens's clock: a copy of the whole source, the re-read
+    /// of a row, one delivery of a write. `None`: as long as it likes. Default: 5 minutes. A call that is told so by its
+    /// [`CallCx`](crate::vista::CallCx) ends with `Timeout`: a refresh fails and is tried again when due, a write fails. Calls
+    /// that callbacks make carry the context which those give them.
+    ///
+    /// A source whose whole list takes longer needs more than the default.
+    pub fn source_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.defaults.source_timeout = timeout.into();
+        self
+    }
+
     /// Delivers writes, in the place of handing them to the source. `dio.master().write(&cx, op)` does what the default
-    /// does. An `Ok` says that the source has the write: its effect is shown then.
-    pub fn on_write(mut self, callback: impl Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync + 'static) -> Self {
+    /// does; the [`WriteRequest`] stands for the write, and has its key, its attempt and the row before it. An `Ok` says that
+    /// the source has the write.
+    pub fn on_write(
+        mut self,
+        callback: impl Fn(&Dio, &WriteRequest<'_>) -> Result<Written> + Send + Sync + 'static,
+    ) -> Self {
         self.callbacks.on_write = Some(Arc::new(callback));
+        self
+    }
+
+    /// What wins when a row was changed at the source after the user of a write last saw it. Default:
+    /// [`ConflictPolicy::MineWins`].
+    pub fn conflicts(mut self, policy: ConflictPolicy) -> Self {
+        self.defaults.conflicts = policy;
+        self
+    }
+
+    /// Decides over each write in conflict, in the place of a policy; also over an insert whose id the source has already.
+    /// Runs on the writer's thread; an error rejects the write. As [`on_start`](Self::on_start).
+    pub fn on_conflict(
+        mut self,
+        callback: impl Fn(&Dio, &Conflict<'_>) -> Result<Resolution> + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.on_conflict = Some(Arc::new(callback));
         self
     }
 
@@ -194,6 +227,9 @@ impl LensBuilder {
             return Err(setting("refresh_every", "the interval must not be zero"));
         }
         self.defaults.delivery.check()?;
+        if self.defaults.source_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(setting("source_timeout", "no call ends in no time; for no limit, set `None`"));
+        }
         let backend = match cache {
             CacheChoice::Backend(backend) => backend,
             CacheChoice::At(path) => open_at(path)?,

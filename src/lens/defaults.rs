@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::DeliveryPolicy;
+use crate::lens::conflict::ConflictPolicy;
 
 /// The settings that every Dio of a Lens starts from. Set through [`LensBuilder`](crate::LensBuilder).
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +13,8 @@ pub struct LensDefaults {
     pub on_start_blocking: bool,
     /// How often the source is read again; `None`: only when asked. Default: `None`.
     pub refresh_every: Option<Duration>,
+    /// How long one call of the source may take; `None`: as long as it likes. Default: 5 minutes.
+    pub source_timeout: Option<Duration>,
     /// How many writes may wait or be under way. Default: 1,024.
     pub write_queue_capacity: usize,
     /// How long `write` waits for room in a full queue. Default: 30 s.
@@ -19,6 +22,8 @@ pub struct LensDefaults {
     /// Bytes of writes that are not over, and of what became of them, in the journal beside a cache on a disk. Default:
     /// 256 MiB.
     pub journal_capacity: u64,
+    /// What wins when somebody else changed a row meanwhile. Default: [`ConflictPolicy::MineWins`].
+    pub conflicts: ConflictPolicy,
     /// How writes are delivered: retries, pauses, how many at once. Default: [`DeliveryPolicy::default`].
     pub delivery: DeliveryPolicy,
     /// Bytes of overwritten rows kept for snapshots. Default: 64 MiB.
@@ -37,9 +42,11 @@ impl Default for LensDefaults {
         LensDefaults {
             on_start_blocking: true,
             refresh_every: None,
+            source_timeout: Some(Duration::from_secs(300)),
             write_queue_capacity: 1_024,
             write_timeout: Duration::from_secs(30),
             journal_capacity: 256 << 20,
+            conflicts: ConflictPolicy::default(),
             delivery: DeliveryPolicy::default(),
             snapshot_budget: 64 << 20,
             hot_tier_capacity: 32 << 20,

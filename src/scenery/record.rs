@@ -48,16 +48,22 @@ struct RecordState {
 pub(crate) struct RecordSlot {
     pub(crate) id: Arc<str>,
     state: Mutex<RecordState>,
-    pub(crate) signal: Signal,
+    /// A draft's outlives the row that it follows, and moves with the draft, too.
+    pub(crate) signal: Arc<Signal>,
     pub(crate) dropped: Arc<Dropped>,
 }
 
 impl RecordSlot {
-    pub(crate) fn new(id: Arc<str>, given: Option<EnrichedRecord>, signal: Signal, dropped: Arc<Dropped>) -> Self {
+    pub(crate) fn new(
+        id: Arc<str>,
+        given: Option<EnrichedRecord>,
+        signal: impl Into<Arc<Signal>>,
+        dropped: Arc<Dropped>,
+    ) -> Self {
         let status = if given.is_some() { RecordStatus::Fresh } else { RecordStatus::NotFound };
         let shown = given.map_or(Shown::Nothing, |record| Shown::Given(Arc::new(record)));
         let state = RecordState { shown, status, error: None, seq: Seq(0) };
-        RecordSlot { id, state: Mutex::new(state), signal, dropped }
+        RecordSlot { id, state: Mutex::new(state), signal: signal.into(), dropped }
     }
 
     /// Shows the row as of `seq`; says whether anything shown moved, for [`advance`](Self::advance) to tell.
@@ -99,7 +105,7 @@ impl RecordSlot {
     }
 
     pub(crate) fn advance(&self) {
-        self.signal.advance_to(self.signal.generation().next());
+        self.signal.advance();
     }
 }
 

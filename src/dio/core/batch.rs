@@ -33,6 +33,8 @@ pub(crate) struct OpenBatch {
     pub(super) gone: Vec<(RowNo, Arc<str>)>,
     /// Ids whose meaning changed.
     pub(super) renamed: Vec<Arc<str>>,
+    /// Rows that record views go over to.
+    pub(super) shown_anew: Vec<Arc<str>>,
     /// The cause of the one `Invalidated` that covers the rows without an event of their own.
     once: Option<Cause>,
     /// Why the batch changes rows: `None` so far, then the cause, if there is one for all.
@@ -42,7 +44,7 @@ pub(crate) struct OpenBatch {
     full_copy: Option<FullCopy>,
     /// Where the read behind the full copy began: what was invalidated since is still stale.
     copy_began: Seq,
-    replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
+    pub(super) replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
     /// Writes that this batch shows.
     pub(super) staged: Vec<(Arc<StagedWrite>, Option<Reservation>)>,
     pub(super) settled: Vec<(Arc<StagedWrite>, SettledAs)>,
@@ -63,6 +65,7 @@ impl OpenBatch {
             by_row: RowMap::default(),
             gone: Vec::new(),
             renamed: Vec::new(),
+            shown_anew: Vec::new(),
             once: None,
             why: None,
             force: false,
@@ -295,7 +298,7 @@ impl Core {
     }
 
     /// A row that a pending `delete_all` hides gets a stack of its own, if it is one.
-    fn unhides(&mut self, id: &str) -> bool {
+    pub(super) fn unhides(&mut self, id: &str) -> bool {
         let stack = self.pending.unhide(id);
         let is_hidden = stack.is_some();
         if let Some(stack) = stack {
@@ -345,6 +348,9 @@ impl Core {
             rows.push((row_no, row.clone()));
             ControlFlow::Continue(())
         })?;
+        for id in self.pending.hidden() {
+            self.unhides(&id);
+        }
         for id in self.pending.ids() {
             self.rebase(&id, None, cause.unwrap_or(Cause::Local))?;
         }
@@ -390,7 +396,7 @@ impl Core {
             }
             let why = batch.why.flatten();
             let moved = self.views.publish(&changed, seq, self.complete, self.stale_upto, why);
-            let records = self.publish_records(&changed, seq, state_changed);
+            let records = self.publish_records(&changed, &batch.shown_anew, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
             self.to.board.batch(self.rows, changed.len(), self.views.asked);
             tracing::debug!(table = %self.to.table_name, seq = seq.0, changed = changed.len(), rows = self.rows, "batch");
@@ -433,7 +439,7 @@ impl Core {
         let mut kept = Vec::with_capacity(causes.len());
         touched.retain(|touched| {
             let differs = match (&touched.before, &touched.after) {
-                (Some(before), Some(after)) => before.status() != after.status() || !before.same_content(after),
+                (Some(before), Some(after)) => !before.shows_as(after),
                 (None, None) => false,
                 _ => true,
             };
@@ -501,6 +507,7 @@ impl Core {
     fn publish_records(
         &self,
         changed: &Changed,
+        shown_anew: &[Arc<str>],
         seq: Seq,
         state_changed: bool,
     ) -> Vec<Arc<crate::scenery::record::RecordSlot>> {
@@ -512,6 +519,13 @@ impl Core {
             let Some(id) = after.or(before).map(StoredRow::id) else { continue };
             for slot in self.records.get(id).into_iter().flatten() {
                 if slot.show(Ok(after.map(|row| (row_no, row.clone()))), seq) {
+                    moved.push(slot.clone());
+                }
+            }
+        }
+        for id in shown_anew {
+            for slot in self.records.get(id).into_iter().flatten() {
+                if slot.show(self.newest(id), seq) {
                     moved.push(slot.clone());
                 }
             }

@@ -29,6 +29,10 @@ impl Layer {
             Layer::Cleared(number) => *number,
         }
     }
+
+    fn makes_a_row(&self) -> bool {
+        matches!(self, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
+    }
 }
 
 /// One row with pending writes.
@@ -77,6 +81,12 @@ impl Stack {
         std::mem::take(&mut self.layers)
     }
 
+    /// The `delete_all`s that were accepted after this write.
+    pub(super) fn clears_after(&self, number: WriteNumber) -> VecDeque<Layer> {
+        let clears = self.layers.iter().filter(|layer| matches!(layer, Layer::Cleared(later) if *later > number));
+        clears.cloned().collect()
+    }
+
     /// Adds another row's layers; all stay in the order of acceptance.
     pub(super) fn join(&mut self, layers: VecDeque<Layer>) {
         self.layers.extend(layers);
@@ -110,13 +120,17 @@ impl Stack {
         }))
     }
 
+    /// Whether one of the writes makes the row.
+    pub(super) fn makes_a_row(&self) -> bool {
+        self.layers.iter().any(Layer::makes_a_row)
+    }
+
     /// The writes that have lost the row which they are to change: those before the first that makes one.
     pub(super) fn orphans(&self) -> Vec<Arc<StagedWrite>> {
-        let makes_a_row = |layer: &&Layer| matches!(layer, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }));
         if self.base.is_some() {
             return Vec::new();
         }
-        let before = self.layers.iter().take_while(|layer| !makes_a_row(layer));
+        let before = self.layers.iter().take_while(|layer| !layer.makes_a_row());
         before
             .filter_map(|layer| match layer {
                 Layer::Write(write) if matches!(write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {
@@ -256,6 +270,26 @@ impl Pending {
             self.rows.insert(row, ());
             clear.hidden.insert(id, (row, base, since));
         }
+    }
+
+    /// The `delete_all` of this number hides its rows no more; says whether a later one goes on hiding this one.
+    pub(super) fn hides_on(
+        &mut self,
+        number: WriteNumber,
+        id: &Arc<str>,
+        row: RowNo,
+        base: &StoredRow,
+        since: Seq,
+    ) -> bool {
+        let Some(next) = self.clears.iter_mut().find(|clear| clear.number > number) else { return false };
+        self.rows.insert(row, ());
+        next.hidden.insert(id.clone(), (row, base.clone(), since));
+        true
+    }
+
+    /// The rows that only a `delete_all` hides.
+    pub(super) fn hidden(&self) -> Vec<Arc<str>> {
+        self.clears.iter().flat_map(|clear| clear.hidden.keys().cloned()).collect()
     }
 
     pub(super) fn take_clear(&mut self, number: WriteNumber) -> Option<Clear> {

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 
 use crate::dio::core::pending::{Clear, Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Message, NewWrite, RowChange, Settled, SettledAs, Settlement, StagedWrite};
@@ -76,7 +77,7 @@ impl Core {
         let NewWrite { op, ticket, at, .. } = new;
         let prepared = self.row_of(op).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
-            let is_known = stack.base.is_some() || !stack.is_settled();
+            let is_known = stack.base.is_some() || stack.makes_a_row();
             let (row, is_hidden) = (stack.row, stack.tombstone.is_some());
             let before = if is_hidden { None } else { self.to.versions.row_newest(row)? };
             Ok((id, op, is_known, before))
@@ -91,7 +92,16 @@ impl Core {
         ticket.number(number, Some(id.clone()));
         // A row that the source is to name goes by the key of its insert until then.
         let key = if op.id().is_none() { id.clone() } else { self.key(number) };
-        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before, is_recovered: false });
+        let write = Arc::new(StagedWrite {
+            number,
+            key,
+            op,
+            at,
+            ticket,
+            row_is_known,
+            before: Mutex::new(before),
+            is_recovered: false,
+        });
         self.push_layer(&id, &write);
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
@@ -191,7 +201,16 @@ impl Core {
         }
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
-        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: None, is_recovered }))
+        Ok(Arc::new(StagedWrite {
+            number,
+            key,
+            op,
+            at,
+            ticket,
+            row_is_known: true,
+            before: Mutex::new(None),
+            is_recovered,
+        }))
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
@@ -204,9 +223,7 @@ impl Core {
         let before = if tombstone.is_some() { None } else { self.to.versions.row_newest(row)? };
         let seq = self.batch().seq;
         let hidden_since = match (&before, after) {
-            (Some(before), Some(after)) if before.status() == after.status() && before.same_content(&after) => {
-                return Ok(());
-            }
+            (Some(before), Some(after)) if before.shows_as(&after) => return Ok(()),
             (None, None) => return Ok(()),
             (_, Some(mut after)) => {
                 if before.is_none() {
@@ -240,6 +257,11 @@ impl Core {
 
     /// Shows a row without a write that is over, and lets go of it if that was the last one.
     fn show_again(&mut self, id: &Arc<str>, cause: Cause) {
+        if let Some(stack) = self.pending.stack(id)
+            && let Some(next) = stack.writes().next()
+        {
+            next.before.lock().clone_from(&stack.base);
+        }
         if let Err(error) = self.reshow(id, cause) {
             tracing::warn!(table = %self.to.table_name, %id, %error, "a row could not be shown without a write that is over");
         }
@@ -290,7 +312,7 @@ impl Core {
 
     pub(super) fn settle(&mut self, settlement: Settlement) {
         self.publish_first_load();
-        let Settlement { write, result } = settlement;
+        let Settlement { write, result, reply } = settlement;
         let is_all = matches!(write.op, WriteOp::DeleteAll);
         let result = match is_all {
             true => self.settle_all(&write, result),
@@ -305,6 +327,7 @@ impl Core {
         let batch = self.batch();
         batch.force = true;
         batch.settled.push((write, result));
+        batch.replies.extend(reply.map(|reply| (reply, Ok(()))));
     }
 
     fn settle_row(&mut self, write: &Arc<StagedWrite>, result: SettledAs) -> SettledAs {
@@ -334,7 +357,8 @@ impl Core {
             }
             other => {
                 self.take_layer(&id, number);
-                if matches!(other, SettledAs::Rejected(_) | SettledAs::Cancelled | SettledAs::Unknown(_)) {
+                let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
+                if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
                 }
                 (other, id.clone())
@@ -344,8 +368,8 @@ impl Core {
         for id in [&id, &last_id] {
             self.show_again(id, cause);
         }
-        if last_id != id && matches!(write.op, WriteOp::Insert { .. }) {
-            self.alias(&id, &last_id);
+        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+            self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
@@ -403,6 +427,8 @@ impl Core {
         if stored_id == id {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
+                // The source has a row that nobody here knows any more.
+                stack.missed |= value.is_none() && matches!(write.op, WriteOp::Patch { .. });
                 stack.base.clone_from(&value);
             }
             return Ok(value);
@@ -412,11 +438,13 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
-        let layers = if stays_behind { VecDeque::new() } else { stack.take_layers() };
+        // A `delete_all` that came after the insert is to delete its row, too.
+        let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
             stack.base = None;
             write.ticket.rename(stored_id.clone());
         }
+        self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
         if is_new && is_insert && !stays_behind {
             self.rename(id, stored_id, value.clone(), layers)?;
@@ -432,24 +460,6 @@ impl Core {
             (None, None) => {}
         }
         Ok(value)
-    }
-
-    /// The first id of a row that a read has brought under the source's id before means that one from now on.
-    fn alias(&mut self, old: &Arc<str>, new: &Arc<str>) {
-        let is_free =
-            self.pending.stack(old).is_none() && self.to.versions.lookup_newest(old).is_ok_and(|row| row.is_none());
-        let Some((row, _)) = self.newest(new).ok().flatten().filter(|_| is_free) else { return };
-        let seq = self.batch().seq;
-        if self.to.versions.name(old, seq, None, Some(row)) {
-            self.batch().renamed.push(old.clone());
-        }
-        self.remember_alias(old, row);
-    }
-
-    fn remember_alias(&mut self, alias: &Arc<str>, row: RowNo) {
-        if let Some((alias, row)) = self.aliases.remember(alias.clone(), row) {
-            self.to.versions.forget_alias(&alias, row);
-        }
     }
 
     /// The row of these layers goes by another id from now on.
@@ -475,6 +485,10 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
+        if stack.missed {
+            // It may be what the source says of another row, which has the id that was proposed.
+            (self.to.reread)(Some(old));
+        }
         self.follow(&layers, old, new);
         stack.base = value;
         stack.join(layers);
@@ -484,13 +498,34 @@ impl Core {
             if self.to.versions.name(new, seq, None, Some(row)) {
                 self.batch().renamed.push(new.clone());
             }
-            self.remember_alias(old, row);
+            if let Some((alias, row)) = self.aliases.remember(old.clone(), row) {
+                self.to.versions.forget_alias(&alias, row);
+            }
         }
         self.pending.add(new.clone(), stack);
         if let Some(slots) = self.records.remove(old) {
             self.records.entry(new.clone()).or_default().extend(slots);
         }
         Ok(())
+    }
+
+    /// The first id of a row that somebody else has told of under the id that the source chose.
+    fn name_alias(&mut self, first: &Arc<str>, id: &Arc<str>) {
+        let seq = self.batch().seq;
+        if first == id || !matches!(self.to.versions.lookup_newest(first), Ok(None)) {
+            return;
+        }
+        let Ok(Some((row, _))) = self.newest(id) else { return };
+        if let Some(slots) = self.records.remove(first) {
+            self.records.entry(id.clone()).or_default().extend(slots);
+            self.batch().shown_anew.push(id.clone());
+        }
+        if self.to.versions.name(first, seq, None, Some(row)) {
+            self.batch().renamed.push(first.clone());
+        }
+        if let Some((alias, row)) = self.aliases.remember(first.clone(), row) {
+            self.to.versions.forget_alias(&alias, row);
+        }
     }
 
     /// Writes that have lost the row they were to change fail with it.
@@ -539,6 +574,9 @@ impl Core {
         for (id, (row, mut stored, since)) in clear.hidden {
             if is_done {
                 self.bury(row, id, since);
+                continue;
+            }
+            if self.pending.hides_on(number, &id, row, &stored, since) {
                 continue;
             }
             if self.to.versions.name(&id, seq, None, Some(row)) {
@@ -608,16 +646,28 @@ impl Core {
             match (self.to.ledger.journal(), room) {
                 (Some(journal), Some(room)) => self.accept(&journal, room, write),
                 _ => {
-                    self.to.writes.push(write.number, false);
+                    let superseded = self.to.writes.push(write.number, false).superseded();
+                    self.supersede_writes(superseded, write.number);
                 }
             }
         }
     }
 
+    /// A `delete_all` has made these pointless before they were tried.
+    fn supersede_writes(&mut self, writes: Vec<Arc<StagedWrite>>, by: WriteNumber) {
+        if writes.is_empty() {
+            return;
+        }
+        for write in writes {
+            self.settle(Settlement { write, result: SettledAs::Superseded(by), reply: None });
+        }
+        self.commit();
+    }
+
     /// Has the journal make a write durable; then it is delivered.
     fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
-        let before = write.before.as_ref().and_then(|row| row.to_record().ok());
+        let before = write.before().and_then(|row| row.to_record().ok());
         let op = match write.ticket.ticket().id() {
             Some(id) => write.op.clone().with_id(&id),
             None => write.op.clone(),
@@ -626,15 +676,22 @@ impl Core {
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
                 staged.ticket.durable();
-                if writes.push(staged.number, false) == Pushed::LeftBehind {
-                    staged.ticket.end(WriteState::Kept, || ledger.keep());
+                match writes.push(staged.number, false) {
+                    Pushed::Queued(superseded) => {
+                        for write in superseded {
+                            let result = SettledAs::Superseded(staged.number);
+                            let _ = core.send(Message::Settle(Settlement { write, result, reply: None }));
+                        }
+                    }
+                    Pushed::LeftBehind => staged.ticket.end(WriteState::Kept, || ledger.keep()),
+                    Pushed::Withdrawn => {}
                 }
             }
             Err(error) => {
                 // Taken back already, or the Dio is closed.
                 if writes.withdraw(staged.number).is_ok() {
                     let result = SettledAs::Rejected(error);
-                    let _ = core.send(Message::Settle(Settlement { write: staged, result }));
+                    let _ = core.send(Message::Settle(Settlement { write: staged, result, reply: None }));
                 } else {
                     staged.ticket.end(WriteState::Rejected(error), || {});
                 }
@@ -737,7 +794,8 @@ impl Core {
         for (write, attempted) in shown {
             write.ticket.durable();
             self.to.writes.announce(&write);
-            self.to.writes.push(write.number, attempted);
+            let superseded = self.to.writes.push(write.number, attempted).superseded();
+            self.supersede_writes(superseded, write.number);
         }
         self.to.board.set_pending(self.pending.writes());
     }
@@ -821,7 +879,7 @@ impl Core {
         let (ticket, _) = TicketSender::new(write.op.id(), self.to.write_rank, true);
         let key = Arc::from(write.key);
         let (op, at) = (write.op, write.accepted_at);
-        StagedWrite { number, key, op, at, ticket, row_is_known: false, before, is_recovered: true }
+        StagedWrite { number, key, op, at, ticket, row_is_known: false, before: Mutex::new(before), is_recovered: true }
     }
 
     /// Shows a write of an earlier run again.
