@@ -104,7 +104,8 @@ fn crash_and_compare(keeps_keys: bool, crashes: u64, seed: u64) {
 /// One life that ends at a moment which chance chooses, also while it begins.
 fn live_and_die(life: &Life, source: &Source, book: &mut Book, chance: &mut Chance) {
     let before = source.reporters_gone();
-    let mut child = life.start();
+    let mut running = life.start();
+    let child = &mut running.0;
     let is_early = chance.one_in(8);
     let until = if is_early { 0 } else { chance.below(400) as usize };
     let target = book.accepted() + until;
@@ -122,7 +123,8 @@ fn live_and_die(life: &Life, source: &Source, book: &mut Book, chance: &mut Chan
 }
 
 fn live_to_the_end(life: &Life, source: &Source, book: &mut Book) {
-    let mut child = life.start();
+    let mut running = life.start();
+    let child = &mut running.0;
     let ended = child.wait().unwrap();
     source.wait_until_left_alone().into_iter().for_each(|report| book.note(report));
     assert!(ended.success(), "{ended}");

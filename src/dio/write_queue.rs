@@ -6,7 +6,7 @@
 //! Close/panic: `close` refuses new writes and has what waits tried once more; `abandon` ends the writers.
 //! Not here: which write is next, and when (`delivery`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,26 @@ pub(crate) enum Job {
     Superseded(Vec<Arc<StagedWrite>>, WriteNumber),
 }
 
+/// What became of a write on its way into the queue.
+pub(crate) enum Pushed {
+    /// It has made these pointless.
+    Queued(Vec<Arc<StagedWrite>>),
+    /// It was withdrawn before, and ends otherwise.
+    Withdrawn,
+    /// The closing has left it.
+    LeftBehind,
+}
+
+impl Pushed {
+    /// The writes that it has made pointless.
+    pub(crate) fn superseded(self) -> Vec<Arc<StagedWrite>> {
+        match self {
+            Pushed::Queued(superseded) => superseded,
+            Pushed::Withdrawn | Pushed::LeftBehind => Vec::new(),
+        }
+    }
+}
+
 struct Queue {
     delivery: Delivery,
     writes: HashMap<WriteNumber, Arc<StagedWrite>>,
@@ -50,6 +70,8 @@ struct Queue {
     used: usize,
     closing: bool,
     abandoned: bool,
+    /// What was not settled when it was abandoned.
+    left: HashSet<WriteNumber>,
     /// The queue is closing, nothing is under way, and nothing can be done before some later moment.
     is_stuck: bool,
 }
@@ -73,6 +95,7 @@ impl WriteQueue {
                 used: 0,
                 closing: false,
                 abandoned: false,
+                left: HashSet::new(),
                 is_stuck: false,
             }),
             room: Condvar::new(),
@@ -142,16 +165,19 @@ impl WriteQueue {
         let mut queue = self.queue.lock();
         if queue.abandoned {
             queue.used -= 1;
+            queue.left.insert(write.number);
         } else {
             queue.writes.insert(write.number, write.clone());
         }
     }
 
     /// An announced write may be delivered, unless it was withdrawn meanwhile. `attempted`: the source may have it already,
-    /// from an earlier run. Gives back the writes that it has made pointless, `None` if it was not taken. Never waits.
-    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Option<Vec<Arc<StagedWrite>>> {
+    /// from an earlier run. Never waits.
+    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Pushed {
         let mut queue = self.queue.lock();
-        let write = queue.writes.get(&number).cloned()?;
+        let Some(write) = queue.writes.get(&number).cloned() else {
+            return if queue.left.contains(&number) { Pushed::LeftBehind } else { Pushed::Withdrawn };
+        };
         let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
         let op = Arc::new(write.op.clone());
         let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
@@ -159,7 +185,7 @@ impl WriteQueue {
         queue.is_stuck = false;
         drop(queue);
         self.ring();
-        Some(superseded)
+        Pushed::Queued(superseded)
     }
 
     /// A row goes by another id now; its tickets say so already.
@@ -318,6 +344,7 @@ impl WriteQueue {
             })
             .collect();
         queue.used -= rest.len().min(queue.used);
+        queue.left = rest.iter().map(|(write, _)| write.number).collect();
         drop(queue);
         rest.sort_by_key(|(write, _)| write.number);
         self.ring();

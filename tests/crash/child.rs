@@ -51,16 +51,17 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts this program again, to live it.
-    pub(crate) fn start(&self) -> Child {
+    pub(crate) fn start(&self) -> Running {
         let Life { task, keeps_keys, seed, first_mark, socket, cache } = self;
         let settings =
             format!("{task:?}\n{keeps_keys}\n{seed}\n{first_mark}\n{}\n{}", socket.display(), cache.display());
-        Command::new(env::current_exe().unwrap())
+        let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", NAME, "--ignored", "--nocapture"])
             .env(SETTINGS, settings)
             .stdout(Stdio::null())
             .spawn()
-            .unwrap()
+            .unwrap();
+        Running(child)
     }
 
     fn read() -> Option<Life> {
@@ -78,6 +79,16 @@ impl Life {
     }
 }
 
+/// A child that doesn't outlive the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What the child does, in the process that is it.
 pub(crate) fn live() {
     let Some(life) = Life::read() else { return };
@@ -87,7 +98,8 @@ pub(crate) fn live() {
         .parallel(1 + chance.below(4) as usize)
         .first_delay(Duration::from_millis(1))
         .max_delay(Duration::from_millis(8))
-        .probe_every(Duration::from_millis(2));
+        .probe_every(Duration::from_millis(2))
+        .deadline(Duration::from_millis(200));
     let lens = Lens::new().cache_at(&life.cache).delivery(policy).build().unwrap();
     let dio = lens.make_dio(Remote::new(life.socket.clone(), life.keeps_keys)).unwrap();
     let rows = report.what_is_shown(&dio);
@@ -131,7 +143,11 @@ impl Reporter {
                 is_pending: row.status() == RowStatus::PendingWrite,
             })
             .collect();
-        let after = numbers(&dio.pending_writes());
+        // What was settled before says so after this.
+        dio.flush().unwrap();
+        let mut after = dio.pending_writes();
+        after.retain(|write| !write.state.has_ended());
+        let after = numbers(&after);
         let pending = before.into_iter().filter(|write| after.contains(&write.number.0));
         let pending = pending.map(|write| (write.number.0, write.id.map(|id| id.to_string()), verb_of(&write.op)));
         self.say(Report::Shows { rows: rows.clone(), pending: pending.collect() });
@@ -215,8 +231,12 @@ impl Writer<'_> {
             drop(order);
         }
         for (mark, ticket) in group {
-            ticket.wait_durable(LONG).unwrap();
-            self.report.say(Report::Accepted { mark, number: ticket.number().0 });
+            // One that has lost its row before it was durable is not accepted.
+            if ticket.wait_durable(LONG).is_ok() {
+                self.report.say(Report::Accepted { mark, number: ticket.number().0 });
+            } else {
+                assert!(matches!(ticket.state(), WriteState::Rejected(_)), "{ticket:?}");
+            }
             self.open.push((mark, ticket));
         }
         self.settle();
@@ -288,7 +308,7 @@ impl Writer<'_> {
                 WriteState::Unknown(error) => Report::Failed { number, may_be_done: true, error: error.to_string() },
                 WriteState::Superseded { by } => Report::Superseded { number, by: by.0 },
                 state => {
-                    assert!(!state.has_ended(), "{state:?}");
+                    assert!(!state.has_ended(), "write {number} has ended as {state:?}");
                     return true;
                 }
             };
