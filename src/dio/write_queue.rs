@@ -35,6 +35,16 @@ impl Item {
     }
 }
 
+/// What became of an announced write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Queued,
+    /// It was taken back before.
+    Withdrawn,
+    /// The queue was given up before.
+    Abandoned,
+}
+
 /// What a writer is to do.
 pub(crate) enum Job {
     /// In one call if there are several.
@@ -150,10 +160,12 @@ impl WriteQueue {
     }
 
     /// An announced write may be delivered, unless it was withdrawn meanwhile. `attempted`: the source may have it already,
-    /// from an earlier run. Says whether it was taken. Never waits.
-    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> bool {
+    /// from an earlier run. Never waits.
+    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Pushed {
         let mut queue = self.queue.lock();
-        let Some(write) = queue.writes.get(&number).cloned() else { return false };
+        let Some(write) = queue.writes.get(&number).cloned() else {
+            return if queue.abandoned { Pushed::Abandoned } else { Pushed::Withdrawn };
+        };
         let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
         let op = Arc::new(write.op.clone());
         let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
@@ -161,7 +173,7 @@ impl WriteQueue {
         queue.is_stuck = false;
         drop(queue);
         self.ring();
-        true
+        Pushed::Queued
     }
 
     /// A row goes by another id now; its tickets say so already.
@@ -176,7 +188,7 @@ impl WriteQueue {
     /// Why it can't be.
     pub(crate) fn withdraw(&self, number: WriteNumber) -> Result<Arc<StagedWrite>, Refusal> {
         let mut queue = self.queue.lock();
-        let write = queue.writes.get(&number).cloned().ok_or(Refusal::Unknown)?;
+        let write = queue.unsettled(number)?.clone();
         match queue.delivery.remove(number) {
             // One that is not accepted yet is unknown there.
             Ok(_) | Err(Refusal::Unknown) => {}
@@ -194,7 +206,17 @@ impl WriteQueue {
     /// # Errors
     /// Why it can't be.
     pub(crate) fn retry_now(&self, number: WriteNumber) -> Result<(), Refusal> {
-        let result = self.queue.lock().delivery.retry_now(number);
+        let mut queue = self.queue.lock();
+        queue.unsettled(number)?;
+        let result = match queue.delivery.retry_now(number) {
+            // One that is not accepted yet is tried as soon as it is.
+            Err(Refusal::Unknown) => {
+                queue.delivery.probe_now();
+                Ok(())
+            }
+            result => result,
+        };
+        drop(queue);
         self.ring();
         result
     }
@@ -331,6 +353,12 @@ impl WriteQueue {
 }
 
 impl Queue {
+    /// A write whose end nobody was told of. It is told before the queue lets go of the write.
+    fn unsettled(&self, number: WriteNumber) -> Result<&Arc<StagedWrite>, Refusal> {
+        let write = self.writes.get(&number).filter(|write| !write.ticket.ticket().state().has_ended());
+        write.ok_or(Refusal::Unknown)
+    }
+
     fn give_up(&mut self, number: WriteNumber) -> Option<Arc<StagedWrite>> {
         let write = self.writes.remove(&number)?;
         self.used -= 1;

@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::{Outcome, Verdict};
 use crate::dio::write_queue::{Item, Job};
-use crate::dio::{Dio, DioInner, WeakDio, callback};
+use crate::dio::{Dio, DioInner, WeakDio, callback, ledger};
 use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest, merged};
 use crate::sync::{catch_user, reply};
 use crate::vista::{CallCx, WriteOp, Written};
@@ -94,24 +94,33 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
                 dio.reload(&Arc::from(id));
             }
         }
-        Outcome::Transient { .. } if is_lost => {
-            let message = "the source did not say whether it has made the row, and asking it again could make a second one; \
-                           look there before you insert it again";
-            let unknown = name(dio, &item.op, Error::new(error.kind(), message)).with_source(error);
+        Outcome::Transient { .. } if is_lost && may_be_done(&error) => {
+            let unknown = name(dio, &item.op, Error::new(error.kind(), ledger::MAY_BE_DONE)).with_source(error);
             end(dio, item, &SettledAs::Unknown(unknown));
             dio.writes.finished(now, item, Outcome::Failed);
         }
-        outcome => match dio.writes.finished(now, item, outcome) {
-            Verdict::Waiting { until } => {
-                for write in item.all() {
-                    write.ticket.waiting(until, error.clone());
-                }
+        outcome => {
+            if is_lost {
+                note_not_done(dio, item);
             }
-            Verdict::GaveUp => end(dio, item, &SettledAs::Rejected(error)),
-            Verdict::Superseded { by } => end(dio, item, &SettledAs::Superseded(by)),
-            Verdict::Settled | Verdict::NotInFlight => {}
-        },
+            match dio.writes.finished(now, item, outcome) {
+                Verdict::Waiting { until } => {
+                    for write in item.all() {
+                        write.ticket.waiting(until, error.clone());
+                    }
+                }
+                Verdict::GaveUp => end(dio, item, &SettledAs::Rejected(error)),
+                Verdict::Superseded { by } => end(dio, item, &SettledAs::Superseded(by)),
+                Verdict::Settled | Verdict::NotInFlight => {}
+            }
+        }
     }
+}
+
+/// Whether the source may have done a write that failed for now with this error.
+fn may_be_done(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Cache | ErrorKind::Full)
+        && matches!(Outcome::of(error), Outcome::Transient { .. })
 }
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
@@ -151,28 +160,38 @@ fn call_cx(dio: &DioInner, item: &Item, before: Option<Record>) -> CallCx {
         .with_before(before)
 }
 
-/// What must be durable before the source is asked for the first time: that it may have made a row of which it could not say
-/// so again, or that several writes go as one.
-fn note_attempt(dio: &DioInner, item: &Item) -> Result<()> {
-    let Some(journal) = dio.ledger.journal().filter(|_| item.attempt == 1) else { return Ok(()) };
+/// What must be durable before the source is asked: that several writes go as one, or that it may have made a row of which it
+/// could not say so again (`is_lost`).
+fn note_attempt(dio: &DioInner, item: &Item, is_lost: bool) -> Result<()> {
+    let Some(journal) = dio.ledger.journal() else { return Ok(()) };
     let number = item.write.number.0;
-    if !item.merged.is_empty() {
-        let merged = item.merged.iter().map(|write| write.number.0).collect();
-        let (sender, receiver) = reply();
-        journal.rewrite(number, &item.op, merged, Box::new(move |result| sender.send(result)));
-        receiver.wait(None)??;
+    let noted = (|| {
+        if item.attempt == 1 && !item.merged.is_empty() {
+            let merged = item.merged.iter().map(|write| write.number.0).collect();
+            let (sender, receiver) = reply();
+            journal.rewrite(number, &item.op, merged, Box::new(move |result| sender.send(result)));
+            receiver.wait(None)??;
+        }
+        if is_lost {
+            let (sender, receiver) = reply();
+            journal.attempted(number, Box::new(move |result| sender.send(result)));
+            receiver.wait(None)??;
+        }
+        Ok(())
+    })();
+    // The journal stands still: it is no news of the source, so it is tried again.
+    noted.map_err(|error: Error| Error::new(ErrorKind::Cache, error.message()).with_source(error))
+}
+
+/// The source has not made the row that it was asked for: after a restart it may be asked again.
+fn note_not_done(dio: &DioInner, item: &Item) {
+    if let Some(journal) = dio.ledger.journal() {
+        journal.rewrite(item.write.number.0, &item.op, Vec::new(), Box::new(|_| {}));
     }
-    if is_lost(dio, item) {
-        let (sender, receiver) = reply();
-        journal.attempted(number, Box::new(move |result| sender.send(result)));
-        receiver.wait(None)??;
-    }
-    Ok(())
 }
 
 fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Settled> {
-    // The journal stands still: it is no news of the source, so it is tried again.
-    note_attempt(dio, item).map_err(|error| Error::new(ErrorKind::Cache, error.message()).with_source(error))?;
+    note_attempt(dio, item, is_lost(dio, item))?;
     let callbacks = &dio.lens.callbacks;
     let is_decided = callbacks.on_conflict.is_some() || dio.lens.defaults.conflicts != ConflictPolicy::MineWins;
     if is_decided {
@@ -381,6 +400,10 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         write.ticket.delivering(1);
     }
     let Some(first) = items.first() else { return };
+    let noted = items.iter().try_for_each(|item| note_attempt(dio, item, is_lost_in_a_batch(item)));
+    if let Err(error) = noted {
+        return batch_failed(dio, items, &error);
+    }
     let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
     let cx = call_cx(dio, first, None).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
@@ -398,7 +421,10 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
             batch_failed(dio, items, &error);
         }
         Err(error) => match Outcome::of(&error) {
-            Outcome::Done | Outcome::Failed => dio.writes.split(items),
+            Outcome::Done | Outcome::Failed => {
+                items.iter().filter(|item| is_lost_in_a_batch(item)).for_each(|item| note_not_done(dio, item));
+                dio.writes.split(items);
+            }
             _ => batch_failed(dio, items, &error),
         },
     }
@@ -406,9 +432,13 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
 
 fn batch_failed(dio: &Arc<DioInner>, items: &[Item], error: &Error) {
     for item in items {
-        let is_lost = matches!(item.op, WriteOp::Insert { id: None, .. });
-        conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost);
+        conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost_in_a_batch(item));
     }
+}
+
+/// The same as `is_lost` of a part of a batch, for which no source keeps a key.
+fn is_lost_in_a_batch(item: &Item) -> bool {
+    matches!(item.op, WriteOp::Insert { id: None, .. })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::dio::core::pending::{Clear, Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Message, NewWrite, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::ticket::{TicketSender, WriteOutcome, WriteState};
+use crate::dio::write_queue::Pushed;
 use crate::journal::{Acceptance, Confirmed, Outcome, Recovered, RecoveredState, Replay, Reservation, TableJournal};
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
@@ -91,7 +92,8 @@ impl Core {
         ticket.number(number, Some(id.clone()));
         // A row that the source is to name goes by the key of its insert until then.
         let key = if op.id().is_none() { id.clone() } else { self.key(number) };
-        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before: Mutex::new(before) });
+        let before = Mutex::new(before);
+        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before });
         self.push_layer(&id, &write);
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
@@ -636,8 +638,8 @@ impl Core {
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
                 staged.ticket.durable();
-                if !writes.push(staged.number, false) {
-                    // The Dio was closed meanwhile, or the write taken back, which ends its ticket otherwise.
+                // One that was taken back meanwhile is ended by who did it.
+                if writes.push(staged.number, false) == Pushed::Abandoned {
                     staged.ticket.end(WriteState::Kept, || ledger.keep());
                 }
             }
@@ -732,13 +734,14 @@ impl Core {
                 RecoveredState::Pending => pending.push(write),
             }
         }
-        let shown: Vec<(Arc<StagedWrite>, bool)> =
+        let shown: Vec<Arc<StagedWrite>> =
             pending.into_iter().filter_map(|write| self.restage(write, &renamed)).collect();
         self.commit();
-        for (write, attempted) in shown {
+        for write in shown {
             write.ticket.durable();
             self.to.writes.announce(&write);
-            self.to.writes.push(write.number, attempted);
+            // The earlier run may have had it at the source, whatever it noted.
+            self.to.writes.push(write.number, true);
         }
         self.to.board.set_pending(self.pending.writes());
     }
@@ -830,8 +833,8 @@ impl Core {
     }
 
     /// Shows a write of an earlier run again.
-    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<(Arc<StagedWrite>, bool)> {
-        let (number, attempted) = (WriteNumber(write.write), write.attempted);
+    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<Arc<StagedWrite>> {
+        let number = WriteNumber(write.write);
         if let Some(id) = write.op.id()
             && let Some(new) = renamed.get(id)
             && self.newest(id).is_ok_and(|row| row.is_none())
@@ -853,7 +856,7 @@ impl Core {
             placed.and_then(|()| self.reshow(&id, Cause::Local)).map(|()| staged)
         };
         match shown {
-            Ok(write) => Some((write, attempted)),
+            Ok(write) => Some(write),
             Err(error) => {
                 tracing::warn!(table = %self.to.table_name, write = number.0, %error, "an undelivered write could not be shown");
                 self.to.writes.give_back(1);
