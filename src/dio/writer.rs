@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::{Outcome, Verdict};
 use crate::dio::write_queue::{Item, Job};
-use crate::dio::{Dio, DioInner, WeakDio, callback};
+use crate::dio::{Dio, DioInner, WeakDio, callback, ledger};
 use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest, merged};
 use crate::sync::{catch_user, reply};
 use crate::vista::{CallCx, WriteOp, Written};
@@ -100,10 +100,8 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             end(dio, item, &SettledAs::Rejected(error));
             dio.writes.finished(now, item, Outcome::Failed);
         }
-        Outcome::Transient { .. } if is_lost => {
-            let message = "the source did not say whether it has made the row, and asking it again could make a second one; \
-                           look there before you insert it again";
-            let unknown = name(dio, &item.op, Error::new(error.kind(), message)).with_source(error);
+        Outcome::Transient { .. } if is_lost && may_be_done(&error) => {
+            let unknown = name(dio, &item.op, Error::new(error.kind(), ledger::MAY_BE_DONE)).with_source(error);
             end(dio, item, &SettledAs::Unknown(unknown));
             dio.writes.finished(now, item, Outcome::Failed);
         }
@@ -124,6 +122,12 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             }
         }
     }
+}
+
+/// Whether the source may have done a write that failed for now with this error.
+fn may_be_done(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Cache | ErrorKind::Full)
+        && matches!(Outcome::of(error), Outcome::Transient { .. })
 }
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
@@ -428,6 +432,11 @@ fn batch_failed(dio: &Arc<DioInner>, items: &[Item], error: &Error) {
         let is_lost = makes_a_nameless_row(&item.op);
         conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost);
     }
+}
+
+/// The same as `is_lost` of a part of a batch, for which no source keeps a key.
+fn is_lost_in_a_batch(item: &Item) -> bool {
+    matches!(item.op, WriteOp::Insert { id: None, .. })
 }
 
 #[cfg(test)]

@@ -650,8 +650,9 @@ impl Core {
         for (write, room) in staged {
             let id = write.ticket.ticket().id();
             self.to.events.publish(DioEvent::WritePending { id, seq });
-            write.ticket.staged();
+            // Whoever has made it finds it among the pending ones.
             self.to.writes.announce(&write);
+            write.ticket.staged();
             match (self.to.ledger.journal(), room) {
                 (Some(journal), Some(room)) => self.accept(&journal, room, write),
                 _ => {
@@ -797,13 +798,14 @@ impl Core {
                 RecoveredState::Pending => pending.push(write),
             }
         }
-        let shown: Vec<(Arc<StagedWrite>, bool)> =
+        let shown: Vec<Arc<StagedWrite>> =
             pending.into_iter().filter_map(|write| self.restage(write, &renamed)).collect();
         self.commit();
-        for (write, attempted) in shown {
+        for write in shown {
             write.ticket.durable();
             self.to.writes.announce(&write);
-            let superseded = self.to.writes.push(write.number, attempted).superseded();
+            // The earlier run may have had it at the source, whatever it noted.
+            let superseded = self.to.writes.push(write.number, true).superseded();
             self.supersede_writes(superseded, write.number);
         }
         self.to.board.set_pending(self.pending.writes());
@@ -892,8 +894,8 @@ impl Core {
     }
 
     /// Shows a write of an earlier run again.
-    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<(Arc<StagedWrite>, bool)> {
-        let (number, attempted) = (WriteNumber(write.write), write.attempted);
+    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<Arc<StagedWrite>> {
+        let number = WriteNumber(write.write);
         if let Some(id) = write.op.id()
             && let Some(new) = renamed.get(id)
             && self.newest(id).is_ok_and(|row| row.is_none())
@@ -915,7 +917,7 @@ impl Core {
             placed.and_then(|()| self.reshow(&id, Cause::Local)).map(|()| staged)
         };
         match shown {
-            Ok(write) => Some((write, attempted)),
+            Ok(write) => Some(write),
             Err(error) => {
                 tracing::warn!(table = %self.to.table_name, write = number.0, %error, "an undelivered write could not be shown");
                 self.to.writes.give_back(1);
