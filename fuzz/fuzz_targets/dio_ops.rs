@@ -7,6 +7,9 @@
 mod check;
 #[path = "dio_script.rs"]
 mod dio_script;
+#[allow(dead_code, reason = "one write at a time is unsettled here")]
+#[path = "../../tests/model/local.rs"]
+mod local;
 #[path = "../../tests/model/ops.rs"]
 #[allow(dead_code, reason = "the strategies beside the operations are for the property test")]
 mod ops;
