@@ -434,10 +434,5 @@ fn batch_failed(dio: &Arc<DioInner>, items: &[Item], error: &Error) {
     }
 }
 
-/// The same as `is_lost` of a part of a batch, for which no source keeps a key.
-fn is_lost_in_a_batch(item: &Item) -> bool {
-    matches!(item.op, WriteOp::Insert { id: None, .. })
-}
-
 #[cfg(test)]
 mod tests;
