@@ -4,7 +4,7 @@ use diorama::prelude::*;
 use diorama::sources::memory::{Call, HoldGuard};
 use diorama::{RecordStatus, WriteState, WriteTicket};
 
-use crate::{SOON, form, form_on, goes, moves, products, received, saved, too_cheap, wait_until};
+use crate::{SOON, form, form_on, goes, moves, products, received, saved, too_cheap};
 
 /// A draft whose price is being saved as 33; the source has been asked and doesn't answer yet.
 fn saving(source: &MemoryVista, draft: &Draft) -> (HoldGuard, WriteTicket) {
