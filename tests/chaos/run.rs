@@ -487,7 +487,7 @@ impl World {
 
     /// What a read had to leave alone is read again once its writes are settled.
     fn reread_skipped(&mut self, lists: u64) {
-        let (rows, all) = (self.here.to_reread(), self.here.to_reread_all());
+        let (rows, all) = (self.here.take_reread(), self.here.take_reread_all());
         if rows.is_empty() && !all {
             self.check(true);
             return;
@@ -586,7 +586,7 @@ impl World {
         (self.refresh_failures, self.failed_writes) = (0, 0);
         if self.on_disk {
             let dio = self.dio.clone();
-            self.here = std::mem::take(&mut self.here).as_stored(|id| dio.cache().get(id).unwrap());
+            self.here = std::mem::take(&mut self.here).into_stored(|id| dio.cache().get(id).unwrap());
             self.refresh_failed();
         } else {
             self.here = Local::default();

@@ -266,14 +266,14 @@ impl Local {
     }
 
     /// What must be read again, now that its writes are settled.
-    pub(crate) fn to_reread(&mut self) -> Vec<String> {
+    pub(crate) fn take_reread(&mut self) -> Vec<String> {
         let (later, now) = std::mem::take(&mut self.missed).into_iter().partition(|id| self.stored.contains_key(id));
         self.missed = later;
         Vec::from_iter::<BTreeSet<String>>(now)
     }
 
     /// Whether all must be read again, now that no `delete_all` is unsettled.
-    pub(crate) fn to_reread_all(&mut self) -> bool {
+    pub(crate) fn take_reread_all(&mut self) -> bool {
         !self.clears_all() && std::mem::take(&mut self.missed_all)
     }
 
@@ -299,7 +299,7 @@ impl Local {
 
     /// What a cache file has when everything is closed while writes are unsettled: confirmed rows. Of the row of the write
     /// that was at the source it may have what was confirmed under the write, for its call was ended; `file` tells.
-    pub(crate) fn as_stored(mut self, file: impl Fn(&str) -> Option<Record>) -> Local {
+    pub(crate) fn into_stored(mut self, file: impl Fn(&str) -> Option<Record>) -> Local {
         let first = self.unsettled.first().cloned();
         for (id, mut record) in std::mem::take(&mut self.stored) {
             let ended = first.as_ref().is_some_and(|write| write.id.as_ref() == Some(&id) || write.hides.contains(&id));

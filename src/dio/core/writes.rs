@@ -616,8 +616,9 @@ impl Core {
         for (write, room) in staged {
             let id = write.ticket.ticket().id();
             self.to.events.publish(DioEvent::WritePending { id, seq });
-            write.ticket.staged();
+            // Whoever has the ticket may ask for the write by its number.
             self.to.writes.announce(&write);
+            write.ticket.staged();
             match (self.to.ledger.journal(), room) {
                 (Some(journal), Some(room)) => self.accept(&journal, room, write),
                 _ => {
