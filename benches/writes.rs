@@ -86,6 +86,12 @@ fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
     times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
+/// What this thread has used of a processor; none where the system doesn't tell.
+fn thread_time() -> Duration {
+    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(schedule.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or_default())
+}
+
 fn timed<T>(clock: &Clock, work: impl FnOnce() -> T) -> (Duration, T) {
     let began = clock.now();
     let done = work();
@@ -145,9 +151,12 @@ fn acknowledgement(clock: &Clock, directory: &Path) {
     let (p50, p99) = (percentile(&mut ours, 50), percentile(&mut ours, 99));
     let floor = percentile(&mut floors, 50);
     let ratio = p50.as_secs_f64() / floor.as_secs_f64();
+    // Where other programs use the disk and the processors, the fastest tenth says more than the median.
+    let (fast, fast_floor) = (percentile(&mut ours, 10), percentile(&mut floors, 10));
+    let fast_ratio = fast.as_secs_f64() / fast_floor.as_secs_f64();
     println!(
         "durable, one writer, {} bytes: p50 {p50:.1?}, p99 {p99:.1?}; append + fdatasync p50 {floor:.1?}; {ratio:.2}x \
-         (aim: <= 1.5x)",
+         (aim: <= 1.5x); p10 {fast:.1?} and {fast_floor:.1?}, {fast_ratio:.2}x",
         bytes.len()
     );
 }
@@ -155,29 +164,29 @@ fn acknowledgement(clock: &Clock, directory: &Path) {
 /// 64 writers, each waiting for its own write, and batches of 64 such entries appended and synced at once.
 fn many_writers(clock: &Clock, directory: &Path) {
     const WRITERS: usize = 64;
-    const EACH: usize = 60;
-    let source = airports(WRITERS * EACH);
+    const EACH: usize = 20;
+    const ROUNDS: usize = 15;
+    let source = airports(WRITERS * EACH * ROUNDS);
+    let (_lens, dio) = make(Some(&directory.join("many")), &source);
+    let _held = source.hold(Call::Upsert);
     let mut floor = Preallocated::new(&directory.join("floor of many"));
     let bytes = vec![7; Writes::open(&directory.join("size of many")).bytes_of_one() * WRITERS];
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
-    for round in 0..3 {
-        let (_lens, dio) = make(Some(&directory.join(format!("many{round}"))), &source);
-        let held = source.hold(Call::Upsert);
-        let dio_of_writers = &dio;
+    let dio_of_writers = &dio;
+    for round in 0..ROUNDS {
         let (time, ()) = timed(clock, || {
             std::thread::scope(|scope| {
                 for writer in 0..WRITERS {
                     scope.spawn(move || {
-                        let own = writer * EACH..(writer + 1) * EACH;
-                        own.for_each(|number| upsert(dio_of_writers, number).wait_durable(LONG).unwrap());
+                        let first = (round * WRITERS + writer) * EACH;
+                        (first..first + EACH)
+                            .for_each(|number| upsert(dio_of_writers, number).wait_durable(LONG).unwrap());
                     });
                 }
             });
         });
         ours.push(time);
         floors.push(timed(clock, || (0..EACH).for_each(|_| floor.append_and_sync(&bytes))).0);
-        drop(held);
-        dio.wait_for_writes(LONG).unwrap();
     }
     let per_second = |times: &mut [Duration]| (WRITERS * EACH) as f64 / percentile(times, 50).as_secs_f64();
     let (ours, floor) = (per_second(&mut ours), per_second(&mut floors));
@@ -204,10 +213,12 @@ fn replay(clock: &Clock, directory: &Path) {
     last.unwrap().wait_durable(LONG).unwrap();
     assert_eq!(lens.close(LONG).unwrap().kept, ROWS as u64);
     drop(dio);
-    let (mut ready, mut shown) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    let (mut ready, mut used, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..5 {
         let lens = Lens::new().cache_at(&path).write_queue_capacity(1 << 20).journal_capacity(1 << 30).build().unwrap();
+        let before = thread_time();
         let (time, dio) = timed(clock, || lens.make_dio(source.clone()).unwrap());
+        used.push(thread_time().saturating_sub(before));
         assert_eq!(dio.pending_writes().len(), ROWS);
         ready.push(time);
         let open = || dio.table_scenery().sort("elevation", SortDir::Asc).open().unwrap();
@@ -223,9 +234,10 @@ fn replay(clock: &Clock, directory: &Path) {
         lens.close(LONG).unwrap();
     }
     println!(
-        "100,000 writes in the journal: `make_dio` with all of them shown {:.0?} (aim: <= 1 s); a sorted view of all rows \
-         after it {:.0?}",
+        "100,000 writes in the journal: `make_dio` with all of them shown {:.0?} (aim: <= 1 s), {:.0?} of them processor \
+         time of its thread; a sorted view of all rows after it {:.0?}",
         percentile(&mut ready, 50),
+        percentile(&mut used, 50),
         percentile(&mut shown, 50)
     );
 }
