@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diorama::prelude::*;
-use diorama::sources::memory::{Call, HoldGuard};
+use diorama::sources::memory::Call;
 use diorama::{Generation, LensBuilder, RecordStatus};
 
 use crate::check::{Frozen, RecordView, TableView, ValueView};
@@ -292,9 +292,16 @@ impl World {
         let ticket = self.dio.write(op.clone()).unwrap();
         self.here.stage(op.clone(), op.id().map(str::to_owned));
         self.check(true);
-        // The row of a conflict is read again, as somebody else seems to know more of it.
-        let is_conflict = matches!(expected, Err(ErrorKind::Conflict));
-        let answers = is_conflict.then(|| self.source.hold_answer(Call::Get));
+        if let (Err(ErrorKind::Conflict), Some(id)) = (&expected, op.id()) {
+            // Somebody else knows more of the row: it is read again.
+            self.here.reject();
+            let refused = || {
+                drop(held);
+                assert_eq!(ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Conflict);
+            };
+            self.reread(id, refused, false);
+            return self.check(false);
+        }
         drop(held);
         let outcome = ticket.wait(SOON);
         match expected {
@@ -312,22 +319,13 @@ impl World {
                 self.here.reject();
             }
         }
-        if let (Some(answers), Some(id)) = (answers, op.id()) {
-            self.check(true);
-            self.answered(id, answers, false);
-        }
     }
 
     /// Something that has one row read again, behind. Returns when what was read is visible.
     fn reread(&mut self, id: &str, ask: impl FnOnce(), marks_stale: bool) {
+        let view = self.dio.record_scenery(id).unwrap();
         let held = self.source.hold_answer(Call::Get);
         ask();
-        self.answered(id, held, marks_stale);
-    }
-
-    /// The source is asked for one row, and its answer held. Lets it go, and returns when it is visible.
-    fn answered(&mut self, id: &str, held: HoldGuard, marks_stale: bool) {
-        let view = self.dio.record_scenery(id).unwrap();
         assert!(held.wait_until_held(1, SOON), "{}", self.at);
         self.settle();
         if marks_stale && self.here.confirmed(id).is_some() {
