@@ -21,6 +21,7 @@ pub(crate) struct Book {
     /// What was shown last.
     pub(crate) shown: Vec<ShownRow>,
     pub(crate) rest: Option<(usize, usize, u64, bool)>,
+    said: Vec<(usize, Report)>,
     /// Looks at what is shown, and pending writes seen there.
     pub(crate) looks: usize,
     pub(crate) seen_pending: usize,
@@ -60,7 +61,28 @@ impl Book {
         )
     }
 
+    /// What was said of a row and of writes to all rows, for who has to understand a failure.
+    fn history(&self, tag: i64) -> String {
+        let mut history = String::new();
+        for (look, report) in &self.said {
+            let (what, mark, number) = match report {
+                Report::Intends(mark) => ("intends", mark, None),
+                Report::Accepted { mark, number } => ("accepted", mark, Some(*number)),
+                Report::Confirmed { mark, number } => ("confirmed", mark, Some(*number)),
+                _ => continue,
+            };
+            if mark.tag == Some(tag) || (mark.tag.is_none() && mark.mark > tag) {
+                let failed = number.and_then(|number| self.failed.get(&number).or(None));
+                let superseded = number.and_then(|number| self.superseded.get(&number));
+                let line = format!("life {look}: {what} {mark:?} {number:?} {failed:?} {superseded:?}\n");
+                history.push_str(&line);
+            }
+        }
+        history
+    }
+
     pub(crate) fn note(&mut self, report: Report) {
+        self.said.push((self.looks, report.clone()));
         match report {
             Report::Intends(mark) => self.intended.push(mark),
             Report::Accepted { mark, number } => {
@@ -118,16 +140,16 @@ impl Book {
             match by_tag.get(tag).map(|row| mark_of(row)) {
                 Some(shown) => assert!(
                     shown > confirmed || (!last_deletes && shown == confirmed),
-                    "row {tag} shows {shown}, but {confirmed} was confirmed: {last:?}; all deleted at {}; {:?}",
-                    self.last_of_all,
+                    "row {tag} shows {shown}, but {confirmed} was confirmed: {:?}\n{}",
                     by_tag.get(tag),
+                    self.history(*tag),
                 ),
                 None => {
                     let may_be_gone = |mark: &Mark| {
                         deletes(mark) && mark.mark >= confirmed && mark.tag.is_none_or(|other| other == *tag)
                     };
                     let is_gone = last_deletes || self.intended.iter().any(may_be_gone);
-                    assert!(is_gone, "row {tag} is not shown, but was confirmed and never deleted: {last:?}");
+                    assert!(is_gone, "row {tag} is not shown, but {confirmed} was confirmed\n{}", self.history(*tag));
                 }
             }
         }
