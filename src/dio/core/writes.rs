@@ -451,8 +451,17 @@ impl Core {
             return Ok(value);
         }
         self.follow(&layers, id, stored_id);
+        let known = match self.pending.stack(stored_id) {
+            Some(stack) => stack.base.clone(),
+            None => self.newest(stored_id)?.map(|(_, row)| row),
+        };
         if !layers.is_empty() {
             self.stack_of(stored_id)?.join(layers);
+        }
+        if known.is_some() && write.op.id().is_none() {
+            // A read has brought the row before; the answer to an insert that was repeated is older.
+            (self.to.reread)(Some(stored_id));
+            return Ok(known);
         }
         match (self.pending.stack_mut(stored_id), &value) {
             (Some(stack), value) => stack.base.clone_from(value),
@@ -601,7 +610,7 @@ impl Core {
     }
 
     /// Says what became of a settled write.
-    pub(super) fn tell(&self, write: &StagedWrite, result: SettledAs, seq: Seq) {
+    pub(super) fn tell(&self, write: &Arc<StagedWrite>, result: SettledAs, seq: Seq) {
         let id = write.ticket.ticket().id();
         let failed = |error: Error, state: WriteState| {
             self.to.events.publish(DioEvent::WriteFailed { id: id.clone(), seq, error: error.clone() });
@@ -609,10 +618,19 @@ impl Core {
         };
         match result {
             SettledAs::Confirmed(settled) => {
-                self.note_confirmed(write, &settled, seq);
+                let noted = self.confirmation(&settled, seq);
                 self.to.events.publish(DioEvent::WriteSettled { id: settled.id.clone(), seq });
-                let outcome = WriteOutcome { id: settled.id.map(|id| id.to_string()), seq };
-                write.ticket.end(WriteState::Confirmed(outcome), || self.to.board.delivered());
+                let state = WriteState::Confirmed(WriteOutcome { id: settled.id.map(|id| id.to_string()), seq });
+                let is_nameless = matches!(write.op, WriteOp::Insert { id: None, .. });
+                if is_nameless && !write.ticket.ticket().state().has_ended() {
+                    // After a crash nobody may be able to say it again.
+                    self.to.board.delivered();
+                    let write = write.clone();
+                    self.to.ledger.note_then(write.number, &noted, move || write.ticket.end(state, || {}));
+                } else {
+                    self.to.ledger.note(write.number, &noted);
+                    write.ticket.end(state, || self.to.board.delivered());
+                }
             }
             SettledAs::Rejected(error) => {
                 let (kind, message) = (error.kind(), error.to_string());
@@ -702,15 +720,15 @@ impl Core {
         journal.accept(room, acceptance, answer);
     }
 
-    /// Notes in the journal what the source made of a write. While other writes of the row are pending, the cache does not
-    /// hear of it, so it is not covered by any Seq.
-    fn note_confirmed(&self, write: &StagedWrite, settled: &Settled, seq: Seq) {
+    /// What the journal is to know of a confirmed write. While other writes of the row are pending, the cache does not hear
+    /// of it, so it is not covered by any Seq.
+    fn confirmation(&self, settled: &Settled, seq: Seq) -> Outcome {
         let is_held = match &settled.id {
             Some(id) => self.pending.stack(id).is_some(),
             None => !self.pending.is_empty(),
         };
         let covered_by = if is_held { NEVER } else { seq };
-        self.to.ledger.note(write.number, &confirmed(settled.id.as_deref(), settled.stored.clone(), seq, covered_by));
+        confirmed(settled.id.as_deref(), settled.stored.clone(), seq, covered_by)
     }
 
     /// The settled writes whose rows go to the cache with this batch.
