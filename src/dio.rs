@@ -789,6 +789,7 @@ impl DioInner {
         status.snapshot_bytes = versions.retained_bytes;
         status.inbox = self.core.waiting();
         status.closed = !self.is_open();
+        status.journaled_writes = self.ledger.journal().map_or(0, |journal| journal.len());
         status.writes_paused = self.writes.is_paused();
         if let Ok(store) = self.store() {
             status.unstored_bytes = store.waiting_bytes();

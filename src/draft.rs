@@ -4,13 +4,16 @@
 //! Flow: the live row (a record view) and the user's fields → what the form shows → `save` → a write of what changed → its
 //! ticket, looked at by every later read.
 //! Invariants:
-//! 1. An untouched field shows the row's value, a touched one the user's, whatever happens in between
+//! 1. The row that is shown may have writes in it that are not settled, of this draft or of others. What a draft keeps of
+//!    the user is let go of only once the source has it (`fields`), and a row that goes is remembered as it was confirmed.
+//! 2. An untouched field shows the row's value, a touched one the user's, whatever happens in between
 //!    (`tests/drafts.rs`, `whatever_happens_…`).
-//! 2. No call but `save` and `save_as_new` waits for anything slow, and they do so outside the lock: a frame loop that reads
+//! 3. No call but `save` and `save_as_new` waits for anything slow, and they do so outside the lock: a frame loop that reads
 //!    meanwhile goes on.
-//! 3. The generation moves after what the draft shows has moved: by an edit, the row, or the end of a save.
+//! 4. The generation moves after what the draft shows has moved: by an edit, the row, or the end of a save.
 //!
-//! Close/panic: a closed Dio's draft keeps what it shows; its saves are `Closed`.
+//! Close/panic: a closed Dio's draft keeps what it shows; its saves are `Closed`. A save that the journal keeps counts as
+//! saved.
 //! Not here: which fields are touched and in conflict (`fields`); the path of a write (`dio`).
 
 mod fields;
@@ -20,7 +23,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::dio::{Dio, EnrichedRecord, WeakDio, WriteOutcome, WriteTicket};
+use crate::dio::{Dio, EnrichedRecord, WeakDio, WriteState, WriteTicket};
 use crate::scenery::record::{RecordScenery, RecordStatus};
 use crate::scenery::signal::{Scenery, Signal};
 use crate::value::{IntoValue, Record, Value};
@@ -37,9 +40,9 @@ const NO_ROW: &str = "a new row";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DraftStatus {
-    /// A save is under way. Edits are taken meanwhile.
+    /// A save is under way: views show it already, and the source has not confirmed it. Edits are taken meanwhile.
     Saving,
-    /// The row was deleted. Untouched fields show what it had when the draft last looked; [`Draft::save_as_new`] brings it
+    /// The row was deleted. Untouched fields show what the source last had in it; [`Draft::save_as_new`] brings it
     /// back.
     RowGone,
     /// A touched field is another at the source now: [`Draft::conflicts`], [`Draft::resolve`].
@@ -74,7 +77,10 @@ struct State {
     view: RecordScenery,
     follows: bool,
     shown: Shown,
+    /// The row without writes that are not settled, as it was last seen: what is left of one that goes.
+    settled: Option<Arc<EnrichedRecord>>,
     is_there: bool,
+    is_pending: bool,
     fields: Fields,
     saving: Option<Saving>,
 }
@@ -85,9 +91,25 @@ impl State {
         if !self.follows {
             return;
         }
-        match self.view.enriched() {
-            Some(row) => (self.shown, self.is_there) = (Shown::Row(row), true),
-            None => self.is_there = self.view.status() != RecordStatus::NotFound,
+        let (status, row) = self.view.look();
+        self.is_there = status != RecordStatus::NotFound;
+        self.is_pending = status == RecordStatus::PendingWrite;
+        match row {
+            Some(row) => {
+                if !self.is_pending {
+                    self.settled = Some(row.clone());
+                }
+                // The source has chosen another id for a row whose insert was still pending.
+                if self.id.as_deref().is_some_and(|id| id != row.id()) {
+                    self.id = Some(Arc::from(row.id()));
+                }
+                self.shown = Shown::Row(row);
+            }
+            None => {
+                if let (false, Some(settled)) = (self.is_there, &self.settled) {
+                    self.shown = Shown::Row(settled.clone());
+                }
+            }
         }
     }
 
@@ -97,7 +119,7 @@ impl State {
             Shown::Row(row) => Some(row.record()),
             Shown::Saved(record) => Some(record),
         };
-        (&mut self.fields, Row { shown, is_there: self.is_there })
+        (&mut self.fields, Row { shown, is_there: self.is_there, is_pending: self.is_pending })
     }
 }
 
@@ -121,9 +143,12 @@ struct Inner {
 /// field that is set to what the row has is not touched: it follows the row again. Null and absent are the same. What the
 /// row had when the field was first touched is its base: a conflict is a row that has neither that nor the user's value.
 ///
-/// **While a save is under way** edits go on. Once it is confirmed, a field that was not edited since follows the row again,
-/// as the source stored it; one that was stays touched, with what was saved as its base. One save at a time: another is
-/// refused as `Full`.
+/// **While a save is under way** every view shows what is saved at once, as pending, and edits go on; the draft still holds
+/// what the user set, so that a refusal, which takes the row back, takes nothing from him. Once it is confirmed, a field that
+/// was not edited since follows the row again, as the source stored it; one that was stays touched, with what was saved as
+/// its base. A field that somebody else changed meanwhile is in conflict when the save fails. One save at a time: another is
+/// refused as `Full`. A save that is under way when the Dio closes, and that its journal [keeps](crate::WriteState::Kept),
+/// counts as saved: it is delivered when the table is opened again.
 ///
 /// Reads answer from memory and never wait, so that a frame loop may ask for each field in each frame. Cheap to clone;
 /// clones are one draft. Like a view, a draft doesn't keep its Dio alive; dropping it drops what is unsaved, and cancels no
@@ -250,15 +275,20 @@ impl Dio {
 /// How a save ended.
 enum Ending {
     UnderWay,
-    Confirmed(WriteOutcome),
+    /// The source has the row under this id, or the journal will deliver it.
+    Done(Option<Arc<str>>),
     Failed(Error),
 }
 
 /// The one place that knows the states of a write.
 fn ending_of(ticket: &WriteTicket) -> Ending {
-    match ticket.state().outcome() {
+    let state = ticket.state();
+    match state.outcome() {
         None => Ending::UnderWay,
-        Some(Ok(outcome)) => Ending::Confirmed(outcome),
+        Some(Ok(outcome)) => Ending::Done(outcome.id.map(Arc::from)),
+        // The Dio is closed: what it shows of the row stays as it is, and the next one begins with it.
+        Some(Err(_)) if matches!(state, WriteState::Kept) => Ending::Done(ticket.id()),
+        // Nobody knows whether the source has it: the row is read again, and the user's fields are compared with that.
         Some(Err(error)) => Ending::Failed(error),
     }
 }
@@ -272,7 +302,9 @@ impl Draft {
             view,
             follows,
             shown: Shown::Nothing,
+            settled: None,
             is_there: false,
+            is_pending: false,
             fields: Fields::default(),
             saving: None,
         };
@@ -316,8 +348,8 @@ impl Draft {
         self.read_fields(|fields, row| fields.in_conflict(row).map(str::to_owned).collect())
     }
 
-    /// Whether something would be lost with the draft: a touched field has a value that the row doesn't have, or that is
-    /// being saved and not confirmed yet.
+    /// Whether something would be lost with the draft: a touched field has a value that the source is not known to have. That
+    /// is so of one that is being saved, and of each one while the row shows other writes that are not confirmed.
     pub fn is_dirty(&self) -> bool {
         self.read_fields(|fields, row| fields.is_dirty(row))
     }
@@ -377,9 +409,9 @@ impl Draft {
         };
         match ending {
             Ending::UnderWay => state.look_at_row(),
-            Ending::Confirmed(outcome) => {
-                if let Some(saving) = state.saving.take() {
-                    self.follow(state, outcome, saving.folded);
+            Ending::Done(id) => {
+                if let (Some(saving), Some(id)) = (state.saving.take(), id) {
+                    self.follow(state, id, saving.folded);
                 }
                 state.look_at_row();
                 let (fields, row) = state.parts();
@@ -396,8 +428,7 @@ impl Draft {
 
     /// The row was saved under this id, which may be new to the draft. What was saved shows until the core has looked for the
     /// row, which is at the head of its inbox.
-    fn follow(&self, state: &mut State, outcome: WriteOutcome, mut saved: Record) {
-        let Some(id) = outcome.id.map(Arc::<str>::from) else { return };
+    fn follow(&self, state: &mut State, id: Arc<str>, mut saved: Record) {
         if state.id.as_ref() == Some(&id) {
             return;
         }
@@ -411,7 +442,9 @@ impl Draft {
         state.follows = view.is_some();
         match view {
             Some(view) => state.view = view,
-            None => (state.shown, state.is_there) = (Shown::Saved(saved), true),
+            None => {
+                (state.shown, state.is_there, state.is_pending) = (Shown::Saved(saved), true, false);
+            }
         }
     }
 }
@@ -500,8 +533,8 @@ impl Draft {
     /// to a source that can replace and not patch; a new row is inserted, even without any field. `None` when there is
     /// nothing to write.
     ///
-    /// The ticket tells what becomes of it, and so does the draft: `Saving` until then. As [`Dio::write`], it may wait for
-    /// room in the write queue; reads of the draft don't meanwhile.
+    /// Every view shows it when this returns. The ticket tells what becomes of it, and so does the draft: `Saving` until then.
+    /// As [`Dio::write`], it may wait for room in the write queue; reads of the draft don't meanwhile.
     ///
     /// # Errors
     /// The draft stays as it is in each case:

@@ -506,10 +506,15 @@ impl Delivery {
             return Err(Refusal::Behind(barrier));
         }
         self.move_to(lead, Place::Ready(lead));
+        self.probe_now();
+        Ok(())
+    }
+
+    /// The next probe of a paused queue is due now.
+    pub(crate) fn probe_now(&mut self) {
         if let Some(pause) = &mut self.pause {
             pause.until = Moment::default();
         }
-        Ok(())
     }
 
     /// The source is known to be there again: all go on.

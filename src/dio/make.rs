@@ -23,7 +23,7 @@ use crate::lens::{Lens, LensInner};
 use crate::scenery::snapshot::RowReader;
 use crate::sync::{self, Doorbell, Rank, Role, catch_user};
 use crate::vista::{CancelToken, Vista};
-use crate::{Error, ErrorKind, Result, Seq};
+use crate::{ConflictPolicy, Error, ErrorKind, Result, Seq};
 
 /// Held by every thread of a Dio; its drop is the Dio's end. By then nothing else of the Dio may be left, so it holds what
 /// it needs.
@@ -77,7 +77,13 @@ impl DioInner {
         let events = Arc::new(EventHub::new(defaults.event_capacity));
         let board = StateBoard::new(&state);
         let key = uuid::Uuid::now_v7();
-        let policy = match lens_inner.callbacks.on_write.is_none() && master.capabilities().batch {
+        let callbacks = &lens_inner.callbacks;
+        // A callback gets one write, and so does who decides over a conflict.
+        let takes_batches = callbacks.on_write.is_none()
+            && callbacks.on_conflict.is_none()
+            && defaults.conflicts == ConflictPolicy::MineWins
+            && master.capabilities().batch;
+        let policy = match takes_batches {
             true => defaults.delivery.clone(),
             false => defaults.delivery.clone().batch(1),
         };

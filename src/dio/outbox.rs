@@ -96,16 +96,15 @@ impl Dio {
     /// The writes that are not settled, in the order in which they were made. Doesn't block.
     pub fn pending_writes(&self) -> Vec<PendingWrite> {
         let list = self.inner().writes.list();
-        let pending = list.into_iter().map(|write| {
+        let pending = list.into_iter().filter_map(|write| {
             let ticket = write.ticket.ticket();
-            PendingWrite {
-                number: write.number,
-                id: ticket.id(),
-                op: write.op.clone(),
-                state: ticket.state(),
-                made_at: time_of(write.at),
-                ticket,
+            let state = ticket.state();
+            // Its settlement is told before the queue lets go of it.
+            if state.has_ended() {
+                return None;
             }
+            let (id, made_at) = (ticket.id(), time_of(write.at));
+            Some(PendingWrite { number: write.number, id, op: write.op.clone(), state, made_at, ticket })
         });
         pending.collect()
     }

@@ -200,7 +200,7 @@ impl WriteQueue {
     /// Why it can't be.
     pub(crate) fn withdraw(&self, number: WriteNumber) -> Result<Arc<StagedWrite>, Refusal> {
         let mut queue = self.queue.lock();
-        let write = queue.writes.get(&number).cloned().ok_or(Refusal::Unknown)?;
+        let write = queue.unsettled(number)?.clone();
         match queue.delivery.remove(number) {
             // One that is not accepted yet is unknown there.
             Ok(_) | Err(Refusal::Unknown) => {}
@@ -218,7 +218,17 @@ impl WriteQueue {
     /// # Errors
     /// Why it can't be.
     pub(crate) fn retry_now(&self, number: WriteNumber) -> Result<(), Refusal> {
-        let result = self.queue.lock().delivery.retry_now(number);
+        let mut queue = self.queue.lock();
+        queue.unsettled(number)?;
+        let result = match queue.delivery.retry_now(number) {
+            // One that is not accepted yet is tried as soon as it is.
+            Err(Refusal::Unknown) => {
+                queue.delivery.probe_now();
+                Ok(())
+            }
+            result => result,
+        };
+        drop(queue);
         self.ring();
         result
     }
@@ -353,6 +363,12 @@ impl WriteQueue {
 }
 
 impl Queue {
+    /// A write whose end nobody was told of. It is told before the queue lets go of the write.
+    fn unsettled(&self, number: WriteNumber) -> Result<&Arc<StagedWrite>, Refusal> {
+        let write = self.writes.get(&number).filter(|write| !write.ticket.ticket().state().has_ended());
+        write.ok_or(Refusal::Unknown)
+    }
+
     fn give_up(&mut self, number: WriteNumber) -> Option<Arc<StagedWrite>> {
         let write = self.writes.remove(&number)?;
         self.used -= 1;

@@ -8,12 +8,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::{Outcome, Verdict};
 use crate::dio::write_queue::{Item, Job};
-use crate::dio::{Dio, DioInner, WeakDio, callback};
+use crate::dio::{Dio, DioInner, WeakDio, callback, ledger};
 use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest, merged};
 use crate::sync::{catch_user, reply};
 use crate::vista::{CallCx, WriteOp, Written};
@@ -96,17 +97,11 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
     match outcome {
         // The core hears of it before the row's next write may go.
         Outcome::Done | Outcome::Failed => {
-            let is_outdated = error.kind() == ErrorKind::Conflict;
             end(dio, item, &SettledAs::Rejected(error));
             dio.writes.finished(now, item, Outcome::Failed);
-            if let (true, Some(id)) = (is_outdated, item.op.id()) {
-                dio.reload(&Arc::from(id));
-            }
         }
-        Outcome::Transient { .. } if is_lost => {
-            let message = "the source did not say whether it has made the row, and asking it again could make a second one; \
-                           look there before you insert it again";
-            let unknown = name(dio, &item.op, Error::new(error.kind(), message)).with_source(error);
+        Outcome::Transient { .. } if is_lost && may_be_done(&error) => {
+            let unknown = name(dio, &item.op, Error::new(error.kind(), ledger::MAY_BE_DONE)).with_source(error);
             end(dio, item, &SettledAs::Unknown(unknown));
             dio.writes.finished(now, item, Outcome::Failed);
         }
@@ -127,6 +122,12 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             }
         }
     }
+}
+
+/// Whether the source may have done a write that failed for now with this error.
+fn may_be_done(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Cache | ErrorKind::Full)
+        && matches!(Outcome::of(error), Outcome::Transient { .. })
 }
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
@@ -160,11 +161,10 @@ fn makes_a_nameless_row(op: &WriteOp) -> bool {
 }
 
 fn call_cx(dio: &DioInner, item: &Item, before: Option<Record>) -> CallCx {
-    dio.call_cx()
-        .deadline_in(dio.lens.defaults.delivery.deadline)
-        .with_idempotency_key(item.write.key.clone())
-        .with_attempt(item.attempt)
-        .with_before(before)
+    let limit = dio.lens.defaults.delivery.deadline;
+    let cx = dio.call_cx();
+    let cx = if limit == Duration::MAX { cx } else { cx.deadline_in(limit) };
+    cx.with_idempotency_key(item.write.key.clone()).with_attempt(item.attempt).with_before(before)
 }
 
 /// What must be durable before the source is asked for the first time: that several writes go as one.

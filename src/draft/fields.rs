@@ -2,8 +2,9 @@
 //!
 //! Invariants (`fields/tests.rs`):
 //! 1. A field's value is lost only by a call that says so: `reset`, `resolve` for theirs, or a save that was confirmed.
-//! 2. A field that is being saved stays touched, whatever it is set to: the save may yet fail, or have written another value.
-//! 3. Null and absent are the same.
+//! 2. A value that the row shows and the source has not confirmed is no reason to let go of the user's.
+//! 3. A field that is being saved stays touched, whatever it is set to: the save may yet fail, or have written another value.
+//! 4. Null and absent are the same.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ pub enum FieldState {
     Untouched,
     /// The user has set it; it keeps his value.
     Changed,
-    /// The user has set it, and since then the row's own value has become another, which isn't the user's either.
+    /// The user has set it, and since then the row's own value has become another, which isn't the user's either, nor what
+    /// this draft is saving.
     Conflict,
 }
 
@@ -32,7 +34,8 @@ pub struct DraftField {
     pub value: Option<Value>,
     /// The row's value when the user began to change it; of an untouched field what `value` is.
     pub base: Option<Value>,
-    /// The row's value now; `None` also when there is no row.
+    /// The row's value now, with writes that are not confirmed yet, this draft's save included; `None` also when there is no
+    /// row.
     pub live: Option<Value>,
     /// How the field stands.
     pub state: FieldState,
@@ -56,6 +59,8 @@ pub(super) struct Row<'a> {
     pub(super) shown: Option<&'a Record>,
     /// Whether there is such a row now.
     pub(super) is_there: bool,
+    /// Whether writes are in it that the source has not confirmed.
+    pub(super) is_pending: bool,
 }
 
 impl<'a> Row<'a> {
@@ -74,12 +79,18 @@ struct Touch {
     base: Option<Value>,
 }
 
+/// What a save under way writes.
+struct Sent {
+    changes: Record,
+    /// What the row had in these fields when the user began to change them.
+    bases: Vec<(Arc<str>, Option<Value>)>,
+}
+
 /// The touched fields, those that are being saved, and what was wrong with them.
 #[derive(Default)]
 pub(super) struct Fields {
     touched: IndexMap<Arc<str>, Touch>,
-    /// What the save under way writes.
-    sent: Option<Record>,
+    sent: Option<Sent>,
     error: Option<Error>,
     errors: Vec<(String, String)>,
 }
@@ -89,9 +100,14 @@ fn is_same(a: Option<&Value>, b: Option<&Value>) -> bool {
 }
 
 impl Touch {
-    /// Whether the row is not known to have the user's value.
+    /// Whether the row shows another value than the user's.
     fn differs(&self, name: &str, row: Row<'_>) -> bool {
         !row.is_there || !is_same(row.live(name), Some(&self.value))
+    }
+
+    /// Whether the source is not known to have the user's value.
+    fn is_unsaved(&self, name: &str, row: Row<'_>) -> bool {
+        row.is_pending || self.differs(name, row)
     }
 }
 
@@ -149,17 +165,18 @@ impl Fields {
 
     fn conflicts(&self, name: &str, touch: &Touch, row: Row<'_>) -> bool {
         let live = row.live(name);
-        let is_own = self.sent.as_ref().and_then(|sent| sent.get(name)).is_some_and(|sent| is_same(live, Some(sent)));
+        let sent = self.sent.as_ref().and_then(|sent| sent.changes.get(name));
+        let is_own = sent.is_some_and(|sent| is_same(live, Some(sent)));
         row.is_there && !is_same(live, touch.base.as_ref()) && !is_same(live, Some(&touch.value)) && !is_own
     }
 
-    /// Whether a field has a value that the row is not known to have.
+    /// Whether a field has a value that the source is not known to have.
     pub(super) fn is_dirty(&self, row: Row<'_>) -> bool {
-        self.touched.iter().any(|(name, touch)| self.is_sent(name) || touch.differs(name, row))
+        self.touched.iter().any(|(name, touch)| self.is_sent(name) || touch.is_unsaved(name, row))
     }
 
     fn is_sent(&self, name: &str) -> bool {
-        self.sent.as_ref().is_some_and(|sent| sent.contains(name))
+        self.sent.as_ref().is_some_and(|sent| sent.changes.contains(name))
     }
 
     /// Whether a save is under way.
@@ -197,7 +214,10 @@ impl Fields {
                 true
             }
             None => {
-                self.touched.insert(Arc::from(name), Touch { value, base: shown.cloned() });
+                // What the row shows of a field that is being saved is what was sent.
+                let sent = self.sent.iter().flat_map(|sent| &sent.bases).find(|(sent, _)| **sent == *name);
+                let base = sent.map_or_else(|| shown.cloned(), |(_, base)| base.clone());
+                self.touched.insert(Arc::from(name), Touch { value, base });
                 true
             }
         }
@@ -235,10 +255,10 @@ impl Fields {
 
     // ---- saving ------------------------------------------------------------------------------------------------
 
-    /// The touched fields that the row doesn't have yet. No error is left; without any such field no touch either.
+    /// The touched fields that the source is not known to have yet. No error is left; without any such field no touch either.
     pub(super) fn changes(&mut self, row: Row<'_>) -> Record {
         self.forget_errors();
-        let is_new = |(name, touch): &(&Arc<str>, &Touch)| touch.differs(name, row);
+        let is_new = |(name, touch): &(&Arc<str>, &Touch)| touch.is_unsaved(name, row);
         let changes: Record =
             self.touched.iter().filter(is_new).map(|(name, touch)| (name.clone(), &touch.value)).collect();
         if changes.is_empty() {
@@ -248,26 +268,28 @@ impl Fields {
     }
 
     /// A save of these fields begins.
-    pub(super) fn begin(&mut self, sent: Record) {
-        self.sent = Some(sent);
+    pub(super) fn begin(&mut self, changes: Record) {
+        let sent = self.touched.iter().filter(|(name, _)| changes.contains(name));
+        let bases = sent.map(|(name, touch)| (name.clone(), touch.base.clone())).collect();
+        self.sent = Some(Sent { changes, bases });
     }
 
     /// The save was confirmed, and this is the row now: what the user did since survives, over what was saved.
     pub(super) fn confirmed(&mut self, row: Row<'_>) {
-        let sent = self.sent.take().unwrap_or_default();
+        let sent = self.sent.take().map(|sent| sent.changes).unwrap_or_default();
         self.forget_errors();
         self.touched.retain(|name, touch| match sent.get(name) {
             Some(saved) => {
                 touch.base = Some(saved.clone());
                 !is_same(Some(saved), Some(&touch.value))
             }
-            None => touch.differs(name, row),
+            None => touch.is_unsaved(name, row),
         });
     }
 
     /// The save failed: everything stays, with what was wrong.
     pub(super) fn failed(&mut self, error: Error, row: Row<'_>) {
-        let sent = self.sent.take().unwrap_or_default();
+        let sent = self.sent.take().map(|sent| sent.changes).unwrap_or_default();
         self.errors.clear();
         for (field, message) in error.fields() {
             add_error(&mut self.errors, field, message);

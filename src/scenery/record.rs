@@ -172,13 +172,21 @@ impl RecordScenery {
 
     /// The row with everything known about it; `None` when there is none. Doesn't block.
     pub fn enriched(&self) -> Option<Arc<EnrichedRecord>> {
-        let (row_no, stored) = match &self.0.slot.state.lock().shown {
-            Shown::Nothing => return None,
-            Shown::Given(record) => return Some(record.clone()),
+        self.look().1
+    }
+
+    /// How the row stands, and that very row.
+    pub(crate) fn look(&self) -> (RecordStatus, Option<Arc<EnrichedRecord>>) {
+        let state = self.0.slot.state.lock();
+        let status = state.status;
+        let (row_no, stored) = match &state.shown {
+            Shown::Nothing => return (status, None),
+            Shown::Given(record) => return (status, Some(record.clone())),
             Shown::Stored(row_no, stored) => (*row_no, stored.clone()),
         };
+        drop(state);
         let hot = &self.0.reader.hot;
-        hot.get(row_no, stored.seq()).or_else(|| hot.fill(row_no, &stored).ok())
+        (status, hot.get(row_no, stored.seq()).or_else(|| hot.fill(row_no, &stored).ok()))
     }
 
     /// The row's fields; `None` when there is no such row. Doesn't block.

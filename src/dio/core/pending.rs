@@ -40,6 +40,8 @@ pub(super) struct Stack {
     pub(super) row: RowNo,
     /// The row as the source last confirmed it.
     pub(super) base: Option<StoredRow>,
+    /// The cache may have a row under this number.
+    pub(super) was_known: bool,
     layers: VecDeque<Layer>,
     /// Since when memory says that the row is deleted, while the cache may still have it.
     pub(super) tombstone: Option<Seq>,
@@ -51,7 +53,8 @@ pub(super) struct Stack {
 
 impl Stack {
     pub(super) fn new(row: RowNo, base: Option<StoredRow>) -> Self {
-        Stack { row, base, layers: VecDeque::new(), tombstone: None, missed: false, uncovered: Vec::new() }
+        let was_known = base.is_some();
+        Stack { row, base, was_known, layers: VecDeque::new(), tombstone: None, missed: false, uncovered: Vec::new() }
     }
 
     pub(super) fn is_settled(&self) -> bool {

@@ -106,6 +106,8 @@ impl Core {
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
+            // Without writes the row is like any other again.
+            self.release(&id);
             self.refuse(&write.ticket, error.clone());
             return Err(error);
         }
@@ -357,6 +359,10 @@ impl Core {
             }
             other => {
                 self.take_layer(&id, number);
+                if let (SettledAs::Rejected(error), Some(stack)) = (&other, self.pending.stack_mut(&id)) {
+                    // Somebody else has changed the row.
+                    stack.missed |= error.kind() == ErrorKind::Conflict;
+                }
                 let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
@@ -368,7 +374,8 @@ impl Core {
         for id in [&id, &last_id] {
             self.show_again(id, cause);
         }
-        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+        // Not if another row has the id that was proposed.
+        if matches!(write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
             self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
@@ -438,6 +445,7 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
+        let is_ours_alone = !stack.was_known;
         // A `delete_all` that came after the insert is to delete its row, too.
         let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
@@ -446,8 +454,8 @@ impl Core {
         }
         self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
-        if is_new && is_insert && !stays_behind {
-            self.rename(id, stored_id, value.clone(), layers)?;
+        if is_new && is_insert && is_ours_alone && !stays_behind {
+            self.rename(write, id, stored_id, value.clone(), layers)?;
             return Ok(value);
         }
         self.follow(&layers, id, stored_id);
@@ -487,6 +495,7 @@ impl Core {
     /// A row that nobody but us has seen so far gets the id that the source has chosen, in one step. The first stays an alias.
     fn rename(
         &mut self,
+        write: &StagedWrite,
         old: &Arc<str>,
         new: &Arc<str>,
         value: Option<StoredRow>,
@@ -494,7 +503,7 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
-        if stack.missed {
+        if stack.missed && write.op.id().is_some() {
             // It may be what the source says of another row, which has the id that was proposed.
             (self.to.reread)(Some(old));
         }
@@ -659,8 +668,9 @@ impl Core {
         for (write, room) in staged {
             let id = write.ticket.ticket().id();
             self.to.events.publish(DioEvent::WritePending { id, seq });
-            write.ticket.staged();
+            // Whoever has made it finds it among the pending ones.
             self.to.writes.announce(&write);
+            write.ticket.staged();
             match (self.to.ledger.journal(), room) {
                 (Some(journal), Some(room)) => self.accept(&journal, room, write),
                 _ => {
@@ -806,13 +816,14 @@ impl Core {
                 RecoveredState::Pending => pending.push(write),
             }
         }
-        let shown: Vec<(Arc<StagedWrite>, bool)> =
+        let shown: Vec<Arc<StagedWrite>> =
             pending.into_iter().filter_map(|write| self.restage(write, &renamed)).collect();
         self.commit();
-        for (write, attempted) in shown {
+        for write in shown {
             write.ticket.durable();
             self.to.writes.announce(&write);
-            let superseded = self.to.writes.push(write.number, attempted).superseded();
+            // The earlier run may have had it at the source, whatever it noted.
+            let superseded = self.to.writes.push(write.number, true).superseded();
             self.supersede_writes(superseded, write.number);
         }
         self.to.board.set_pending(self.pending.writes());
@@ -901,8 +912,8 @@ impl Core {
     }
 
     /// Shows a write of an earlier run again.
-    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<(Arc<StagedWrite>, bool)> {
-        let (number, attempted) = (WriteNumber(write.write), write.attempted);
+    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Option<Arc<StagedWrite>> {
+        let number = WriteNumber(write.write);
         if let Some(id) = write.op.id()
             && let Some(new) = renamed.get(id)
             && self.newest(id).is_ok_and(|row| row.is_none())
@@ -924,7 +935,7 @@ impl Core {
             placed.and_then(|()| self.reshow(&id, Cause::Local)).map(|()| staged)
         };
         match shown {
-            Ok(write) => Some((write, attempted)),
+            Ok(write) => Some(write),
             Err(error) => {
                 tracing::warn!(table = %self.to.table_name, write = number.0, %error, "an undelivered write could not be shown");
                 self.to.writes.give_back(1);

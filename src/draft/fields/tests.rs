@@ -3,12 +3,17 @@ use crate::record;
 
 /// A row that is there.
 fn there(record: &Record) -> Row<'_> {
-    Row { shown: Some(record), is_there: true }
+    Row { shown: Some(record), is_there: true, is_pending: false }
+}
+
+/// A row that is there, with a write that is not settled.
+fn pending(record: &Record) -> Row<'_> {
+    Row { is_pending: true, ..there(record) }
 }
 
 /// A row that has gone.
 fn gone(record: &Record) -> Row<'_> {
-    Row { shown: Some(record), is_there: false }
+    Row { shown: Some(record), is_there: false, is_pending: false }
 }
 
 fn touched(fields: &Fields) -> Vec<&str> {
@@ -188,4 +193,54 @@ fn the_error_of_a_field_goes_when_it_is_edited_and_the_general_one_stays() {
     assert!(fields.errors().is_empty() && fields.error().is_some());
     assert!(fields.reset_all());
     assert!(fields.error().is_none());
+}
+
+#[test]
+fn the_value_of_a_save_under_way_is_no_move_of_the_row_and_its_loss_is_none_either() {
+    let (before, during) = (record! { "n" => 1 }, record! { "n" => 2 });
+    let mut fields = Fields::default();
+    fields.set("n", 2.into(), there(&before));
+    begin(&mut fields, &before);
+    assert!(fields.is_dirty(pending(&during)));
+    fields.set("n", 3.into(), pending(&during));
+    assert_eq!(fields.in_conflict(pending(&during)).count(), 0);
+    fields.failed(refused(), there(&before));
+    let n = fields.field("n", there(&before));
+    assert_eq!((n.value, n.base, n.state), (Some(3.into()), Some(1.into()), FieldState::Changed));
+}
+
+#[test]
+fn what_somebody_else_did_under_a_save_that_fails_is_a_conflict_then() {
+    let mut fields = Fields::default();
+    fields.set("n", 2.into(), there(&record! { "n" => 1 }));
+    begin(&mut fields, &record! { "n" => 1 });
+    assert_eq!(fields.in_conflict(pending(&record! { "n" => 2 })).count(), 0);
+    fields.failed(refused(), there(&record! { "n" => 7 }));
+    assert_eq!(fields.in_conflict(there(&record! { "n" => 7 })).collect::<Vec<_>>(), ["n"]);
+}
+
+#[test]
+fn a_field_reset_while_it_is_saved_and_set_again_keeps_its_first_base() {
+    let (before, during) = (record! { "n" => 1 }, record! { "n" => 2 });
+    for again in [2, 3] {
+        let mut fields = Fields::default();
+        fields.set("n", 2.into(), there(&before));
+        begin(&mut fields, &before);
+        fields.reset("n");
+        fields.set("n", again.into(), pending(&during));
+        fields.failed(refused(), there(&before));
+        let n = fields.field("n", there(&before));
+        assert_eq!((n.value, n.base, n.state), (Some(again.into()), Some(1.into()), FieldState::Changed));
+    }
+}
+
+#[test]
+fn a_value_that_another_pending_write_shows_is_still_to_be_saved() {
+    let (before, during) = (record! { "n" => 1 }, record! { "n" => 2 });
+    let mut fields = Fields::default();
+    fields.set("n", 2.into(), there(&before));
+    assert!(fields.is_dirty(pending(&during)));
+    assert_eq!(fields.changes(pending(&during)), record! { "n" => 2 });
+    assert_eq!(touched(&fields), ["n"]);
+    assert!(!fields.is_dirty(there(&during)));
 }
