@@ -806,13 +806,6 @@ impl Core {
                     let error = Error::new(ErrorKind::Source, message.clone());
                     self.recovered_failure(write, error, true);
                 }
-                RecoveredState::Pending if write.attempted && matches!(write.op, WriteOp::Insert { id: None, .. }) => {
-                    let message = "the program ended while the source had the write, and asking it again could make a second \
-                                   row; look there before you insert it again";
-                    let unknown = Outcome::Unknown { message: message.to_owned() };
-                    self.to.ledger.note(WriteNumber(write.write), &unknown);
-                    self.recovered_failure(write, Error::new(ErrorKind::Source, message), true);
-                }
                 RecoveredState::Pending => pending.push(write),
             }
         }
