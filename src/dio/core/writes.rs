@@ -279,7 +279,12 @@ impl Core {
         let batch = self.batch();
         let seq = batch.seq;
         let uncovered = stack.uncovered.into_iter();
-        batch.covering.extend(uncovered.map(|number| Covering { id: Some(id.clone()), number, is_said: true }));
+        batch.covering.extend(uncovered.map(|number| Covering {
+            id: Some(id.clone()),
+            number,
+            is_said: true,
+            done_at: seq,
+        }));
         self.protection.note(id.clone(), seq);
         if let Some(since) = stack.tombstone {
             self.bury(stack.row, id.clone(), since);
@@ -346,7 +351,12 @@ impl Core {
                     Ok(stored) => {
                         let batch = self.batch();
                         let seq = batch.seq;
-                        batch.covering.push(Covering { id: Some(stored_id.clone()), number, is_said: false });
+                        batch.covering.push(Covering {
+                            id: Some(stored_id.clone()),
+                            number,
+                            is_said: false,
+                            done_at: seq,
+                        });
                         self.protection.note(stored_id.clone(), seq);
                         let id = Some(stored_id.clone());
                         (SettledAs::Confirmed(Settled { id, record: None, stored, changes: Vec::new(), at }), stored_id)
@@ -613,7 +623,9 @@ impl Core {
             (self.to.reread)(None);
         }
         if is_done {
-            self.batch().covering.push(Covering { id: None, number, is_said: false });
+            let batch = self.batch();
+            let done_at = batch.seq;
+            batch.covering.push(Covering { id: None, number, is_said: false, done_at });
         }
         result
     }
@@ -748,14 +760,13 @@ impl Core {
             match covering.id.as_ref().map(|id| self.pending.stack_mut(id)) {
                 Some(Some(stack)) => stack.uncovered.push(covering.number),
                 Some(None) => covered.push(covering),
-                None => self.pending.uncovered_clears.push((covering.number, covering.is_said)),
+                None => self.pending.uncovered_clears.push(covering),
             }
         }
         if self.pending.is_empty() {
-            let clears = self.pending.uncovered_clears.drain(..);
-            covered.extend(clears.map(|(number, is_said)| Covering { id: None, number, is_said }));
+            covered.append(&mut self.pending.uncovered_clears);
         } else {
-            self.pending.uncovered_clears.iter_mut().for_each(|(_, is_said)| *is_said = true);
+            self.pending.uncovered_clears.iter_mut().for_each(|clear| clear.is_said = true);
         }
         covered
     }
@@ -763,9 +774,12 @@ impl Core {
     /// The cache is told of these with the batch `seq`: once it is synced, the journal may forget them.
     pub(super) fn cover(&mut self, covered: &[Covering], seq: Seq) {
         for covering in covered.iter().filter(|covering| covering.is_said) {
-            // What was noted says that no Seq covers it; this does.
-            let row = covering.id.as_ref().and_then(|id| self.newest(id).ok().flatten()).map(|(_, row)| row);
-            self.to.ledger.note(covering.number, &confirmed(covering.id.as_deref(), row, seq, seq));
+            // What was noted says that no Seq covers it; this does. Rows that were made after a `delete_all` stay.
+            let outcome = match &covering.id {
+                Some(id) => confirmed(Some(id), self.newest(id).ok().flatten().map(|(_, row)| row), seq, seq),
+                None => confirmed(None, None, covering.done_at, seq),
+            };
+            self.to.ledger.note(covering.number, &outcome);
         }
         self.unsynced += covered.len();
         if self.unsynced == 0 || (!self.pending.is_empty() && self.unsynced < SYNC_EVERY) {
@@ -833,7 +847,7 @@ impl Core {
             let done_at = done_at(&confirmed);
             let is_said = confirmed.seq == NEVER;
             let id = confirmed.id.as_deref().map(Arc::from);
-            covering.push(Covering { id, number: WriteNumber(write.write), is_said });
+            covering.push(Covering { id, number: WriteNumber(write.write), is_said, done_at });
             let Some(id) = confirmed.id else {
                 rows.clear();
                 cleared = Some(done_at);
@@ -945,6 +959,8 @@ pub(super) struct Covering {
     pub(super) number: WriteNumber,
     /// Whether the journal was told that no Seq covers it.
     pub(super) is_said: bool,
+    /// The batch that showed it.
+    pub(super) done_at: Seq,
 }
 
 /// The Seq of a confirmation that the cache has not been told of.
