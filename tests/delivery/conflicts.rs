@@ -368,6 +368,63 @@ fn a_merge_whose_answer_was_lost_shows_what_was_merged() {
 }
 
 #[test]
+fn a_merge_whose_answer_was_lost_shows_what_was_merged_also_where_whole_rows_are_written() {
+    on_either(|compares| {
+        let capabilities =
+            Capabilities { patch: false, compares, idempotent_writes: true, ..Capabilities::read_write() };
+        let ground = ground("merge-lost-whole", compares);
+        let ground = Ground::new(ground.source.with_capabilities(capabilities));
+        let (_lens, dio) = dio(&ground, ConflictPolicy::MergeFields);
+        theirs(&ground, record! { "price" => 99 });
+        if compares {
+            let held = ground.source.hold(Call::Replace);
+            let ticket = dio.write(WriteOp::replace("b", whole("Gong", 11, 1))).unwrap();
+            assert!(held.wait_until_held(1, SOON));
+            held.let_one_pass();
+            assert!(ground.source.wait_until_called(Call::Replace, 2, SOON));
+            ground.source.lose_next_answers(Call::Replace, 1, lost());
+            held.release();
+            waits_until(&ticket, ground.moment(SECOND));
+            ground.hands.advance(SECOND);
+            confirmed(&ticket);
+        } else {
+            ground.source.lose_next_answers(Call::Replace, 1, lost());
+            let ticket = dio.write(WriteOp::replace("b", whole("Gong", 11, 1))).unwrap();
+            waits_until(&ticket, ground.moment(SECOND));
+            ground.hands.advance(SECOND);
+            confirmed(&ticket);
+        }
+        assert_eq!(at_source(&ground), ("Gong".into(), 99, 1));
+        shows_the_source(&dio, &ground.source);
+    });
+}
+
+#[test]
+fn an_upsert_of_a_row_that_is_not_there_is_no_conflict() {
+    on_either(|compares| {
+        for policy in [ConflictPolicy::SourceWins, ConflictPolicy::MergeFields] {
+            let ground = ground("upsert-new", compares);
+            let (_lens, dio) = dio(&ground, policy);
+            confirmed(&dio.write(WriteOp::upsert("d", record! { "name" => "Mine" })).unwrap());
+            shows_the_source(&dio, &ground.source);
+        }
+    });
+}
+
+#[test]
+fn a_merge_of_an_upsert_with_a_row_that_somebody_else_has_made_adds_what_that_lacks() {
+    on_either(|compares| {
+        let ground = ground("upsert-merge", compares);
+        let (_lens, dio) = dio(&ground, ConflictPolicy::MergeFields);
+        ground.source.outside_silently().upsert("d", record! { "id" => "d", "name" => "Theirs" }).unwrap();
+        confirmed(&dio.write(WriteOp::upsert("d", record! { "name" => "Mine", "price" => 3 })).unwrap());
+        let row = ground.source.row("d").unwrap();
+        assert_eq!((row.text("name"), row.int("price")), (Some("Theirs"), Some(3)));
+        shows_the_source(&dio, &ground.source);
+    });
+}
+
+#[test]
 fn a_merge_goes_on_when_the_row_is_changed_once_more() {
     in_time(|| {
         let ground = ground("merge-twice", true);
