@@ -26,6 +26,7 @@ mod refresh;
 mod reload;
 mod schedule;
 mod shell;
+mod source_call;
 pub(crate) mod store;
 mod ticket;
 pub(crate) mod versions;
@@ -52,7 +53,7 @@ use crate::scenery::value_builder::ValueSceneryBuilder;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
 use crate::value::{Record, StoredRow};
-use crate::vista::{CallCx, CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
+use crate::vista::{CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
 use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub use board::DioStatus;
@@ -283,7 +284,7 @@ impl Dio {
     /// # Errors
     /// `Invalid` for an empty id; `Closed`.
     pub fn record_scenery(&self, id: impl Into<Arc<str>>) -> Result<RecordScenery> {
-        self.open_record(id.into(), None)
+        self.open_record(id.into(), None, self.inner().signal())
     }
 
     /// Follows one row, and shows the given fields at once: for a detail view opened from a row in hand. What the cache has
@@ -292,17 +293,23 @@ impl Dio {
     /// # Errors
     /// As [`record_scenery`](Self::record_scenery).
     pub fn record_scenery_with(&self, id: impl Into<Arc<str>>, record: Record) -> Result<RecordScenery> {
-        self.open_record(id.into(), Some(record))
+        self.open_record(id.into(), Some(record), self.inner().signal())
     }
 
-    fn open_record(&self, id: Arc<str>, given: Option<Record>) -> Result<RecordScenery> {
+    /// Follows one row, and moves `signal` with it. With a `given` row nothing is read here.
+    pub(crate) fn open_record(
+        &self,
+        id: Arc<str>,
+        given: Option<Record>,
+        signal: impl Into<Arc<Signal>>,
+    ) -> Result<RecordScenery> {
         let inner = self.inner();
         cache_handle::check_id(&id).map_err(|error| inner.name_error(error))?;
         let has_given = given.is_some();
         let now = hot_tier::time_of(inner.clock().wall_ms());
         let given = given.map(|record| EnrichedRecord::given(id.clone(), record, self.seq(), now));
         let dropped = Dropped::new(inner.core.bell().clone());
-        let slot = Arc::new(RecordSlot::new(id, given, inner.signal(), dropped));
+        let slot = Arc::new(RecordSlot::new(id, given, signal, dropped));
         if !has_given {
             slot.show(inner.find_now(&slot.id), self.seq());
         }
@@ -635,11 +642,6 @@ impl DioInner {
         self.core.send_bulk(message).map_err(|error| self.name_error(error))
     }
 
-    /// The context of a call to the source: it ends when the Dio closes.
-    pub(crate) fn call_cx(&self) -> CallCx {
-        CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone())
-    }
-
     /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins
     /// after it: marking a row is a change of it, and an older read's answer would be taken for older than the row.
     pub(crate) fn catch_up(&self) -> Result<()> {
@@ -787,6 +789,7 @@ impl DioInner {
         status.snapshot_bytes = versions.retained_bytes;
         status.inbox = self.core.waiting();
         status.closed = !self.is_open();
+        status.journaled_writes = self.ledger.journal().map_or(0, |journal| journal.len());
         status.writes_paused = self.writes.is_paused();
         if let Ok(store) = self.store() {
             status.unstored_bytes = store.waiting_bytes();

@@ -30,6 +30,7 @@ mod table_tests;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
 pub(crate) use committer::Answer;
 pub(crate) use record::{Acceptance, Confirmed, Outcome, bytes_for};
 pub(crate) use registry::{PathJournal, for_path, has_entries, wipe};

@@ -110,6 +110,16 @@ impl LensInner {
         self.seat_freed.notify_all();
     }
 
+    /// The Dios there are now.
+    fn here(&self) -> Vec<WeakDio> {
+        let seats = self.seats.lock();
+        let here = seats.values().filter_map(|seat| match seat {
+            Seat::Here { dio, .. } => Some(dio.clone()),
+            Seat::Starting => None,
+        });
+        here.collect()
+    }
+
     /// The Dios there are; one that is being made is waited for, up to the deadline. The cores of those that still were not
     /// there then come by name.
     fn seated(&self, deadline: Option<Deadline>) -> (Vec<WeakDio>, Vec<String>) {
@@ -143,6 +153,12 @@ impl LensInner {
         // Whoever has looked at `closed` just before is asleep once the lock can be had.
         drop(self.seats.lock());
         self.seat_freed.notify_all();
+    }
+}
+
+fn close_all(dios: &[WeakDio], deadline: Option<Deadline>, report: &mut CloseReport) {
+    for dio in dios.iter().filter_map(WeakDio::inner) {
+        report.add(dio.close_until(deadline.map(with_time_to_end)));
     }
 }
 
@@ -379,13 +395,13 @@ impl Lens {
         let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
         inner.closed.store(true, Ordering::Release);
         let mut report = CloseReport::default();
-        let (dios, starting) = inner.seated(deadline);
+        // Those that are there first: one that is being made may stand still in the storage and take all the time.
+        let here = inner.here();
+        close_all(&here, deadline, &mut report);
+        let (mut came, starting) = inner.seated(deadline.map(with_time_to_end));
         report.still_at_work(starting);
-        for dio in dios {
-            if let Some(inner) = dio.inner() {
-                report.add(inner.close_until(deadline.map(with_time_to_end)));
-            }
-        }
+        came.retain(|dio| !here.iter().any(|closed| closed.is_same(dio)));
+        close_all(&came, deadline, &mut report);
         inner.hang_up();
         let Some(deadline) = deadline else { return Ok(report) };
         // One that stands still must not take the time of those that come after it, or they would be told as running, too.
@@ -396,8 +412,8 @@ impl Lens {
                 report.still_at_work(vec![worker.name().to_owned()]);
             }
         }
-        report.still_at_work(inner.build_pool.close(for_each));
-        report.still_at_work(inner.load_pool.close(for_each));
+        report.still_at_work(inner.build_pool.close(with_time_to_end(deadline)));
+        report.still_at_work(inner.load_pool.close(with_time_to_end(deadline)));
         // What was handed to the journal is made durable before its thread ends.
         let journal = inner.journal.lock().take();
         drop(journal);

@@ -85,12 +85,12 @@
 //!
 //! | calls | wait for |
 //! | --- | --- |
-//! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record` | nothing that is slow; fit for a frame loop |
+//! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record`; reads and edits of a [`Draft`] | nothing that is slow; fit for a frame loop |
 //! | `row`, `rows`, `position_of`, `cache().get` | at most a read of the cache file, through its memory map |
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
-//! | `write` | room in the write queue, up to `write_timeout`; `try_write` doesn't |
+//! | `write`, [`Draft::save`] | room in the write queue, up to `write_timeout`; `try_write` doesn't |
 //! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
-//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade | the source |
+//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade, `Import::step` | the source, whose calls are told to end after `source_timeout` |
 //! | `flush` | the disk |
 //!
 //! Callbacks, sources and hooks run on the library's threads, under no lock; a panic of theirs fails that one operation.
@@ -105,10 +105,14 @@
 //! never undoes it. A write is not shown before it is confirmed, and is tried once; what is still queued when the Dio
 //! closes is reported as failed.
 //!
+//! [`Dio::draft`] is for forms: a user's unsaved fields over the live row, with conflicts where both moved, and a `save` that
+//! writes what changed. [`Dio::import`] is for many rows at once, with progress, and can be stopped and resumed.
+//!
 //! # Errors
 //!
 //! There is one [`Error`]. Its [`kind`](Error::kind) says what you can do next, its text says what happened and to which
-//! table, id or file, and [`source`](std::error::Error::source) keeps the cause. A source that can't be reached is no error
+//! table, id or file, and [`source`](std::error::Error::source) keeps the cause; a source that refuses a row may name the
+//! [fields](Error::fields) that are wrong. A source that can't be reached is no error
 //! for readers: they go on reading the cache, and [`Dio::status`] says why the last refresh failed.
 //!
 //! # Looking inside
@@ -137,9 +141,9 @@
 pub mod cache;
 pub mod clock;
 mod dio;
+mod draft;
 pub mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "the Dio doesn't use it yet"))]
-#[expect(unused_imports, reason = "the Dio doesn't use it yet")]
+mod import;
 mod journal;
 mod lens;
 mod numbers;
@@ -156,7 +160,9 @@ pub use dio::{
     CacheHandle, Cause, CloseReport, Counters, Diagnostics, Dio, DioEvent, DioShell, DioStatus, EnrichedRecord,
     FailedWrite, HotTier, PendingWrite, Refused, StoreCounters, ViewInfo, WriteOutcome, WriteState, WriteTicket,
 };
+pub use draft::{Draft, DraftField, DraftStatus, FieldState, Keep};
 pub use error::{Error, ErrorKind, Result};
+pub use import::{Import, ImportProgress, ImportRow, ImportState, IntoImportRow};
 pub use lens::{Conflict, ConflictPolicy, Lens, LensBuilder, LensCallbacks, LensDefaults, Resolution, WriteRequest};
 pub use numbers::{Generation, RowNo, Seq, WriteNumber};
 pub use scenery::anchor::Anchor;
@@ -190,8 +196,9 @@ pub mod prelude {
     pub use crate::sources::SqliteVista;
     pub use crate::vista::{CallCx, ChangeEvent, Condition, SortBy, SortDir, Vista, WriteOp, Written, col};
     pub use crate::{
-        Change, Changes, Dio, DioEvent, Error, ErrorKind, Generation, Lens, LoadState, Record, RecordScenery,
-        RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable, Value, ValueScenery, record,
+        Change, Changes, Dio, DioEvent, Draft, DraftField, DraftStatus, Error, ErrorKind, FieldState, Generation, Keep,
+        Lens, LoadState, Record, RecordScenery, RowStatus, Scenery, Seq, TableScenery, TypedDio, TypedTable, Value,
+        ValueScenery, record,
     };
 }
 

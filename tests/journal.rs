@@ -1,5 +1,7 @@
 //! Writes over a cache on a disk: accepted means kept, whatever comes between.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use diorama::prelude::*;

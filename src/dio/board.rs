@@ -39,6 +39,9 @@ pub struct DioStatus {
     pub pending_writes: usize,
     /// Whether no write is delivered for now, because the source can't be reached. It is tried again from time to time.
     pub writes_paused: bool,
+    /// Writes that the journal knows: those that are pending, that failed and were not cleared, and confirmed ones whose effect
+    /// the cache's files may not have yet.
+    pub journaled_writes: usize,
     /// Writes that failed since the Dio was made.
     pub failed_writes: u64,
     /// Why the last failed write failed.
@@ -221,6 +224,7 @@ impl StateBoard {
             refresh_error: inner.refresh_error.clone(),
             pending_writes: inner.pending_writes,
             writes_paused: false,
+            journaled_writes: 0,
             failed_writes: inner.counters.writes_failed,
             write_error: inner.write_error.clone(),
             cache_error: None,

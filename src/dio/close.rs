@@ -154,8 +154,8 @@ impl DioInner {
         let (sender, receiver) = reply();
         let sent = self.core.send(Message::Close { reply: Some(sender) });
         if sent.is_ok() && wait {
-            // The core waits for nobody, so this is soon.
-            let _ = receiver.wait(None);
+            // The core waits for nobody, so this is soon, unless a storage that it reads an old row from stands still.
+            let _ = receiver.wait(deadline.map(|deadline| time_left(with_time_to_end(deadline))));
         }
         if wait
             && let (Ok(store), Some(deadline)) = (self.store(), deadline)

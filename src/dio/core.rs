@@ -157,6 +157,8 @@ pub(crate) struct StagedWrite {
     pub(crate) ticket: TicketSender,
     /// Whether anything is known of the row here, so that a patch can be folded over it.
     pub(crate) row_is_known: bool,
+    /// Whether an earlier run accepted it, and may have had the source do it.
+    pub(crate) is_recovered: bool,
     /// The row as it was last confirmed before it, as far as that is known.
     before: Mutex<Option<StoredRow>>,
 }

@@ -523,11 +523,8 @@ impl Delivery {
     }
 
     /// The row has another key from now on. Its writes follow and keep the order of acceptance, also among those that are
-    /// queued under the new key. Returns them, for the caller to [`rewrite`](Delivery::rewrite) before it asks for the next:
-    /// finish all of a batch first, since what is in flight can't be rewritten. Writes accepted later are to come under the
-    /// new key.
-    pub(crate) fn rename(&mut self, old: &RowKey, new: &RowKey) -> Vec<WriteNumber> {
-        let mut moved = Vec::new();
+    /// queued under the new key. Writes accepted later are to come under the new key.
+    pub(crate) fn rename(&mut self, old: &RowKey, new: &RowKey) {
         for number in self.line.rename(old, new) {
             let merged = match self.entries.get_mut(&number) {
                 Some(entry) => {
@@ -536,38 +533,12 @@ impl Delivery {
                 }
                 None => Vec::new(),
             };
-            for &later in &merged {
+            for later in merged {
                 if let Some(entry) = self.entries.get_mut(&later) {
                     entry.row = new.clone();
                 }
             }
-            moved.push(number);
-            moved.extend(merged);
         }
-        moved
-    }
-
-    /// Puts another write in the place of this one, which keeps its number, its row and its turn. If it was tried, the
-    /// caller sees to it that the source doesn't take the new one for a repetition of the old.
-    pub(crate) fn rewrite(&mut self, number: WriteNumber, op: Arc<WriteOp>) -> Result<(), Refusal> {
-        let lead = self.lead_at_rest(number)?;
-        let is_merged = lead != number || self.entries.get(&lead).is_some_and(|entry| !entry.merged.is_empty());
-        let entry = self.entries.get_mut(&number).ok_or(Refusal::Unknown)?;
-        let deletes_all = |op: &WriteOp| matches!(op, WriteOp::DeleteAll);
-        let fits = deletes_all(&op) == deletes_all(&entry.op) && (!is_merged || matches!(*op, WriteOp::Patch { .. }));
-        if !fits {
-            return Err(Refusal::OtherKind);
-        }
-        entry.op = op;
-        if let Some(entry) = self.entries.get_mut(&lead) {
-            entry.joined = None;
-        }
-        Ok(())
-    }
-
-    /// How many writes are in the queue, those in flight and those merged into others included.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
     }
 
     /// How many deliveries are under way; a batch is one.
@@ -586,7 +557,7 @@ impl Delivery {
         })
     }
 
-    /// All writes in the order of acceptance, each as it was accepted or rewritten.
+    /// All writes in the order of acceptance, each as it was accepted.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WriteNumber, &Arc<WriteOp>, Pending)> {
         self.entries.iter().filter_map(|(number, entry)| Some((*number, &entry.op, self.pending(*number)?)))
     }

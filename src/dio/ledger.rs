@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::journal::{Outcome, RecoveredState, Replay, Reservation, TableJournal, bytes_for, has_entries};
+use crate::journal::{Outcome, Replay, Reservation, TableJournal, bytes_for, has_entries};
 use crate::lens::LensInner;
-use crate::sync::{deadline_after, on_own_thread, time_left};
+use crate::sync::{deadline_after, on_own_thread, reply, time_left};
 use crate::vista::WriteOp;
 use crate::{ErrorKind, Result, Seq, WriteNumber};
 
@@ -60,18 +60,7 @@ impl Ledger {
     pub(crate) fn recover(&self, synced: Seq) -> Result<Option<Replay>> {
         let left = self.is_kept
             && self.lens.store()?.location().is_some_and(|cache| self.lens.has_journal() || has_entries(cache));
-        if !left {
-            return Ok(None);
-        }
-        let mut replay = self.open(synced)?;
-        for write in replay.writes.iter_mut().filter(|write| write.attempted) {
-            if matches!((&write.state, &write.op), (RecoveredState::Pending, WriteOp::Insert { id: None, .. })) {
-                let message = MAY_BE_DONE.to_owned();
-                self.note(WriteNumber(write.write), &Outcome::Unknown { message: message.clone() });
-                write.state = RecoveredState::Unknown { message };
-            }
-        }
-        Ok(Some(replay))
+        if left { self.open(synced).map(Some) } else { Ok(None) }
     }
 
     /// Opens the journal for a first write. Blocks for the disk.
@@ -130,6 +119,29 @@ impl Ledger {
     /// How many writes the closing has left.
     pub(crate) fn kept(&self) -> u64 {
         self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Notes durably that the source may have done these from now on. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Why that is not on the disk; the source must not be asked then.
+    pub(crate) fn note_attempts(&self, numbers: impl Iterator<Item = WriteNumber>) -> Result<()> {
+        let Some(journal) = self.journal() else { return Ok(()) };
+        let noted: Vec<_> = numbers
+            .map(|number| {
+                let (sender, receiver) = reply();
+                journal.attempted(number.0, Box::new(move |result| sender.send(result)));
+                receiver
+            })
+            .collect();
+        noted.into_iter().try_for_each(|noted| noted.wait(None)?)
+    }
+
+    /// Notes what will be delivered for a write from now on; the source has not done it.
+    pub(crate) fn note_rewritten(&self, number: WriteNumber, op: &WriteOp) {
+        if let Some(journal) = self.journal() {
+            journal.rewrite(number.0, op, Vec::new(), Box::new(|_| {}));
+        }
     }
 
     /// Notes what became of a write.

@@ -65,7 +65,8 @@ impl WriteState {
         }
     }
 
-    fn outcome(&self) -> Option<Result<WriteOutcome>> {
+    /// What [`WriteTicket::wait`] says once it has ended.
+    pub(crate) fn outcome(&self) -> Option<Result<WriteOutcome>> {
         let cancelled = |message: String| Error::new(ErrorKind::Cancelled, message);
         Some(match self {
             WriteState::Confirmed(outcome) => Ok(outcome.clone()),
@@ -117,7 +118,11 @@ struct Shared {
     rank: Rank,
     progress: Mutex<Progress>,
     changed: Condvar,
+    /// Called once it has ended, by whoever ends it. Under the lock of `state` when the state is looked at, too.
+    at_end: Mutex<Vec<AtEnd>>,
 }
+
+type AtEnd = Box<dyn FnOnce() + Send>;
 
 impl Shared {
     /// Moves the ticket on, and calls `count` before anyone hears of it. One that has ended stays as it is.
@@ -127,8 +132,11 @@ impl Shared {
             return false;
         }
         count();
+        let has_ended = state.has_ended();
         progress.state = Some(state);
+        let calls = if has_ended { std::mem::take(&mut *self.at_end.lock()) } else { Vec::new() };
         drop(progress);
+        calls.into_iter().for_each(|call| call());
         self.changed.notify_all();
         true
     }
@@ -213,6 +221,18 @@ impl WriteTicket {
         self.0.progress.lock().acceptance == Acceptance::Durable
     }
 
+    /// Has `call` called once the ticket has ended, by the thread that ends it; here and now if it has. It must not wait, and
+    /// be no code of the application's.
+    pub(crate) fn at_end(&self, call: impl FnOnce() + Send + 'static) {
+        let progress = self.0.progress.lock();
+        if progress.state.as_ref().is_some_and(WriteState::has_ended) {
+            drop(progress);
+            call();
+        } else {
+            self.0.at_end.lock().push(Box::new(call));
+        }
+    }
+
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
         self.0.wait(timeout, "settled", |progress| progress.state.as_ref()?.outcome())?
     }
@@ -234,7 +254,12 @@ impl TicketSender {
     pub(crate) fn new(id: Option<&str>, rank: Rank, is_journaled: bool) -> (TicketSender, WriteTicket) {
         let acceptance = if is_journaled { Acceptance::NotYet } else { Acceptance::Never };
         let progress = Progress { state: None, acceptance, id: id.map(Arc::from), number: None, refused: None };
-        let shared = Arc::new(Shared { rank, progress: Mutex::new(progress), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            rank,
+            progress: Mutex::new(progress),
+            changed: Condvar::new(),
+            at_end: Mutex::default(),
+        });
         (TicketSender(shared.clone()), WriteTicket(shared))
     }
 

@@ -6,7 +6,7 @@
 //! Close/panic: `close` refuses new writes and has what waits tried once more; `abandon` ends the writers.
 //! Not here: which write is next, and when (`delivery`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,16 +35,6 @@ impl Item {
     }
 }
 
-/// What became of an announced write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pushed {
-    Queued,
-    /// It was taken back before.
-    Withdrawn,
-    /// The queue was given up before.
-    Abandoned,
-}
-
 /// What a writer is to do.
 pub(crate) enum Job {
     /// In one call if there are several.
@@ -53,14 +43,35 @@ pub(crate) enum Job {
     Superseded(Vec<Arc<StagedWrite>>, WriteNumber),
 }
 
+/// What became of a write on its way into the queue.
+pub(crate) enum Pushed {
+    /// It has made these pointless.
+    Queued(Vec<Arc<StagedWrite>>),
+    /// It was withdrawn before, and ends otherwise.
+    Withdrawn,
+    /// The closing has left it.
+    LeftBehind,
+}
+
+impl Pushed {
+    /// The writes that it has made pointless.
+    pub(crate) fn superseded(self) -> Vec<Arc<StagedWrite>> {
+        match self {
+            Pushed::Queued(superseded) => superseded,
+            Pushed::Withdrawn | Pushed::LeftBehind => Vec::new(),
+        }
+    }
+}
+
 struct Queue {
     delivery: Delivery,
     writes: HashMap<WriteNumber, Arc<StagedWrite>>,
-    superseded: Vec<(Vec<Arc<StagedWrite>>, WriteNumber)>,
     /// Places taken: reserved, announced, queued or being delivered.
     used: usize,
     closing: bool,
     abandoned: bool,
+    /// What was not settled when it was abandoned.
+    left: HashSet<WriteNumber>,
     /// The queue is closing, nothing is under way, and nothing can be done before some later moment.
     is_stuck: bool,
 }
@@ -81,10 +92,10 @@ impl WriteQueue {
             queue: Mutex::new(Queue {
                 delivery: Delivery::new(policy, seed),
                 writes: HashMap::new(),
-                superseded: Vec::new(),
                 used: 0,
                 closing: false,
                 abandoned: false,
+                left: HashSet::new(),
                 is_stuck: false,
             }),
             room: Condvar::new(),
@@ -154,6 +165,7 @@ impl WriteQueue {
         let mut queue = self.queue.lock();
         if queue.abandoned {
             queue.used -= 1;
+            queue.left.insert(write.number);
         } else {
             queue.writes.insert(write.number, write.clone());
         }
@@ -164,16 +176,16 @@ impl WriteQueue {
     pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Pushed {
         let mut queue = self.queue.lock();
         let Some(write) = queue.writes.get(&number).cloned() else {
-            return if queue.abandoned { Pushed::Abandoned } else { Pushed::Withdrawn };
+            return if queue.left.contains(&number) { Pushed::LeftBehind } else { Pushed::Withdrawn };
         };
         let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
         let op = Arc::new(write.op.clone());
         let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
-        queue.supersede(&superseded, number);
+        let superseded = superseded.into_iter().filter_map(|number| queue.give_up(number)).collect();
         queue.is_stuck = false;
         drop(queue);
         self.ring();
-        Pushed::Queued
+        Pushed::Queued(superseded)
     }
 
     /// A row goes by another id now; its tickets say so already.
@@ -246,9 +258,6 @@ impl WriteQueue {
                 if queue.abandoned {
                     return None;
                 }
-                if let Some((writes, by)) = queue.superseded.pop() {
-                    return Some(Job::Superseded(writes, by));
-                }
                 match queue.delivery.next(clock.now()) {
                     Next::Deliver(due) => {
                         let items = due.into_iter().filter_map(|due| {
@@ -264,8 +273,8 @@ impl WriteQueue {
                         return Some(Job::Deliver(items.collect()));
                     }
                     Next::Superseded { by, numbers } => {
-                        queue.supersede(&numbers, by);
-                        continue;
+                        let writes = numbers.into_iter().filter_map(|number| queue.give_up(number)).collect();
+                        return Some(Job::Superseded(writes, by));
                     }
                     Next::WaitUntil(until) => {
                         queue.is_stuck = queue.closing && queue.delivery.in_flight() == 0;
@@ -345,6 +354,7 @@ impl WriteQueue {
             })
             .collect();
         queue.used -= rest.len().min(queue.used);
+        queue.left = rest.iter().map(|(write, _)| write.number).collect();
         drop(queue);
         rest.sort_by_key(|(write, _)| write.number);
         self.ring();
@@ -363,12 +373,5 @@ impl Queue {
         let write = self.writes.remove(&number)?;
         self.used -= 1;
         Some(write)
-    }
-
-    fn supersede(&mut self, numbers: &[WriteNumber], by: WriteNumber) {
-        let writes: Vec<_> = numbers.iter().filter_map(|number| self.give_up(*number)).collect();
-        if !writes.is_empty() {
-            self.superseded.push((writes, by));
-        }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
@@ -65,6 +66,10 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
     for write in item.all() {
         write.ticket.delivering(item.attempt);
     }
+    let is_lost = makes_a_nameless_row(&item.op) && !dio.master.capabilities().idempotent_writes;
+    if is_lost && let Err(error) = dio.ledger.note_attempts(std::iter::once(item.write.number)) {
+        return conclude(dio, item, Err(name(dio, &item.op, not_noted(error))), false);
+    }
     let span = tracing::debug_span!("deliver", table = %dio.name, write = item.op.verb(), id = item.op.id());
     let result = span.in_scope(|| {
         let result = deliver(dio, strong, item).map_err(|error| name(dio, &item.op, error));
@@ -74,7 +79,7 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
         }
         result
     });
-    conclude(dio, item, result, is_lost(dio, item));
+    conclude(dio, item, result, is_lost);
 }
 
 /// What a delivery means for the write: it is settled, or will be tried again, unless it must not be (`is_lost`).
@@ -84,15 +89,16 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
         Ok(settled) => return confirm(dio, item, now, settled),
         Err(error) => error,
     };
-    match Outcome::of(&error) {
+    let outcome = Outcome::of(&error);
+    if dio.cancel.is_cancelled() && outcome != Outcome::Failed {
+        // The closing has ended the call, and seen to the write: it is kept, or has failed.
+        return;
+    }
+    match outcome {
         // The core hears of it before the row's next write may go.
         Outcome::Done | Outcome::Failed => {
-            let is_outdated = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
             end(dio, item, &SettledAs::Rejected(error));
             dio.writes.finished(now, item, Outcome::Failed);
-            if let (true, Some(id)) = (is_outdated, item.op.id()) {
-                dio.reload(&Arc::from(id));
-            }
         }
         Outcome::Transient { .. } if is_lost && may_be_done(&error) => {
             let unknown = name(dio, &item.op, Error::new(error.kind(), ledger::MAY_BE_DONE)).with_source(error);
@@ -101,7 +107,8 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
         }
         outcome => {
             if is_lost {
-                note_not_done(dio, item);
+                // It was not there. Before the next attempt is noted, maybe by another writer.
+                dio.ledger.note_rewritten(item.write.number, &item.op);
             }
             match dio.writes.finished(now, item, outcome) {
                 Verdict::Waiting { until } => {
@@ -147,51 +154,38 @@ fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {
     settle(dio, ended);
 }
 
-/// Whether a write of which nobody knows if it was done can't be told by the source from a second one.
-fn is_lost(dio: &DioInner, item: &Item) -> bool {
-    matches!(item.op, WriteOp::Insert { id: None, .. }) && !dio.master.capabilities().idempotent_writes
+/// Whether a second write like this can make a second row: if the source keeps no keys, it must not be repeated when nobody
+/// knows whether it was done.
+fn makes_a_nameless_row(op: &WriteOp) -> bool {
+    matches!(op, WriteOp::Insert { id: None, .. })
 }
 
 fn call_cx(dio: &DioInner, item: &Item, before: Option<Record>) -> CallCx {
-    dio.call_cx()
-        .deadline_in(dio.lens.defaults.delivery.deadline)
-        .with_idempotency_key(item.write.key.clone())
-        .with_attempt(item.attempt)
-        .with_before(before)
+    let limit = dio.lens.defaults.delivery.deadline;
+    let cx = dio.call_cx();
+    let cx = if limit == Duration::MAX { cx } else { cx.deadline_in(limit) };
+    cx.with_idempotency_key(item.write.key.clone()).with_attempt(item.attempt).with_before(before)
 }
 
-/// What must be durable before the source is asked: that several writes go as one, or that it may have made a row of which it
-/// could not say so again (`is_lost`).
-fn note_attempt(dio: &DioInner, item: &Item, is_lost: bool) -> Result<()> {
-    let Some(journal) = dio.ledger.journal() else { return Ok(()) };
-    let number = item.write.number.0;
-    let noted = (|| {
-        if item.attempt == 1 && !item.merged.is_empty() {
-            let merged = item.merged.iter().map(|write| write.number.0).collect();
-            let (sender, receiver) = reply();
-            journal.rewrite(number, &item.op, merged, Box::new(move |result| sender.send(result)));
-            receiver.wait(None)??;
-        }
-        if is_lost {
-            let (sender, receiver) = reply();
-            journal.attempted(number, Box::new(move |result| sender.send(result)));
-            receiver.wait(None)??;
-        }
-        Ok(())
-    })();
-    // The journal stands still: it is no news of the source, so it is tried again.
-    noted.map_err(|error: Error| Error::new(ErrorKind::Cache, error.message()).with_source(error))
-}
-
-/// The source has not made the row that it was asked for: after a restart it may be asked again.
-fn note_not_done(dio: &DioInner, item: &Item) {
-    if let Some(journal) = dio.ledger.journal() {
-        journal.rewrite(item.write.number.0, &item.op, Vec::new(), Box::new(|_| {}));
+/// What must be durable before the source is asked for the first time: that several writes go as one.
+fn note_merged(dio: &DioInner, item: &Item) -> Result<()> {
+    let Some(journal) = dio.ledger.journal().filter(|_| item.attempt == 1) else { return Ok(()) };
+    if !item.merged.is_empty() {
+        let merged = item.merged.iter().map(|write| write.number.0).collect();
+        let (sender, receiver) = reply();
+        journal.rewrite(item.write.number.0, &item.op, merged, Box::new(move |result| sender.send(result)));
+        receiver.wait(None)??;
     }
+    Ok(())
+}
+
+/// The journal stands still: it is no news of the source, so it is tried again.
+fn not_noted(error: Error) -> Error {
+    Error::new(ErrorKind::Cache, error.message()).with_source(error)
 }
 
 fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Settled> {
-    note_attempt(dio, item, is_lost(dio, item))?;
+    note_merged(dio, item).map_err(not_noted)?;
     let callbacks = &dio.lens.callbacks;
     let is_decided = callbacks.on_conflict.is_some() || dio.lens.defaults.conflicts != ConflictPolicy::MineWins;
     if is_decided {
@@ -375,8 +369,8 @@ fn hand_over(
 
 /// A repeated insert finds its own row, where the source keeps no keys: then it was done.
 fn done_before(dio: &DioInner, item: &Item, error: Error) -> Result<Written> {
-    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) =
-        (error.kind(), item.attempt > 1, &item.op)
+    let is_repeated = item.attempt > 1 || item.write.is_recovered;
+    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) = (error.kind(), is_repeated, &item.op)
         && let Some(row) = read_back(dio, id)
         && record.iter().all(|(field, value)| row.get(field) == Some(value))
     {
@@ -421,9 +415,12 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         write.ticket.delivering(1);
     }
     let Some(first) = items.first() else { return };
-    let noted = items.iter().try_for_each(|item| note_attempt(dio, item, is_lost_in_a_batch(item)));
-    if let Err(error) = noted {
-        return batch_failed(dio, items, &error);
+    let nameless = || items.iter().filter(|item| makes_a_nameless_row(&item.op));
+    if let Err(error) = dio.ledger.note_attempts(nameless().map(|item| item.write.number)) {
+        for item in items {
+            conclude(dio, item, Err(name(dio, &item.op, not_noted(error.clone()))), false);
+        }
+        return;
     }
     let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
@@ -443,7 +440,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         }
         Err(error) => match Outcome::of(&error) {
             Outcome::Done | Outcome::Failed => {
-                items.iter().filter(|item| is_lost_in_a_batch(item)).for_each(|item| note_not_done(dio, item));
+                nameless().for_each(|item| dio.ledger.note_rewritten(item.write.number, &item.op));
                 dio.writes.split(items);
             }
             _ => batch_failed(dio, items, &error),
@@ -453,13 +450,9 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
 
 fn batch_failed(dio: &Arc<DioInner>, items: &[Item], error: &Error) {
     for item in items {
-        conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost_in_a_batch(item));
+        let is_lost = makes_a_nameless_row(&item.op);
+        conclude(dio, item, Err(name(dio, &item.op, error.clone())), is_lost);
     }
-}
-
-/// The same as `is_lost` of a part of a batch, for which no source keeps a key.
-fn is_lost_in_a_batch(item: &Item) -> bool {
-    matches!(item.op, WriteOp::Insert { id: None, .. })
 }
 
 #[cfg(test)]

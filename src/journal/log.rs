@@ -145,6 +145,7 @@ impl<M: Medium> Log<M> {
     }
 
     /// The bytes of the entries that are not forgotten.
+    #[cfg(test)]
     pub(super) fn live(&self) -> u64 {
         self.live
     }

@@ -22,7 +22,6 @@ use crate::journal::registry::PathJournal;
 use crate::journal::replay::{self, Entries, Recovered, RecoveredState};
 use crate::journal::room::{Reservation, Room};
 use crate::sync::Notifier;
-use crate::value::Record;
 use crate::vista::WriteOp;
 use crate::{Error, Result, Seq};
 

@@ -99,6 +99,17 @@ impl LensBuilder {
         self
     }
 
+    /// How long each call that a Dio makes to its source may take, on the Lens's clock: a copy of the whole source, the re-read
+    /// of a row, one delivery of a write. `None`: as long as it likes. Default: 5 minutes. A call that is told so by its
+    /// [`CallCx`](crate::vista::CallCx) ends with `Timeout`: a refresh fails and is tried again when due, a write fails. Calls
+    /// that callbacks make carry the context which those give them.
+    ///
+    /// A source whose whole list takes longer needs more than the default.
+    pub fn source_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.defaults.source_timeout = timeout.into();
+        self
+    }
+
     /// Delivers writes, in the place of handing them to the source. `dio.master().write(&cx, op)` does what the default
     /// does; the [`WriteRequest`] stands for the write, and has its key, its attempt and the row before it. An `Ok` says that
     /// the source has the write.
@@ -216,6 +227,9 @@ impl LensBuilder {
             return Err(setting("refresh_every", "the interval must not be zero"));
         }
         self.defaults.delivery.check()?;
+        if self.defaults.source_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(setting("source_timeout", "no call ends in no time; for no limit, set `None`"));
+        }
         let backend = match cache {
             CacheChoice::Backend(backend) => backend,
             CacheChoice::At(path) => open_at(path)?,

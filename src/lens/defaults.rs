@@ -13,6 +13,8 @@ pub struct LensDefaults {
     pub on_start_blocking: bool,
     /// How often the source is read again; `None`: only when asked. Default: `None`.
     pub refresh_every: Option<Duration>,
+    /// How long one call of the source may take; `None`: as long as it likes. Default: 5 minutes.
+    pub source_timeout: Option<Duration>,
     /// How many writes may wait or be under way. Default: 1,024.
     pub write_queue_capacity: usize,
     /// How long `write` waits for room in a full queue. Default: 30 s.
@@ -40,6 +42,7 @@ impl Default for LensDefaults {
         LensDefaults {
             on_start_blocking: true,
             refresh_every: None,
+            source_timeout: Some(Duration::from_secs(300)),
             write_queue_capacity: 1_024,
             write_timeout: Duration::from_secs(30),
             journal_capacity: 256 << 20,

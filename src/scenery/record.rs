@@ -48,16 +48,22 @@ struct RecordState {
 pub(crate) struct RecordSlot {
     pub(crate) id: Arc<str>,
     state: Mutex<RecordState>,
-    pub(crate) signal: Signal,
+    /// A draft's outlives the row that it follows, and moves with the draft, too.
+    pub(crate) signal: Arc<Signal>,
     pub(crate) dropped: Arc<Dropped>,
 }
 
 impl RecordSlot {
-    pub(crate) fn new(id: Arc<str>, given: Option<EnrichedRecord>, signal: Signal, dropped: Arc<Dropped>) -> Self {
+    pub(crate) fn new(
+        id: Arc<str>,
+        given: Option<EnrichedRecord>,
+        signal: impl Into<Arc<Signal>>,
+        dropped: Arc<Dropped>,
+    ) -> Self {
         let status = if given.is_some() { RecordStatus::Fresh } else { RecordStatus::NotFound };
         let shown = given.map_or(Shown::Nothing, |record| Shown::Given(Arc::new(record)));
         let state = RecordState { shown, status, error: None, seq: Seq(0) };
-        RecordSlot { id, state: Mutex::new(state), signal, dropped }
+        RecordSlot { id, state: Mutex::new(state), signal: signal.into(), dropped }
     }
 
     /// Shows the row as of `seq`; says whether anything shown moved, for [`advance`](Self::advance) to tell.
@@ -99,7 +105,7 @@ impl RecordSlot {
     }
 
     pub(crate) fn advance(&self) {
-        self.signal.advance_to(self.signal.generation().next());
+        self.signal.advance();
     }
 }
 
@@ -166,13 +172,21 @@ impl RecordScenery {
 
     /// The row with everything known about it; `None` when there is none. Doesn't block.
     pub fn enriched(&self) -> Option<Arc<EnrichedRecord>> {
-        let (row_no, stored) = match &self.0.slot.state.lock().shown {
-            Shown::Nothing => return None,
-            Shown::Given(record) => return Some(record.clone()),
+        self.look().1
+    }
+
+    /// How the row stands, and that very row.
+    pub(crate) fn look(&self) -> (RecordStatus, Option<Arc<EnrichedRecord>>) {
+        let state = self.0.slot.state.lock();
+        let status = state.status;
+        let (row_no, stored) = match &state.shown {
+            Shown::Nothing => return (status, None),
+            Shown::Given(record) => return (status, Some(record.clone())),
             Shown::Stored(row_no, stored) => (*row_no, stored.clone()),
         };
+        drop(state);
         let hot = &self.0.reader.hot;
-        hot.get(row_no, stored.seq()).or_else(|| hot.fill(row_no, &stored).ok())
+        (status, hot.get(row_no, stored.seq()).or_else(|| hot.fill(row_no, &stored).ok()))
     }
 
     /// The row's fields; `None` when there is no such row. Doesn't block.

@@ -16,6 +16,8 @@ pub struct Capabilities {
     pub count: bool,
     /// `list` takes windows (offset and limit).
     pub window: bool,
+    /// `page`: the rows of a query piece by piece, each piece from where the last one ended.
+    pub pages: bool,
     /// New rows.
     pub insert: bool,
     /// A whole row in the place of one that exists.
@@ -48,6 +50,7 @@ impl Capabilities {
             get: false,
             count: false,
             window: false,
+            pages: false,
             insert: false,
             replace: false,
             upsert: false,
@@ -62,12 +65,12 @@ impl Capabilities {
         }
     }
 
-    /// All reads (`list`, `get`, `count`, windows), no writes.
+    /// The reads `list`, `get` and `count`, with windows; no pages, no writes.
     pub const fn read_only() -> Self {
         Capabilities { get: true, count: true, window: true, ..Self::list_only() }
     }
 
-    /// All reads, and all writes row by row.
+    /// What [`read_only`](Self::read_only) has, and all writes row by row.
     pub const fn read_write() -> Self {
         Capabilities {
             insert: true,

@@ -1,105 +1,11 @@
-//! W: writes that are shown and not settled: what they show, what a refusal takes back, and what comes in between.
+//! W: writes that are shown and not settled: what they show, and what a refusal takes back.
 
 use diorama::prelude::*;
-use diorama::sources::memory::{Call, HoldGuard};
-use diorama::{Cause, RecordStatus, Row, WriteState, WriteTicket};
+use diorama::sources::memory::Call;
+use diorama::{Cause, RecordStatus, WriteState, WriteTicket};
 
+use crate::stage::*;
 use crate::support::*;
-
-/// A Dio over rows a, b and c, all of whose writes wait at the source.
-struct Stage {
-    source: MemoryVista,
-    _lens: Lens,
-    dio: Dio,
-    view: TableScenery,
-    held: Vec<(Call, HoldGuard)>,
-}
-
-const WRITES: [Call; 6] = [Call::Insert, Call::Replace, Call::Upsert, Call::Patch, Call::Delete, Call::DeleteAll];
-
-impl Stage {
-    fn new(cache: &Cache, source: MemoryVista) -> Self {
-        let lens = cache.lens().build().unwrap();
-        let dio = lens.make_dio(source.clone()).unwrap();
-        let view = dio.table_scenery().open().unwrap();
-        let held = WRITES.map(|call| (call, source.hold(call))).into();
-        Stage { source, _lens: lens, dio, view, held }
-    }
-
-    /// A write that is shown, and waits.
-    fn write(&self, op: WriteOp) -> WriteTicket {
-        self.dio.write(op).unwrap()
-    }
-
-    fn wait_until_held(&self, call: Call) {
-        let held = self.held.iter().find(|(other, _)| *other == call).map(|(_, held)| held);
-        assert!(held.unwrap().wait_until_held(1, SOON), "no `{call}` comes to the source");
-    }
-
-    /// Has the source do the one that waits.
-    fn let_one_pass(&self, call: Call) {
-        self.held.iter().find(|(other, _)| *other == call).unwrap().1.let_one_pass();
-    }
-
-    /// Has the source do all that waits, and all that comes.
-    fn let_go(&mut self) {
-        self.held.clear();
-    }
-
-    fn refuse_next(&self, call: Call) {
-        self.source.fail_next(call, 1, Error::new(ErrorKind::Rejected, "on purpose"));
-    }
-
-    /// Each row as `id=price`, with a mark if it waits for the source.
-    fn shown(&self) -> Vec<String> {
-        marked(&self.view)
-    }
-}
-
-fn marked(view: &TableScenery) -> Vec<String> {
-    let mark = |status| match status {
-        RowStatus::Fresh => "",
-        RowStatus::PendingWrite => "*",
-        other => panic!("a row is {other:?}"),
-    };
-    let row = |row: Row| format!("{}={}{}", row.id(), row.int("price").unwrap_or(-1), mark(row.status()));
-    view.snapshot().iter().map(row).collect()
-}
-
-fn price(price: i64) -> Record {
-    record! { "price" => price }
-}
-
-/// A list of rows that is kept by change sets alone.
-struct Mirror {
-    view: TableScenery,
-    seen: Generation,
-    rows: Vec<(String, i64, RowStatus)>,
-}
-
-impl Mirror {
-    fn of(view: &TableScenery) -> Self {
-        let snapshot = view.snapshot();
-        let rows = snapshot.iter().map(|row| Mirror::row(&row)).collect();
-        Mirror { view: view.clone(), seen: snapshot.generation(), rows }
-    }
-
-    fn row(row: &Row) -> (String, i64, RowStatus) {
-        (row.id().to_owned(), row.int("price").unwrap_or(-1), row.status())
-    }
-
-    /// Follows the view; says why it changed and in how many steps.
-    fn follow(&mut self) -> (Option<Cause>, u64) {
-        let set = self.view.changes_since(self.seen);
-        let Changes::List(changes) = set.changes else { panic!("a reset") };
-        Change::apply_all(&changes, &mut self.rows, |index| Mirror::row(&set.snapshot.row(index).unwrap())).unwrap();
-        let expected: Vec<_> = set.snapshot.iter().map(|row| Mirror::row(&row)).collect();
-        assert_eq!(self.rows, expected, "by {changes:?}");
-        let steps = set.to.0 - self.seen.0;
-        self.seen = set.to;
-        (set.cause, steps)
-    }
-}
 
 // ---- W1: an accepted write shows before the source is called -------------------------------------------------------
 
@@ -240,16 +146,6 @@ fn w1_a_rejected_write_returns_the_last_confirmed_value_to_its_place_and_says_wh
     });
 }
 
-fn strings<const N: usize>(texts: [&str; N]) -> Vec<String> {
-    texts.map(str::to_owned).into()
-}
-
-fn product_of(id: &str, name: &str, price: i64) -> Record {
-    let mut record = record! { "id" => id };
-    record.merge(&product(name, price));
-    record
-}
-
 #[test]
 fn w1_a_rejected_delete_brings_the_row_back_to_its_place() {
     on_both(|cache| {
@@ -311,13 +207,17 @@ fn w1_a_row_that_a_write_takes_into_a_condition_or_out_of_it_goes_and_comes_back
         let enters = stage.write(WriteOp::patch("a", record! { "price" => 1, "name" => "Bell jar" }));
         assert_eq!((marked(&cheap), marked(&first)), (strings(["a=1*"]), strings(["a=1*"])));
         assert_eq!(marked(&found), ["a=1*"]);
-        mirrors.each_mut().map(Mirror::follow);
+        for mirror in &mut mirrors {
+            mirror.follow();
+        }
         stage.let_go();
         leaves.wait(SOON).unwrap_err();
         enters.wait(SOON).unwrap();
         assert_eq!((marked(&cheap), marked(&first)), (strings(["a=1", "b=10"]), strings(["a=1"])));
         assert_eq!(marked(&found), ["a=1", "b=10"]);
-        mirrors.each_mut().map(Mirror::follow);
+        for mirror in &mut mirrors {
+            mirror.follow();
+        }
     });
 }
 
@@ -370,6 +270,36 @@ fn w1_a_patch_of_a_row_that_nobody_here_knows_shows_nothing_until_the_source_has
         mirror.follow();
         assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "d=16"]);
         assert_eq!(stage.dio.cache().get("d").unwrap().unwrap().text("name"), Some("Drum"), "whole");
+    });
+}
+
+#[test]
+fn w1_a_confirmed_patch_of_a_row_that_was_forgotten_here_meanwhile_brings_the_row_back() {
+    on_both(|cache| {
+        let source = products("w1-forgotten");
+        let lens = cache
+            .lens()
+            .on_write(|dio, op| dio.master().write(&CallCx::new(), op).map(|_| Written::default()))
+            .build()
+            .unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let view = dio.table_scenery().open().unwrap();
+        let held = source.hold(Call::Patch);
+        let patch = dio.write(WriteOp::patch("b", price(11))).unwrap();
+        dio.cache().remove("b").unwrap();
+        assert_eq!(marked(&view), ["a=30", "c=20"]);
+        held.release();
+        patch.wait(SOON).unwrap();
+        wait_for(&view, "the row that the source has", |snapshot| prices(snapshot) == ["a=30", "c=20", "b=11"]);
+        // One behind another that is refused: what nobody here knew is read, too.
+        source.outside_silently().upsert("d", product("Drum", 15)).unwrap();
+        source.fail_next(Call::Patch, 1, Error::new(ErrorKind::Rejected, "on purpose"));
+        let held = source.hold(Call::Patch);
+        let patches = [1, 16].map(|n| dio.write(WriteOp::patch("d", price(n))).unwrap());
+        held.release();
+        patches[0].wait(SOON).unwrap_err();
+        patches[1].wait(SOON).unwrap();
+        assert_eq!(marked(&view), ["a=30", "c=20", "b=11", "d=16"]);
     });
 }
 
@@ -615,6 +545,7 @@ fn w3_a_rejected_delete_all_leaves_the_writes_before_and_after_it_their_effects(
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w3-all-between"));
         let before = stage.write(WriteOp::patch("a", price(31)));
+        stage.wait_until_held(Call::Patch);
         stage.refuse_next(Call::DeleteAll);
         let all = stage.write(WriteOp::delete_all());
         let after = stage.write(WriteOp::upsert("b", product("Bell", 11)));
@@ -633,6 +564,7 @@ fn w3_the_first_of_two_delete_alls_is_rejected_and_the_second_goes_on_hiding_eve
         let mut stage = Stage::new(&cache, products("w3-all-twice"));
         stage.refuse_next(Call::DeleteAll);
         let first = stage.write(WriteOp::delete_all());
+        stage.wait_until_held(Call::DeleteAll);
         let second = stage.write(WriteOp::delete_all());
         let mut mirror = Mirror::of(&stage.view);
         stage.let_one_pass(Call::DeleteAll);
@@ -645,391 +577,5 @@ fn w3_the_first_of_two_delete_alls_is_rejected_and_the_second_goes_on_hiding_eve
         assert_eq!((cached(&stage.dio).len(), stage.source.row_count()), (0, 0));
         stage.dio.refresh().unwrap();
         assert!(stage.shown().is_empty());
-    });
-}
-
-// ---- W4: another id than was proposed ------------------------------------------------------------------------------
-
-#[test]
-fn w4_an_insert_without_an_id_shows_under_one_of_ours_and_moves_to_the_sources_in_one_step() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-mint").assign_ids_from("srv-"));
-        let mut mirror = Mirror::of(&stage.view);
-        let ticket = stage.write(WriteOp::insert(product("Drum", 15)));
-        let first = ticket.id().unwrap();
-        let record = stage.dio.record_scenery(first.clone()).unwrap();
-        assert_eq!(stage.shown(), ["a=30".to_owned(), "b=10".to_owned(), "c=20".to_owned(), format!("{first}=15*")]);
-        let row_no = |stage: &Stage| stage.view.snapshot().row(3).unwrap().enriched().unwrap().row_no();
-        let number = row_no(&stage);
-        let later = stage.write(WriteOp::patch("c", price(21)));
-        mirror.follow();
-        stage.let_one_pass(Call::Insert);
-        let outcome = ticket.wait(SOON).unwrap();
-        assert_eq!((outcome.id.as_deref(), ticket.id().as_deref()), (Some("srv-1"), Some("srv-1")));
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=21*", "srv-1=15"]);
-        assert_eq!(mirror.follow(), (Some(Cause::Confirmed), 1));
-        assert_eq!(row_no(&stage), number, "it is the same row");
-        assert_eq!(stage.view.position_of("srv-1").unwrap(), Some(3));
-        let by_first = stage.dio.cache().get(&*first).unwrap().unwrap();
-        assert_eq!(by_first.text("id"), Some("srv-1"), "the first id goes on meaning the row");
-        assert_eq!(record.record(), Some(by_first), "also for who follows it by that id");
-        stage.let_go();
-        later.wait(SOON).unwrap();
-        stage.dio.refresh().unwrap();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=21", "srv-1=15"]);
-    });
-}
-
-#[test]
-fn w4_a_patch_that_waits_for_an_insert_reaches_the_source_under_the_id_that_it_chose() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-patch").assign_ids_from("srv-"));
-        let insert = stage.write(WriteOp::insert_as("mine", product("Drum", 15)));
-        stage.wait_until_held(Call::Insert);
-        let patch = stage.write(WriteOp::patch("mine", price(16)));
-        let delete = stage.write(WriteOp::insert(product("Egg", 1)));
-        let gone = stage.write(WriteOp::delete(delete.id().unwrap().to_string()));
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "mine=16*"]);
-        let mut mirror = Mirror::of(&stage.view);
-        stage.let_go();
-        insert.wait(SOON).unwrap();
-        assert_eq!(patch.wait(SOON).unwrap().id.as_deref(), Some("srv-1"));
-        delete.wait(SOON).unwrap();
-        gone.wait(SOON).unwrap();
-        mirror.follow();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16"]);
-        assert_eq!(stage.source.row("srv-1").unwrap().int("price"), Some(16));
-        assert_eq!((stage.source.row("mine"), stage.source.row("srv-2")), (None, None));
-    });
-}
-
-#[test]
-fn w4_a_row_is_renamed_though_a_write_that_waits_hides_what_the_source_made_of_it() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-hidden").assign_ids_from("srv-"));
-        let mut mine = product("Drum", 16);
-        mine.merge(&record! { "id" => "mine" });
-        let insert = stage.write(WriteOp::insert_as("mine", product("Drum", 15)));
-        let upsert = stage.write(WriteOp::upsert("mine", mine));
-        let mut mirror = Mirror::of(&stage.view);
-        stage.let_one_pass(Call::Insert);
-        insert.wait(SOON).unwrap();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16*"]);
-        assert_eq!(mirror.follow(), (Some(Cause::Confirmed), 1));
-        stage.let_go();
-        upsert.wait(SOON).unwrap();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16"]);
-    });
-}
-
-#[test]
-fn w4_a_write_by_the_first_id_after_the_row_was_renamed_goes_to_the_row() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-alias").assign_ids_from("srv-"));
-        stage.let_go();
-        let ticket = stage.write(WriteOp::insert(product("Drum", 15)));
-        let first = ticket.id().unwrap().to_string();
-        ticket.wait(SOON).unwrap();
-        stage.dio.flush().unwrap();
-        let record = stage.dio.record_scenery(first.as_str()).unwrap();
-        write(&stage.dio, WriteOp::patch(first.as_str(), price(16))).unwrap();
-        assert_eq!(record.record().unwrap().int("price"), Some(16), "a view by the first id follows the row");
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=16"]);
-        write(&stage.dio, WriteOp::delete(first.as_str())).unwrap();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20"]);
-        assert_eq!((stage.source.row("srv-1"), stage.dio.cache().get(&*first).unwrap()), (None, None));
-    });
-}
-
-#[test]
-fn w4_a_rejected_insert_without_an_id_leaves_nothing() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-rejected").assign_ids_from("srv-"));
-        let mut mirror = Mirror::of(&stage.view);
-        stage.refuse_next(Call::Insert);
-        let ticket = stage.write(WriteOp::insert(product("Drum", 15)));
-        let first = ticket.id().unwrap();
-        mirror.follow();
-        assert_eq!(mirror.rows.len(), 4);
-        stage.let_go();
-        ticket.wait(SOON).unwrap_err();
-        assert_eq!(mirror.follow(), (Some(Cause::RolledBack), 1));
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20"]);
-        assert_eq!(stage.dio.cache().get(&*first).unwrap(), None);
-        stage.dio.flush().unwrap();
-    });
-}
-
-#[test]
-fn w4_a_row_that_a_refresh_brought_under_the_chosen_id_is_shown_once_after_the_confirmation() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-refreshed").assign_ids_from("srv-"));
-        stage.let_go();
-        let held = stage.source.hold_answer(Call::Insert);
-        let ticket = stage.write(WriteOp::insert(product("Drum", 15)));
-        let first = ticket.id().unwrap();
-        assert!(held.wait_until_held(1, SOON));
-        stage.dio.refresh().unwrap();
-        let mut mirror = Mirror::of(&stage.view);
-        let record = stage.dio.record_scenery(first.clone()).unwrap();
-        let before = record.generation();
-        drop(held);
-        ticket.wait(SOON).unwrap();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "srv-1=15"]);
-        assert_eq!(mirror.follow(), (Some(Cause::Confirmed), 1));
-        assert_eq!((record.status(), record.generation()), (RecordStatus::Fresh, before.next()));
-        write(&stage.dio, WriteOp::patch("srv-1", price(16))).unwrap();
-        assert_eq!(record.record().unwrap().int("price"), Some(16), "it follows the row");
-        let by_first = stage.dio.cache().get(&*first).unwrap();
-        assert_eq!(by_first.as_ref().and_then(|row| row.text("id")), Some("srv-1"), "the first id means that row");
-    });
-}
-
-// ---- W10: reads, and changes from outside, under pending writes ----------------------------------------------------
-
-/// Blocks until the row is this in the source's own words, read again behind.
-fn wait_until(stage: &Stage, rows: &[&str]) {
-    wait_for(&stage.view, &format!("{rows:?}"), |snapshot| {
-        prices(snapshot) == rows && snapshot.iter().all(|row| row.status() == RowStatus::Fresh)
-    });
-}
-
-#[test]
-fn w10_a_refresh_under_a_pending_write_leaves_its_row_alone_and_takes_the_others() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-under"));
-        let ticket = stage.write(WriteOp::patch("a", price(99)));
-        stage.source.outside_silently().patch("b", price(11)).unwrap();
-        stage.dio.refresh().unwrap();
-        assert_eq!(stage.shown(), ["a=99*", "b=11", "c=20"]);
-        stage.let_go();
-        ticket.wait(SOON).unwrap();
-        assert_eq!(stage.shown(), ["a=99", "b=11", "c=20"]);
-    });
-}
-
-#[test]
-fn w10_what_a_refresh_skipped_is_read_again_when_the_write_is_rejected() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-skipped"));
-        stage.refuse_next(Call::Patch);
-        let ticket = stage.write(WriteOp::patch("a", price(99)));
-        stage.source.outside_silently().patch("a", price(31)).unwrap();
-        stage.dio.refresh().unwrap();
-        assert_eq!(stage.shown(), ["a=99*", "b=10", "c=20"]);
-        stage.let_go();
-        ticket.wait(SOON).unwrap_err();
-        wait_until(&stage, &["a=31", "b=10", "c=20"]);
-    });
-}
-
-#[test]
-fn w10_a_refresh_that_still_lists_a_row_whose_deletion_is_pending_does_not_bring_it_back() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-deleted"));
-        let ticket = stage.write(WriteOp::delete("b"));
-        let mut mirror = Mirror::of(&stage.view);
-        stage.dio.refresh().unwrap();
-        assert_eq!(mirror.follow(), (None, 0));
-        stage.let_go();
-        ticket.wait(SOON).unwrap();
-        stage.source.wait_until_called(Call::Get, 1, SOON);
-        assert_eq!(stage.shown(), ["a=30", "c=20"]);
-        stage.dio.refresh().unwrap();
-        assert_eq!(mirror.follow(), (None, 0));
-    });
-}
-
-#[test]
-fn w10_a_refresh_that_does_not_list_a_pending_insert_leaves_it_in_place() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-inserted"));
-        let ticket = stage.write(WriteOp::insert_as("d", product("Drum", 15)));
-        let mut mirror = Mirror::of(&stage.view);
-        stage.dio.refresh().unwrap();
-        assert_eq!(mirror.follow(), (None, 0));
-        stage.let_go();
-        ticket.wait(SOON).unwrap();
-        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20", "d=15"]);
-    });
-}
-
-#[test]
-fn w10_a_refresh_that_began_before_a_write_was_rejected_undoes_nothing_newer() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-before"));
-        let late = stage.source.hold_answer(Call::List);
-        let refreshing = stage.dio.clone();
-        let refresh = start("refresh", move || refreshing.refresh());
-        assert!(late.wait_until_held(1, SOON));
-        // What the list says of a is old: somebody told of it since.
-        stage.refuse_next(Call::Patch);
-        let ticket = stage.write(WriteOp::patch("a", price(99)));
-        stage.dio.patched("a", product_of("a", "Anvil", 31)).unwrap();
-        stage.let_go();
-        ticket.wait(SOON).unwrap_err();
-        assert_eq!(stage.shown(), ["a=31", "b=10", "c=20"]);
-        late.release();
-        refresh.end().unwrap();
-        assert_eq!(stage.shown(), ["a=31", "b=10", "c=20"]);
-    });
-}
-
-#[test]
-fn w10_a_change_from_outside_goes_under_a_pending_patch() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-outside"));
-        stage.refuse_next(Call::Patch);
-        let ticket = stage.write(WriteOp::patch("a", price(99)));
-        let mut events = stage.dio.subscribe_events();
-        stage.dio.patched("a", product_of("a", "Amboss", 31)).unwrap();
-        let shown = stage.dio.cache().get("a").unwrap().unwrap();
-        assert_eq!(shown, product_of("a", "Amboss", 99), "the patch is folded over what was told");
-        assert_eq!(stage.shown()[0], "a=99*");
-        let causes: Vec<_> = events_now(&mut events).iter().filter_map(DioEvent::cause).collect();
-        assert_eq!(causes, [Cause::Outside]);
-        stage.let_go();
-        ticket.wait(SOON).unwrap_err();
-        assert_eq!(stage.dio.cache().get("a").unwrap().unwrap(), product_of("a", "Amboss", 31));
-    });
-}
-
-#[test]
-fn w10_a_row_that_is_deleted_outside_under_a_pending_patch_is_gone_and_comes_back_when_told() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-gone"));
-        let ticket = stage.write(WriteOp::patch("a", price(99)));
-        stage.source.outside_silently().delete("a").unwrap();
-        stage.dio.cache().remove("a").unwrap();
-        assert_eq!(stage.shown(), ["b=10", "c=20"], "a patch makes no row");
-        stage.dio.patched("a", product_of("a", "Anvil", 31)).unwrap();
-        assert_eq!(stage.shown(), ["a=99*", "b=10", "c=20"]);
-        stage.dio.cache().remove("a").unwrap();
-        stage.let_go();
-        assert_eq!(kind_of(ticket.wait(SOON)), ErrorKind::NotFound);
-        assert_eq!(stage.shown(), ["b=10", "c=20"]);
-        stage.dio.flush().unwrap();
-    });
-}
-
-#[test]
-fn w10_a_refresh_under_a_pending_delete_all_brings_no_row_back_and_is_made_again() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-all-pending"));
-        stage.refuse_next(Call::DeleteAll);
-        let all = stage.write(WriteOp::delete_all());
-        let mut mirror = Mirror::of(&stage.view);
-        stage.source.outside_silently().patch("b", price(11)).unwrap();
-        stage.source.outside_silently().upsert("d", product("Drum", 15)).unwrap();
-        stage.dio.refresh().unwrap();
-        assert_eq!(mirror.follow(), (None, 0), "no row comes back, and no new one shows alone");
-        stage.let_go();
-        all.wait(SOON).unwrap_err();
-        wait_until(&stage, &["a=30", "b=11", "c=20", "d=15"]);
-    });
-}
-
-#[test]
-fn w10_clearing_the_cache_goes_under_pending_writes() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-clear"));
-        let tickets =
-            [WriteOp::patch("a", price(99)), WriteOp::upsert("b", product("Bell", 11))].map(|op| stage.write(op));
-        stage.dio.cache().clear().unwrap();
-        assert_eq!(stage.shown(), ["b=11*"]);
-        stage.let_go();
-        tickets.each_ref().map(|ticket| ticket.wait(SOON).unwrap());
-        assert_eq!(stage.shown(), ["a=99", "b=11"]);
-    });
-}
-
-#[test]
-fn w10_clearing_the_cache_goes_under_a_pending_delete_all() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-clear-all"));
-        stage.refuse_next(Call::DeleteAll);
-        let all = stage.write(WriteOp::delete_all());
-        stage.dio.cache().clear().unwrap();
-        stage.dio.cache().insert("b", product("Bell", 12)).unwrap();
-        stage.let_go();
-        all.wait(SOON).unwrap_err();
-        assert_eq!(stage.shown(), ["b=12"], "what was cleared does not come back");
-    });
-}
-
-#[test]
-fn w4_a_delete_all_after_an_insert_deletes_the_row_under_the_id_that_the_source_chose() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w4-all").assign_ids_from("srv-"));
-        let inserts = [Some("a"), Some("d"), None]
-            .map(|id| stage.write(WriteOp::Insert { id: id.map(str::to_owned), record: product("New", 1) }));
-        let all = stage.write(WriteOp::delete_all());
-        let mut mirror = Mirror::of(&stage.view);
-        assert!(mirror.rows.is_empty());
-        for insert in inserts {
-            stage.let_one_pass(Call::Insert);
-            insert.wait(SOON).unwrap();
-            assert_eq!(mirror.follow(), (None, 0), "hidden before and after");
-        }
-        stage.let_go();
-        all.wait(SOON).unwrap();
-        assert_eq!((mirror.follow(), stage.source.row_count()), ((None, 0), 0));
-    });
-}
-
-#[test]
-fn w10_the_facade_reads_what_is_pending_and_its_own_writes_wait_for_the_source() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w10-facade"));
-        let facade = stage.dio.vista();
-        let ticket = stage.write(WriteOp::patch("a", price(5)));
-        let mut cheap = stage.dio.vista();
-        cheap.add_condition(Condition::lt("price", 20)).unwrap();
-        let ids: Vec<String> = cheap.list_values().unwrap().into_iter().map(|(id, _)| id).collect();
-        assert_eq!((ids, cheap.get_count().unwrap()), (strings(["a", "b"]), 2));
-        let writing = start("a write through the facade", move || facade.delete("b"));
-        wait_for(&stage.view, "the facade's delete", |snapshot| snapshot.row_count() == 2);
-        assert!(is_still_waiting(&writing));
-        stage.let_go();
-        writing.end().unwrap();
-        ticket.wait(SOON).unwrap();
-        assert_eq!(stage.shown(), ["a=5", "c=20"]);
-    });
-}
-
-// ---- closing -------------------------------------------------------------------------------------------------------
-
-#[cfg(feature = "lmdb")]
-#[test]
-fn w9_a_cache_file_holds_confirmed_rows_only() {
-    in_time(|| {
-        let cache = Cache::disk();
-        let source = products("w9-confirmed");
-        {
-            let lens = cache.lens().build().unwrap();
-            let dio = lens.make_dio(source.clone()).unwrap();
-            write(&dio, WriteOp::patch("c", price(21))).unwrap();
-            let held = WRITES.map(|call| source.hold(call));
-            let tickets = [
-                WriteOp::patch("a", price(99)),
-                WriteOp::delete("b"),
-                WriteOp::insert_as("d", product("Drum", 15)),
-                WriteOp::delete_all(),
-            ]
-            .map(|op| dio.write(op).unwrap());
-            dio.flush().unwrap();
-            assert_eq!(cached(&dio), Vec::<String>::new());
-            let report = lens.close(std::time::Duration::from_millis(1)).unwrap();
-            assert_eq!((report.delivered, report.failed), (1, 4), "{report:?}");
-            for ticket in &tickets {
-                assert_eq!(kind_of(ticket.wait(SOON)), ErrorKind::Closed);
-            }
-            drop(held);
-            assert!(lens.close(SOON).unwrap().is_closed());
-        }
-        source.set_offline(true);
-        let lens = cache.lens().build().unwrap();
-        let dio = lens.make_dio(source.clone()).unwrap();
-        assert_eq!(cached(&dio), ["a=30", "b=10", "c=21"]);
     });
 }

@@ -39,7 +39,7 @@ fn w3_an_insert_without_an_id_gets_the_sources_id() {
         let ticket = dio.write(WriteOp::insert(product("Drum", 15))).unwrap();
         let first = ticket.id().unwrap();
         assert_eq!(first.len(), 36, "a UUID until the source has chosen: {first}");
-        assert_eq!(dio.cache().get(&*first).unwrap().unwrap().text("id"), Some(&*first));
+        assert_eq!(dio.cache().get(&first).unwrap().unwrap().text("id"), Some(&*first));
         held.release();
         assert_eq!(ticket.wait(SOON).unwrap().id.as_deref(), Some("srv-1"));
         assert_eq!(ticket.id().as_deref(), Some("srv-1"));

@@ -11,7 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use diorama::sources::memory::Call;
 use diorama::vista::{
-    CallCx, Capabilities, ChangeStream, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, WriteOp,
+    Written,
 };
 use diorama::{Error, ErrorKind, Record, Result};
 
@@ -76,7 +77,7 @@ impl Script {
         answer
     }
 
-    /// Waits while somebody holds the point; a call that is cancelled goes on, and fails, unless it is deaf.
+    /// Waits while somebody holds the point; a call that is cancelled or late goes on, and fails, unless it is deaf.
     fn pass(&self, cx: &CallCx, at: (Call, Point)) -> Result<()> {
         let (bell, rung) = bounded(1);
         if self.change(|state| {
@@ -92,8 +93,13 @@ impl Script {
         let watch = cx.cancel.ring_on_cancel(&bell);
         let passes = |state: &State| state.passes.get(&at).is_some_and(|passes| *passes > 0);
         let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0 && !passes(state);
+        let deaf = || self.state.lock().unwrap().deaf;
         while waits(&self.state.lock().unwrap()) {
-            let _ = rung.recv();
+            match cx.deadline().filter(|_| !deaf()) {
+                Some(deadline) => drop(cx.clock().recv(&rung, Some(deadline))),
+                // Not one of the clock's sleepers, whom a test may be counting.
+                None => drop(rung.recv()),
+            }
         }
         drop(watch);
         self.change(|state| {
@@ -151,7 +157,7 @@ pub(crate) struct ScriptedSource {
     script: Arc<Script>,
 }
 
-/// Calls of one kind wait until this is dropped or they are cancelled.
+/// Calls of one kind wait until this is dropped, they are cancelled or their deadline has come.
 pub(crate) struct HeldCalls {
     script: Arc<Script>,
     at: (Call, Point),
@@ -176,7 +182,7 @@ impl ScriptedSource {
         self.script.change(|state| state.always.insert(call, trouble));
     }
 
-    /// Has held calls wait on when they are cancelled.
+    /// Has held calls wait on when they are cancelled or late.
     pub(crate) fn be_deaf(&self) {
         self.script.change(|state| state.deaf = true);
     }
@@ -292,6 +298,10 @@ impl TableShell for ScriptedSource {
 
     fn list(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(String, Record)>> {
         self.script.run(cx, Call::List, || self.inner.list(cx, query))
+    }
+
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.script.run(cx, Call::Page, || self.inner.page(cx, query, after, limit))
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {

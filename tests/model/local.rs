@@ -15,6 +15,8 @@ pub(crate) struct Unsettled {
     pub(crate) id: Option<String>,
     /// The rows that a `delete_all` hides.
     hides: BTreeSet<String>,
+    /// A read from the source had something to say of the rows, which this `delete_all` kept off.
+    kept_off: bool,
 }
 
 /// What became of a write that went well.
@@ -36,6 +38,7 @@ pub(crate) struct Local {
     stored: BTreeMap<String, Option<Record>>,
     /// Rows of which a read from the source had something to say that was left aside.
     missed: BTreeSet<String>,
+    /// So of all rows.
     missed_all: bool,
 }
 
@@ -44,7 +47,7 @@ impl Local {
 
     pub(crate) fn shown(&self) -> Table {
         let mut shown = self.confirmed.clone();
-        for Unsettled { op, id, hides } in &self.unsettled {
+        for Unsettled { op, id, hides, .. } in &self.unsettled {
             let id = id.as_deref().unwrap_or_default();
             match op {
                 WriteOp::Insert { record, .. } | WriteOp::Upsert { record, .. } => shown.put(id, record.clone()),
@@ -136,9 +139,16 @@ impl Local {
             }
         }
         // It would have to change something.
-        self.missed_all |= self.clears_all()
-            && (rows.iter().any(|(id, record)| self.is_pending(id) || shown.get(id) != Some(record))
-                || shown.list().iter().any(|(id, _)| !rows.iter().any(|(other, _)| other == id)));
+        let differs = rows.iter().any(|(id, record)| self.is_pending(id) || shown.get(id) != Some(record))
+            || shown.list().iter().any(|(id, _)| !rows.iter().any(|(other, _)| other == id));
+        if differs {
+            self.keep_off();
+        }
+    }
+
+    fn keep_off(&mut self) {
+        let clears = self.unsettled.iter_mut().filter(|write| write.id.is_none());
+        clears.for_each(|write| write.kept_off = true);
     }
 
     /// Somebody told of one row, and that was left aside.
@@ -146,7 +156,7 @@ impl Local {
         if self.is_pending(id) {
             self.missed.insert(id.to_owned());
         }
-        self.missed_all |= self.clears_all();
+        self.keep_off();
     }
 
     // ---- writes ------------------------------------------------------------------------------------------------
@@ -170,14 +180,25 @@ impl Local {
                 hides.iter().for_each(|id| self.keep(id));
             }
         }
-        self.unsettled.push(Unsettled { op, id, hides });
+        self.unsettled.push(Unsettled { op, id, hides, kept_off: false });
         self.forget_aliases();
+    }
+
+    /// A `delete_all` has just been staged: what was before it and not tried, all but the oldest, is pointless. Gives back how
+    /// many that were.
+    pub(crate) fn supersede(&mut self) -> usize {
+        let last = self.unsettled.len() - 1;
+        let pointless: Vec<Unsettled> = self.unsettled.drain(last.min(1)..last).collect();
+        self.missed_all |= pointless.iter().any(|write| write.kept_off);
+        self.release();
+        pointless.len()
     }
 
     /// The oldest write went well. Says under which id its row goes now, if it has another.
     pub(crate) fn confirm(&mut self, effect: Effect) -> Option<(String, String)> {
         let was_shown = self.shown();
         let write = self.unsettled.remove(0);
+        self.missed_all |= write.kept_off;
         let mut moved = None;
         match effect {
             Effect::Remove(id) => self.remove(&id),
@@ -199,12 +220,16 @@ impl Local {
     ) -> Option<(String, String)> {
         let first = write.id.clone().unwrap_or_default();
         let stays_behind = self.confirmed.get(&first).is_some();
-        let is_known = self.confirmed.get(&id).is_some();
+        let was_known = self.stored.get(&first).is_some_and(Option::is_some);
+        let is_known = self.confirmed.get(&id).is_some() || was_known;
         let place = was_shown.place(&first).filter(|_| was_shown.get(&first).is_some());
         if !stays_behind && !is_known {
             self.confirmed.move_place(&first, &id);
             if self.missed.contains(&first) {
                 self.missed.insert(id.clone());
+            }
+            if write.op.id().is_none() {
+                self.missed.remove(&first);
             }
         }
         self.put(&id, record);
@@ -248,6 +273,7 @@ impl Local {
     /// The oldest write failed. Gives back how many writes fail with it: they have lost the row that they were to change.
     pub(crate) fn reject(&mut self) -> Vec<usize> {
         let write = self.unsettled.remove(0);
+        self.missed_all |= write.kept_off;
         let mut orphans = Vec::new();
         if let (Some(id), WriteOp::Insert { .. } | WriteOp::Upsert { .. }) = (&write.id, &write.op)
             && self.confirmed.get(id).is_none()
@@ -265,16 +291,21 @@ impl Local {
         orphans
     }
 
+    /// Something of this row is not known here.
+    pub(crate) fn miss(&mut self, id: &str) {
+        self.missed.insert(id.to_owned());
+    }
+
     /// What must be read again, now that its writes are settled.
-    pub(crate) fn to_reread(&mut self) -> Vec<String> {
+    pub(crate) fn take_rereads(&mut self) -> Vec<String> {
         let (later, now) = std::mem::take(&mut self.missed).into_iter().partition(|id| self.stored.contains_key(id));
         self.missed = later;
         Vec::from_iter::<BTreeSet<String>>(now)
     }
 
-    /// Whether all must be read again, now that no `delete_all` is unsettled.
-    pub(crate) fn to_reread_all(&mut self) -> bool {
-        !self.clears_all() && std::mem::take(&mut self.missed_all)
+    /// Whether all must be read again, now that a `delete_all` is settled.
+    pub(crate) fn take_reread_of_all(&mut self) -> bool {
+        std::mem::take(&mut self.missed_all)
     }
 
     fn release(&mut self) {
@@ -299,7 +330,7 @@ impl Local {
 
     /// What a cache file has when everything is closed while writes are unsettled: confirmed rows. Of the row of the write
     /// that was at the source it may have what was confirmed under the write, for its call was ended; `file` tells.
-    pub(crate) fn as_stored(mut self, file: impl Fn(&str) -> Option<Record>) -> Local {
+    pub(crate) fn into_stored(mut self, file: impl Fn(&str) -> Option<Record>) -> Local {
         let first = self.unsettled.first().cloned();
         for (id, mut record) in std::mem::take(&mut self.stored) {
             let ended = first.as_ref().is_some_and(|write| write.id.as_ref() == Some(&id) || write.hides.contains(&id));

@@ -29,6 +29,10 @@ impl Layer {
             Layer::Cleared(number) => *number,
         }
     }
+
+    fn makes_a_row(&self) -> bool {
+        matches!(self, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
+    }
 }
 
 /// One row with pending writes.
@@ -36,6 +40,8 @@ pub(super) struct Stack {
     pub(super) row: RowNo,
     /// The row as the source last confirmed it.
     pub(super) base: Option<StoredRow>,
+    /// The cache may have a row under this number.
+    pub(super) was_known: bool,
     layers: VecDeque<Layer>,
     /// Since when memory says that the row is deleted, while the cache may still have it.
     pub(super) tombstone: Option<Seq>,
@@ -47,7 +53,8 @@ pub(super) struct Stack {
 
 impl Stack {
     pub(super) fn new(row: RowNo, base: Option<StoredRow>) -> Self {
-        Stack { row, base, layers: VecDeque::new(), tombstone: None, missed: false, uncovered: Vec::new() }
+        let was_known = base.is_some();
+        Stack { row, base, was_known, layers: VecDeque::new(), tombstone: None, missed: false, uncovered: Vec::new() }
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -116,13 +123,17 @@ impl Stack {
         }))
     }
 
+    /// Whether one of the writes makes the row.
+    pub(super) fn makes_a_row(&self) -> bool {
+        self.layers.iter().any(Layer::makes_a_row)
+    }
+
     /// The writes that have lost the row which they are to change: those before the first that makes one.
     pub(super) fn orphans(&self) -> Vec<Arc<StagedWrite>> {
-        let makes_a_row = |layer: &&Layer| matches!(layer, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }));
         if self.base.is_some() {
             return Vec::new();
         }
-        let before = self.layers.iter().take_while(|layer| !makes_a_row(layer));
+        let before = self.layers.iter().take_while(|layer| !layer.makes_a_row());
         before
             .filter_map(|layer| match layer {
                 Layer::Write(write) if matches!(write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {

@@ -33,7 +33,7 @@ impl Core {
             let room = write.room.take();
             let number = self.next_write;
             let staged = match &write.op {
-                WriteOp::DeleteAll => self.stage_all(write, number),
+                WriteOp::DeleteAll => self.stage_all(write, number, None),
                 _ => self.stage_row(write, number),
             };
             match staged {
@@ -77,7 +77,7 @@ impl Core {
         let NewWrite { op, ticket, at, .. } = new;
         let prepared = self.row_of(op).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
-            let is_known = stack.base.is_some() || !stack.is_settled();
+            let is_known = stack.base.is_some() || stack.makes_a_row();
             let (row, is_hidden) = (stack.row, stack.tombstone.is_some());
             let before = if is_hidden { None } else { self.to.versions.row_newest(row)? };
             Ok((id, op, is_known, before))
@@ -92,12 +92,22 @@ impl Core {
         ticket.number(number, Some(id.clone()));
         // A row that the source is to name goes by the key of its insert until then.
         let key = if op.id().is_none() { id.clone() } else { self.key(number) };
-        let before = Mutex::new(before);
-        let write = Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known, before });
+        let write = Arc::new(StagedWrite {
+            number,
+            key,
+            op,
+            at,
+            ticket,
+            row_is_known,
+            before: Mutex::new(before),
+            is_recovered: false,
+        });
         self.push_layer(&id, &write);
         if let Err(error) = self.reshow(&id, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
+            // Without writes the row is like any other again.
+            self.release(&id);
             self.refuse(&write.ticket, error.clone());
             return Err(error);
         }
@@ -151,8 +161,11 @@ impl Core {
         }
     }
 
-    fn stage_all(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
+    /// `key`: the one it had in an earlier run.
+    fn stage_all(&mut self, new: NewWrite, number: WriteNumber, key: Option<Arc<str>>) -> Result<Arc<StagedWrite>> {
         let NewWrite { op, ticket, at, .. } = new;
+        let is_recovered = key.is_some();
+        let key = key.unwrap_or_else(|| self.key(number));
         // The scan reads published rows.
         self.commit();
         let mut rows = Vec::new();
@@ -190,8 +203,16 @@ impl Core {
         }
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
-        let key = self.key(number);
-        Ok(Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before: Mutex::new(None) }))
+        Ok(Arc::new(StagedWrite {
+            number,
+            key,
+            op,
+            at,
+            ticket,
+            row_is_known: true,
+            before: Mutex::new(None),
+            is_recovered,
+        }))
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
@@ -338,6 +359,10 @@ impl Core {
             }
             other => {
                 self.take_layer(&id, number);
+                if let (SettledAs::Rejected(error), Some(stack)) = (&other, self.pending.stack_mut(&id)) {
+                    // Somebody else has changed or deleted the row.
+                    stack.missed |= matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
+                }
                 let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
@@ -349,7 +374,8 @@ impl Core {
         for id in [&id, &last_id] {
             self.show_again(id, cause);
         }
-        if matches!(result, SettledAs::Confirmed(_)) && matches!(write.op, WriteOp::Insert { .. }) {
+        // Not if another row has the id that was proposed.
+        if matches!(write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
             self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
@@ -408,6 +434,8 @@ impl Core {
         if stored_id == id {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
+                // The source has a row that nobody here knows any more.
+                stack.missed |= value.is_none() && matches!(write.op, WriteOp::Patch { .. });
                 stack.base.clone_from(&value);
             }
             return Ok(value);
@@ -417,6 +445,7 @@ impl Core {
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
+        let is_ours_alone = !stack.was_known;
         // A `delete_all` that came after the insert is to delete its row, too.
         let layers = if stays_behind { stack.clears_after(write.number) } else { stack.take_layers() };
         if !stays_behind {
@@ -425,8 +454,8 @@ impl Core {
         }
         self.unhides(stored_id);
         let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
-        if is_new && is_insert && !stays_behind {
-            self.rename(id, stored_id, value.clone(), layers)?;
+        if is_new && is_insert && is_ours_alone && !stays_behind {
+            self.rename(write, id, stored_id, value.clone(), layers)?;
             return Ok(value);
         }
         self.follow(&layers, id, stored_id);
@@ -447,6 +476,8 @@ impl Core {
             if let Layer::Write(write) = layer {
                 write.ticket.rename(id.clone());
                 self.pending.note(write.number, id.clone());
+                // The journal will forget who was renamed before it forgets these.
+                self.to.ledger.note_rewritten(write.number, &write.op.clone().with_id(id));
             }
         }
         self.to.writes.rename(old, id);
@@ -455,6 +486,7 @@ impl Core {
     /// A row that nobody but us has seen so far gets the id that the source has chosen, in one step. The first stays an alias.
     fn rename(
         &mut self,
+        write: &StagedWrite,
         old: &Arc<str>,
         new: &Arc<str>,
         value: Option<StoredRow>,
@@ -462,7 +494,7 @@ impl Core {
     ) -> Result<()> {
         let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
         let row = stack.row;
-        if stack.missed {
+        if stack.missed && write.op.id().is_some() {
             // It may be what the source says of another row, which has the id that was proposed.
             (self.to.reread)(Some(old));
         }
@@ -624,23 +656,45 @@ impl Core {
             match (self.to.ledger.journal(), room) {
                 (Some(journal), Some(room)) => self.accept(&journal, room, write),
                 _ => {
-                    self.to.writes.push(write.number, false);
+                    let superseded = self.to.writes.push(write.number, false).superseded();
+                    self.supersede_writes(superseded, write.number);
                 }
             }
         }
+    }
+
+    /// A `delete_all` has made these pointless before they were tried.
+    fn supersede_writes(&mut self, writes: Vec<Arc<StagedWrite>>, by: WriteNumber) {
+        if writes.is_empty() {
+            return;
+        }
+        for write in writes {
+            self.settle(Settlement { write, result: SettledAs::Superseded(by), reply: None });
+        }
+        self.commit();
     }
 
     /// Has the journal make a write durable; then it is delivered.
     fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
         let before = write.before().and_then(|row| row.to_record().ok());
+        let op = match write.ticket.ticket().id() {
+            Some(id) => write.op.clone().with_id(&id),
+            None => write.op.clone(),
+        };
         let staged = write.clone();
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
                 staged.ticket.durable();
-                // One that was taken back meanwhile is ended by who did it.
-                if writes.push(staged.number, false) == Pushed::Abandoned {
-                    staged.ticket.end(WriteState::Kept, || ledger.keep());
+                match writes.push(staged.number, false) {
+                    Pushed::Queued(superseded) => {
+                        for write in superseded {
+                            let result = SettledAs::Superseded(staged.number);
+                            let _ = core.send(Message::Settle(Settlement { write, result, reply: None }));
+                        }
+                    }
+                    Pushed::LeftBehind => staged.ticket.end(WriteState::Kept, || ledger.keep()),
+                    Pushed::Withdrawn => {}
                 }
             }
             Err(error) => {
@@ -654,7 +708,7 @@ impl Core {
             }
         });
         let acceptance =
-            Acceptance { write: write.number.0, key: &write.key, op: &write.op, before: before.as_ref(), at: write.at };
+            Acceptance { write: write.number.0, key: &write.key, op: &op, before: before.as_ref(), at: write.at };
         journal.accept(room, acceptance, answer);
     }
 
@@ -711,8 +765,11 @@ impl Core {
     /// ones are shown again, and go on to the source. Before the thread starts.
     pub(crate) fn recover(&mut self, replay: Replay) {
         self.next_write = WriteNumber(replay.next_write.max(1));
+        // What is done from now on is newer than all that was done before.
         let newest = replay.writes.iter().filter_map(|write| match &write.state {
-            RecoveredState::Confirmed(confirmed) if confirmed.seq != NEVER => Some(confirmed.seq),
+            RecoveredState::Confirmed(confirmed) => {
+                Some(if confirmed.seq == NEVER { done_at(confirmed) } else { confirmed.seq })
+            }
             _ => None,
         });
         self.seq = newest.fold(self.seq, Seq::max);
@@ -731,6 +788,13 @@ impl Core {
                     let error = Error::new(ErrorKind::Source, message.clone());
                     self.recovered_failure(write, error, true);
                 }
+                RecoveredState::Pending if write.attempted && matches!(write.op, WriteOp::Insert { id: None, .. }) => {
+                    let message = "the program ended while the source had the write, and asking it again could make a second \
+                                   row; look there before you insert it again";
+                    let unknown = Outcome::Unknown { message: message.to_owned() };
+                    self.to.ledger.note(WriteNumber(write.write), &unknown);
+                    self.recovered_failure(write, Error::new(ErrorKind::Source, message), true);
+                }
                 RecoveredState::Pending => pending.push(write),
             }
         }
@@ -741,7 +805,8 @@ impl Core {
             write.ticket.durable();
             self.to.writes.announce(&write);
             // The earlier run may have had it at the source, whatever it noted.
-            self.to.writes.push(write.number, true);
+            let superseded = self.to.writes.push(write.number, true).superseded();
+            self.supersede_writes(superseded, write.number);
         }
         self.to.board.set_pending(self.pending.writes());
     }
@@ -750,33 +815,36 @@ impl Core {
     fn reapply(&mut self, writes: Vec<Recovered>) -> HashMap<String, String> {
         let mut renamed = HashMap::new();
         let mut rows: IndexMap<String, (Option<StoredRow>, Seq)> = IndexMap::new();
-        let mut is_cleared = false;
-        let numbers: Vec<u64> = writes.iter().map(|write| write.write).collect();
+        let mut cleared = None;
+        let mut covering = Vec::new();
         for write in writes {
             let RecoveredState::Confirmed(confirmed) = write.state else { continue };
+            let done_at = done_at(&confirmed);
+            let is_said = confirmed.seq == NEVER;
+            let id = confirmed.id.as_deref().map(Arc::from);
+            covering.push(Covering { id, number: WriteNumber(write.write), is_said });
             let Some(id) = confirmed.id else {
                 rows.clear();
-                is_cleared = true;
+                cleared = Some(done_at);
                 continue;
             };
             let proposed = write.op.id().map_or_else(|| write.key.clone(), str::to_owned);
             if proposed != id {
                 renamed.insert(proposed.clone(), id.clone());
                 if !matches!(write.op, WriteOp::Insert { .. }) {
-                    let seq = confirmed.row.as_ref().map_or(Seq(0), StoredRow::seq);
-                    rows.insert(proposed, (None, seq));
+                    rows.insert(proposed, (None, done_at));
                 }
             }
             if let Some(row) = confirmed.row {
-                let seq = row.seq();
-                rows.insert(id, ((!confirmed.deleted).then_some(row), seq));
+                rows.insert(id, ((!confirmed.deleted).then_some(row), done_at));
             }
         }
         let mut changes = Vec::new();
-        if is_cleared {
+        if let Some(cleared) = cleared {
             let pin = self.to.versions.pin_to_read();
             let scanned = self.to.versions.scan(&pin, &mut |_, row| {
-                if !rows.contains_key(row.id()) {
+                // What the cache has stored since was made after it.
+                if row.seq() < cleared && !rows.contains_key(row.id()) {
                     changes.push(RowChange::Delete(Arc::from(row.id())));
                 }
                 ControlFlow::Continue(())
@@ -798,17 +866,17 @@ impl Core {
         if let Err(error) = self.apply_changes(changes, Cause::Confirmed, Announce::Nothing, None) {
             tracing::warn!(table = %self.to.table_name, %error, "confirmed writes could not be applied again");
         }
-        if numbers.is_empty() {
+        if covering.is_empty() {
             return renamed;
         }
         self.batch().force = true;
         self.commit();
         if let Some(journal) = self.to.ledger.journal() {
-            for number in &numbers {
-                journal.reapplied(*number, self.seq);
+            for covering in &covering {
+                journal.reapplied(covering.number.0, self.seq);
             }
         }
-        self.unsynced += numbers.len();
+        self.cover(&covering, self.seq);
         renamed
     }
 
@@ -821,15 +889,8 @@ impl Core {
         let number = WriteNumber(write.write);
         let (ticket, _) = TicketSender::new(write.op.id(), self.to.write_rank, true);
         let key = Arc::from(write.key);
-        StagedWrite {
-            number,
-            key,
-            op: write.op,
-            at: write.accepted_at,
-            ticket,
-            row_is_known: false,
-            before: Mutex::new(before),
-        }
+        let (op, at) = (write.op, write.accepted_at);
+        StagedWrite { number, key, op, at, ticket, row_is_known: false, before: Mutex::new(before), is_recovered: true }
     }
 
     /// Shows a write of an earlier run again.
@@ -844,8 +905,8 @@ impl Core {
         self.to.writes.occupy();
         let shown = if matches!(write.op, WriteOp::DeleteAll) {
             let staged = self.recovered(write, None);
-            let StagedWrite { op, ticket, at, .. } = staged;
-            self.stage_all(NewWrite { op, ticket, at, room: None }, number)
+            let StagedWrite { op, ticket, at, key, .. } = staged;
+            self.stage_all(NewWrite { op, ticket, at, room: None }, number, Some(key))
         } else {
             let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
             let before = write.before.take().map(|record| StoredRow::encode(&id, &record, write.accepted_at));
@@ -882,10 +943,13 @@ const SYNC_EVERY: usize = 1_024;
 
 fn confirmed(id: Option<&str>, row: Option<StoredRow>, seq: Seq, covered_by: Seq) -> Outcome {
     let deleted = row.is_none();
-    // A deleted row is told by an empty one, for its Seq.
-    let mut row = id.map(|id| row.unwrap_or_else(|| StoredRow::encode(id, &Record::new(), 0)));
-    if let Some(row) = &mut row {
-        row.set_seq(seq);
-    }
-    Outcome::Confirmed(Confirmed { id: id.map(str::to_owned), row, deleted, seq: covered_by })
+    // A deleted row is told by an empty one, for its Seq; so are all rows.
+    let mut row = row.unwrap_or_else(|| StoredRow::encode(id.unwrap_or_default(), &Record::new(), 0));
+    row.set_seq(seq);
+    Outcome::Confirmed(Confirmed { id: id.map(str::to_owned), row: Some(row), deleted, seq: covered_by })
+}
+
+/// The batch that showed a confirmation.
+fn done_at(confirmed: &Confirmed) -> Seq {
+    confirmed.row.as_ref().map_or(Seq(0), StoredRow::seq)
 }

@@ -12,28 +12,14 @@ use std::sync::Arc;
 
 use crate::WriteNumber;
 use crate::clock::Moment;
-use crate::vista::WriteOp;
 
 /// Which writes keep their order among each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum RowKey {
-    /// The row that has this id.
+    /// The row that has this id, or goes by it until the source has chosen one.
     Id(Arc<str>),
-    /// The row that this insert makes under an id the source will choose.
-    New(WriteNumber),
     /// All rows.
     Table,
-}
-
-impl RowKey {
-    /// The row that a write of this number names.
-    pub(crate) fn of(number: WriteNumber, op: &WriteOp) -> Self {
-        match op.id() {
-            Some(id) => RowKey::Id(Arc::from(id)),
-            None if matches!(op, WriteOp::DeleteAll) => RowKey::Table,
-            None => RowKey::New(number),
-        }
-    }
 }
 
 /// Where a write of a row stands.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::tests::key_of;
 use super::*;
 use crate::record;
 use crate::value::Record;
@@ -28,7 +29,6 @@ enum Step {
     Pass { ms: u64 },
     PassUntilDue,
     Remove { which: usize },
-    Rewrite { which: usize, kind: Kind },
     RetryNow { which: usize },
     Resume,
     Rename { old: u8, new: u8 },
@@ -64,7 +64,6 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (0..40_000_u64).prop_map(|ms| Step::Pass { ms }),
         4 => Just(Step::PassUntilDue),
         1 => which.clone().prop_map(|which| Step::Remove { which }),
-        1 => (which.clone(), kinds()).prop_map(|(which, kind)| Step::Rewrite { which, kind }),
         1 => which.clone().prop_map(|which| Step::RetryNow { which }),
         1 => Just(Step::Resume),
         1 => (0..4_u8, 0..4_u8).prop_map(|(old, new)| Step::Rename { old, new }),
@@ -411,17 +410,6 @@ impl Model {
         Ok(Arc::new(gone.op))
     }
 
-    fn rewrite(&mut self, number: WriteNumber, op: &WriteOp) -> Result<(), Refusal> {
-        let lead = self.at_rest(number)?;
-        let merged = lead != number || !self.merged_into(lead).is_empty();
-        let open = self.open.get_mut(&number).unwrap();
-        if deletes_all(op) != deletes_all(&open.op) || (merged && !is_patch(op)) {
-            return Err(Refusal::OtherKind);
-        }
-        open.op = op.clone();
-        Ok(())
-    }
-
     fn retry_now(&mut self, number: WriteNumber) -> Result<(), Refusal> {
         let lead = self.at_rest(number)?;
         if let Some(barrier) = self.barrier().filter(|barrier| lead < *barrier) {
@@ -445,7 +433,7 @@ impl Run {
         self.model.newest += 1;
         let number = WriteNumber(self.model.newest);
         let op = op_of(kind, row, number.0);
-        let row = RowKey::of(number, &op);
+        let row = key_of(number, &op);
         let mut superseded = Vec::new();
         if deletes_all(&op) {
             let untried = |(_, open): &(WriteNumber, &Open)| open.attempts == 0;
@@ -539,11 +527,6 @@ impl Run {
                 let number = any(which, newest);
                 assert_eq!(self.queue.remove(number), self.model.remove(number));
             }
-            Step::Rewrite { which, kind } => {
-                let number = any(which, newest);
-                let op = op_of(kind, which as u8 % 4, which as u64);
-                assert_eq!(self.queue.rewrite(number, Arc::new(op.clone())), self.model.rewrite(number, &op));
-            }
             Step::RetryNow { which } => {
                 let number = any(which, newest);
                 assert_eq!(self.queue.retry_now(number), self.model.retry_now(number));
@@ -570,7 +553,7 @@ impl Run {
             }
         }
         moved.iter().for_each(|number| model.open.get_mut(number).unwrap().row = new.clone());
-        assert_eq!(self.queue.rename(&old, &new), moved);
+        self.queue.rename(&old, &new);
     }
 
     fn split(&mut self, which: usize) {
@@ -606,7 +589,7 @@ impl Run {
         });
         let listed = queue.iter().map(|(number, op, pending)| (number, &**op, pending));
         assert_eq!(listed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-        assert_eq!((queue.len(), queue.in_flight()), (model.open.len(), model.calls_under_way()));
+        assert_eq!((queue.entries.len(), queue.in_flight()), (model.open.len(), model.calls_under_way()));
         assert_eq!(queue.is_paused(), model.pause.map(|(until, _, _)| until));
         for number in 1..=model.newest {
             let number = WriteNumber(number);
@@ -631,7 +614,7 @@ impl Run {
             }
         }
         self.check_state();
-        assert_eq!(self.queue.len(), 0, "left behind: {:?}", self.queue);
+        assert_eq!(self.queue.entries.len(), 0, "left behind: {:?}", self.queue);
         assert_eq!(self.queue.line.first_ready(), None);
         assert_eq!((self.queue.fresh.len(), self.queue.tried.len(), self.queue.flying.len()), (0, 0, 0));
     }

@@ -51,7 +51,7 @@ pub struct DeliveryPolicy {
     pub coalesce_patches: bool,
     /// The first wait before an unavailable source is tried again, above zero. Default: 30 s.
     pub probe_every: Duration,
-    /// How long one call to the source may take, above zero; also how long a `delete_all` waits for writes that were tried
+    /// How long one call to the source may take, above zero (`Duration::MAX`: as long as the Lens's `source_timeout` allows); also how long a `delete_all` waits for writes that were tried
     /// before it and have no clear outcome. Default: 60 s.
     pub deadline: Duration,
 }

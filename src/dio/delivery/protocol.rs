@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, WriteNumber};
 #[derive(Debug, Clone)]
 pub(crate) struct Accepted {
     pub(crate) number: WriteNumber,
-    /// The row whose order it keeps: [`RowKey::of`] the write, or what the row was renamed to.
+    /// The row whose order it keeps, by the id that it has now.
     pub(crate) row: RowKey,
     pub(crate) op: Arc<WriteOp>,
     /// Whether the source may have seen it already, before a restart.
@@ -118,9 +118,6 @@ pub(crate) enum Refusal {
     InFlight,
     /// A later `delete_all` waits for it to be over; it is not tried again.
     Behind(WriteNumber),
-    /// Another kind of write can't stand in its place: it was delivered merged with others, or one of both is a
-    /// `delete_all`.
-    OtherKind,
 }
 
 impl fmt::Display for Refusal {
@@ -129,7 +126,6 @@ impl fmt::Display for Refusal {
             Refusal::Unknown => f.write_str("it is not in the queue any more"),
             Refusal::InFlight => f.write_str("it is being delivered right now"),
             Refusal::Behind(number) => write!(f, "it is not tried again: write {number} deletes all rows"),
-            Refusal::OtherKind => f.write_str("another kind of write can't take its place"),
         }
     }
 }
