@@ -195,7 +195,7 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
     let mut before = item.write.before().map(|row| row.to_record()).transpose()?;
     let mut op = Cow::Borrowed(&item.op);
     // No source compares with a row that was not there.
-    let mut checked = is_decided && (!dio.master.capabilities().compares || makes_a_row(dio, &op, before.as_ref()));
+    let mut checked = is_decided && (!dio.master.capabilities().compares || is_of_no_row(dio, &op, before.as_ref()));
     for _ in 0..CONFLICTS {
         let found = if std::mem::take(&mut checked) { find_conflict(dio, &op, before.as_ref())? } else { None };
         let answer = match found {
@@ -252,7 +252,7 @@ fn find_conflict(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> Resul
         return Ok(None);
     }
     let Some(before) = before else {
-        if !makes_a_row(dio, op, before) {
+        if !is_of_no_row(dio, op, before) {
             return Ok(None);
         }
         let current = read_current(dio, op)?;
@@ -263,9 +263,9 @@ fn find_conflict(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> Resul
     Ok(op.is_in_conflict(before, current.as_ref()).then_some(current))
 }
 
-/// Whether the write makes a row of which it is known here that it was not there.
-fn makes_a_row(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> bool {
-    matches!(op, WriteOp::Upsert { .. }) && before.is_none() && dio.board.is_complete()
+/// Whether the write is of a row of which it is known here that there was none.
+fn is_of_no_row(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> bool {
+    before.is_none() && !matches!(op, WriteOp::Insert { .. } | WriteOp::DeleteAll) && dio.board.is_complete()
 }
 
 fn read_current(dio: &DioInner, op: &WriteOp) -> Result<Option<Record>> {

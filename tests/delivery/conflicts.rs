@@ -264,16 +264,22 @@ fn an_insert_of_a_row_that_is_there_is_a_conflict_whatever_the_policy() {
 }
 
 #[test]
-fn an_upsert_of_a_row_that_somebody_else_has_made_meanwhile_is_a_conflict() {
+fn a_write_of_a_row_that_somebody_else_has_made_meanwhile_is_a_conflict() {
     on_either(|compares| {
-        let ground = ground("upsert", compares);
-        let (_lens, dio) = dio(&ground, ConflictPolicy::SourceWins);
-        ground.source.outside_silently().upsert("d", record! { "id" => "d", "name" => "Theirs" }).unwrap();
-        assert_eq!(
-            rejected(&dio.write(WriteOp::upsert("d", record! { "name" => "Mine" })).unwrap()).kind(),
-            ErrorKind::Conflict
-        );
-        comes_to_show_the_source(&dio, &ground);
+        let whole = || record! { "name" => "Mine" };
+        let blind = [
+            WriteOp::patch("d", whole()),
+            WriteOp::replace("d", whole()),
+            WriteOp::upsert("d", whole()),
+            WriteOp::delete("d"),
+        ];
+        for op in blind {
+            let ground = ground("upsert", compares);
+            let (_lens, dio) = dio(&ground, ConflictPolicy::SourceWins);
+            ground.source.outside_silently().upsert("d", record! { "id" => "d", "name" => "Theirs" }).unwrap();
+            assert_eq!(rejected(&dio.write(op).unwrap()).kind(), ErrorKind::Conflict);
+            comes_to_show_the_source(&dio, &ground);
+        }
     });
 }
 
