@@ -117,6 +117,13 @@ fn sqlite(criterion: &mut Criterion) {
                 vista.list(&cx, &query.clone().windowed(offset, 50)).unwrap()
             });
         });
+        let first = vista.page(&cx, &query, None, 10_000).unwrap();
+        let window = query.clone().windowed(10_000, 50);
+        let behind = vista.page(&cx, &query, first.next.as_ref(), 50).unwrap();
+        assert_eq!(behind.rows, vista.list(&cx, &window).unwrap());
+        group.bench_function("behind the 10,000th, page of the vista", |bencher| {
+            bencher.iter(|| vista.page(&cx, &query, first.next.as_ref(), 50).unwrap());
+        });
         let mut offset = 0;
         group.bench_function("scrolled to 10,000 and on, by hand", |bencher| {
             bencher.iter(|| {

@@ -11,21 +11,26 @@ pub(crate) mod callback;
 mod check;
 mod close;
 pub(crate) mod core;
+pub(crate) mod delivery;
 mod diagnostics;
 mod encode;
 mod event;
 pub(crate) mod fresh;
 pub(crate) mod hot_tier;
+pub(crate) mod ledger;
 mod make;
 pub(crate) mod meta;
+mod outbox;
 mod reconcile;
 mod refresh;
 mod reload;
 mod schedule;
 mod shell;
+mod source_call;
 pub(crate) mod store;
 mod ticket;
 pub(crate) mod versions;
+mod write_queue;
 mod writer;
 
 use std::collections::HashSet;
@@ -38,6 +43,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::journal::Reservation;
 use crate::lens::{Lens, LensInner, WeakLens};
 use crate::scenery::record::{RecordScenery, RecordSlot};
 use crate::scenery::signal::{Dropped, Signal};
@@ -47,7 +53,7 @@ use crate::scenery::value_builder::ValueSceneryBuilder;
 use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
 use crate::value::{Record, StoredRow};
-use crate::vista::{CallCx, CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
+use crate::vista::{CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
 use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 
 pub use board::DioStatus;
@@ -59,14 +65,17 @@ pub(crate) use close::with_time_to_end;
 pub use diagnostics::{Counters, Diagnostics, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
+pub(crate) use outbox::Failures;
+pub use outbox::{FailedWrite, PendingWrite};
 pub use shell::DioShell;
 pub use ticket::{WriteOutcome, WriteState, WriteTicket};
-pub(crate) use writer::WriteQueue;
+pub(crate) use write_queue::WriteQueue;
 
 use board::ReadToken;
 use callback::CallbackBatch;
-use core::{Announce, Apply, CoreHandle, Message, RowChange, StagedWrite};
+use core::{Announce, Apply, CoreHandle, Message, NewWrite, RowChange};
 use diagnostics::OpenViews;
+use ledger::Ledger;
 use refresh::{Flight, Refresher};
 use store::Store;
 use ticket::TicketSender;
@@ -92,6 +101,8 @@ pub(crate) struct DioInner {
     pub(crate) events: Arc<EventHub<DioEvent>>,
     pub(crate) board: Arc<StateBoard>,
     writes: Arc<WriteQueue>,
+    failures: Arc<Failures>,
+    ledger: Arc<Ledger>,
     refresher: Refresher,
     cancel: CancelToken,
     phase: AtomicU8,
@@ -133,7 +144,7 @@ impl Drop for Handle {
         if on_own_thread() {
             self.inner.close_behind(&self.lens);
         } else {
-            self.inner.close_on_drop(self.lens.defaults().drop_timeout);
+            self.inner.close_on_drop();
         }
     }
 }
@@ -273,7 +284,7 @@ impl Dio {
     /// # Errors
     /// `Invalid` for an empty id; `Closed`.
     pub fn record_scenery(&self, id: impl Into<Arc<str>>) -> Result<RecordScenery> {
-        self.open_record(id.into(), None)
+        self.open_record(id.into(), None, self.inner().signal())
     }
 
     /// Follows one row, and shows the given fields at once: for a detail view opened from a row in hand. What the cache has
@@ -282,17 +293,23 @@ impl Dio {
     /// # Errors
     /// As [`record_scenery`](Self::record_scenery).
     pub fn record_scenery_with(&self, id: impl Into<Arc<str>>, record: Record) -> Result<RecordScenery> {
-        self.open_record(id.into(), Some(record))
+        self.open_record(id.into(), Some(record), self.inner().signal())
     }
 
-    fn open_record(&self, id: Arc<str>, given: Option<Record>) -> Result<RecordScenery> {
+    /// Follows one row, and moves `signal` with it. With a `given` row nothing is read here.
+    pub(crate) fn open_record(
+        &self,
+        id: Arc<str>,
+        given: Option<Record>,
+        signal: impl Into<Arc<Signal>>,
+    ) -> Result<RecordScenery> {
         let inner = self.inner();
         cache_handle::check_id(&id).map_err(|error| inner.name_error(error))?;
         let has_given = given.is_some();
         let now = hot_tier::time_of(inner.clock().wall_ms());
         let given = given.map(|record| EnrichedRecord::given(id.clone(), record, self.seq(), now));
         let dropped = Dropped::new(inner.core.bell().clone());
-        let slot = Arc::new(RecordSlot::new(id, given, inner.signal(), dropped));
+        let slot = Arc::new(RecordSlot::new(id, given, signal, dropped));
         if !has_given {
             slot.show(inner.find_now(&slot.id), self.seq());
         }
@@ -304,40 +321,70 @@ impl Dio {
 
     // ---- writing -----------------------------------------------------------------------------------------------
 
-    /// Queues a write for the source; waits for room in a full queue up to the Lens's `write_timeout` (not at all on the
-    /// library's own threads). The ticket says what becomes of it; views show it once the source has confirmed it.
+    /// Takes a write for the source, and shows it: every view has it when this returns, as
+    /// [`PendingWrite`](crate::RowStatus::PendingWrite) until the source has confirmed it. A write that the source refuses is
+    /// taken back. Waits for room in a full queue up to the Lens's `write_timeout` (not at all on the library's own
+    /// threads), never for the source. The ticket says what becomes of it.
     ///
     /// # Errors
     /// `Unsupported`, `NotFound` or `Invalid` for a write that the source's capabilities or schema refuse; `Full`; `Closed`.
     /// A refused write leaves no trace.
     pub fn write(&self, op: WriteOp) -> Result<WriteTicket> {
         let timeout = self.handle.lens.defaults().write_timeout;
-        self.enqueue(op, timeout).map_err(Error::from)
+        self.enqueue(op, None, timeout).map_err(Error::from)
     }
 
-    /// Queues a write if there is room now. Never waits.
+    /// [`write`](Self::write) under a key of the caller's. A write of this key that is on its way already is not made again.
+    pub(crate) fn write_under(&self, key: &str, op: WriteOp) -> Result<WriteTicket> {
+        let key = match self.inner().writes.of_key(key) {
+            Some((made, ticket)) if made.clone().with_id("") == op.clone().with_id("") => return Ok(ticket),
+            // Another write is not to pass for the first one.
+            Some(_) => None,
+            None => cache_handle::check_id(key).is_ok().then(|| Arc::from(key)),
+        };
+        let timeout = self.handle.lens.defaults().write_timeout;
+        self.enqueue(op, key, timeout).map_err(Error::from)
+    }
+
+    /// [`write`](Self::write), if there is room in the queue now.
     ///
     /// # Errors
     /// As [`write`](Self::write); the write comes back with the reason.
     pub fn try_write(&self, op: WriteOp) -> Result<WriteTicket, Box<Refused>> {
-        self.enqueue(op, Duration::ZERO).map_err(Box::new)
+        self.enqueue(op, None, Duration::ZERO).map_err(Box::new)
     }
 
-    fn enqueue(&self, op: WriteOp, timeout: Duration) -> Result<WriteTicket, Refused> {
+    fn enqueue(&self, op: WriteOp, key: Option<Arc<str>>, timeout: Duration) -> Result<WriteTicket, Refused> {
         let inner = self.inner();
         let ready = inner
             .check_write(&op)
             .and_then(|()| inner.start_writer(&self.downgrade()))
-            .and_then(|()| inner.writes.reserve(timeout));
-        if let Err(error) = ready {
-            return Err(Refused { error: inner.name_write(&op, error), op });
-        }
-        let (ticket, receipt) = TicketSender::new(op.id(), Rank::new(inner.level, Role::Writer));
-        match inner.core.send(Message::Stage(StagedWrite { op, ticket })) {
+            .and_then(|()| inner.take_room(std::slice::from_ref(&op), timeout));
+        let room = match ready {
+            Ok(room) => room.into_iter().next().flatten(),
+            Err(error) => return Err(Refused { error: inner.name_write(&op, error), op }),
+        };
+        let (new, receipt) = inner.new_write(op.clone(), key, room);
+        match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
             Ok(()) => Ok(receipt),
-            // The message is gone with the core, and the receipt says so; there is nothing to hand back.
-            Err(_) => Ok(receipt),
+            Err(error) => Err(Refused { error: inner.name_write(&op, error), op }),
         }
+    }
+
+    fn enqueue_all(&self, ops: Vec<WriteOp>, timeout: Duration) -> Result<Vec<WriteTicket>> {
+        let inner = self.inner();
+        for op in &ops {
+            inner.check_write(op).map_err(|error| inner.name_write(op, error))?;
+        }
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ready = inner.start_writer(&self.downgrade()).and_then(|()| inner.take_room(&ops, timeout));
+        let room = ready.map_err(|error| inner.name_error(error))?;
+        let (new, receipts): (Vec<_>, Vec<_>) =
+            ops.into_iter().zip(room).map(|(op, room)| inner.new_write(op, None, room)).unzip();
+        inner.stage(new, &receipts).map_err(|error| inner.name_error(error))?;
+        Ok(receipts)
     }
 
     // ---- freshness ---------------------------------------------------------------------------------------------
@@ -610,11 +657,6 @@ impl DioInner {
         sent.map_err(|error| self.name_error(error))
     }
 
-    /// The context of a call to the source: it ends when the Dio closes.
-    pub(crate) fn call_cx(&self) -> CallCx {
-        CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone())
-    }
-
     /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins
     /// after it: marking a row is a change of it, and an older read's answer would be taken for older than the row.
     pub(crate) fn catch_up(&self) -> Result<()> {
@@ -731,6 +773,33 @@ impl DioInner {
         })
     }
 
+    /// Takes a place in the queue, and room in the journal, for each of these writes, or for none.
+    fn take_room(&self, ops: &[WriteOp], timeout: Duration) -> Result<Vec<Option<Reservation>>> {
+        self.writes.reserve(ops.len(), timeout)?;
+        let room = self.ledger.reserve(ops, timeout);
+        if room.is_err() {
+            self.writes.give_back(ops.len());
+        }
+        room
+    }
+
+    fn new_write(&self, op: WriteOp, key: Option<Arc<str>>, room: Option<Reservation>) -> (NewWrite, WriteTicket) {
+        let rank = Rank::new(self.level, Role::Writer);
+        let (ticket, receipt) = TicketSender::new(op.id(), rank, self.ledger.is_kept());
+        (NewWrite { op, ticket, at: self.clock().wall_ms(), room, key }, receipt)
+    }
+
+    /// Has writes shown, as one step; returns once they are.
+    fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
+        // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
+        let _ = self.core.send(Message::Stage(new));
+        // The core waits for nobody, so this is soon; whoever waits for a core may not.
+        match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
+            Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Asks for a refresh without waiting for it.
     pub(crate) fn request_refresh(&self) -> Result<()> {
         self.refresher.refresh().map(drop).map_err(|error| self.name_error(error))
@@ -749,6 +818,8 @@ impl DioInner {
         status.snapshot_bytes = versions.retained_bytes;
         status.inbox = self.core.waiting();
         status.closed = !self.is_open();
+        status.journaled_writes = self.ledger.journal().map_or(0, |journal| journal.len());
+        status.writes_paused = self.writes.is_paused();
         if let Ok(store) = self.store() {
             status.unstored_bytes = store.waiting_bytes();
             status.cache_error = store.failure();

@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,7 +94,9 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     context: Vec<(&'static str, String)>,
+    fields: Vec<(String, String)>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
+    retry_after: Option<Duration>,
 }
 
 /// The library's result type.
@@ -102,7 +105,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A new error of `kind` with a message for people.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Arc::new(Inner { kind, message: message.into(), context: Vec::new(), source: None }))
+        let (context, fields) = (Vec::new(), Vec::new());
+        let inner = Inner { kind, message: message.into(), context, fields, source: None, retry_after: None };
+        Error(Arc::new(inner))
     }
 
     /// Adds where it happened: `with("table", "airports")`. The first value given for a name stays.
@@ -114,11 +119,58 @@ impl Error {
         self
     }
 
+    /// Says what is wrong with one field of the row: for a source that refuses a write, so that a form can show each message
+    /// beside its field ([`Draft::errors`](crate::Draft::errors)). May be called for several fields, and more than once for
+    /// one; the order is kept.
+    ///
+    /// ```
+    /// use diorama::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Rejected, "the shop refused the product")
+    ///     .with_field("price", "must be above zero")
+    ///     .with_field("name", "is taken");
+    /// assert_eq!(error.to_string(), "rejected: the shop refused the product [price: must be above zero; name: is taken]");
+    ///
+    /// let wrapped = Error::new(ErrorKind::Source, "the second row of three failed").with_source(error);
+    /// let fields: Vec<_> = wrapped.fields().collect();
+    /// assert_eq!(fields, [("price", "must be above zero"), ("name", "is taken")]);
+    /// ```
+    #[must_use]
+    pub fn with_field(mut self, name: impl Into<String>, message: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).fields.push((name.into(), message.into()));
+        self
+    }
+
     /// Adds the cause, shown by [`std::error::Error::source`].
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
         self
+    }
+
+    /// Adds how long the source asks to be left alone, counted from now: what a driver reads from a `Retry-After` header
+    /// or its like. The last one given stays; the text of the error doesn't show it.
+    ///
+    /// A write that fails for now (`Unavailable`, `Timeout`, `Source` …) is tried again after this time, in the place of
+    /// the delay that its [`DeliveryPolicy`](crate::DeliveryPolicy) would choose. It has no effect on a write that is over
+    /// by its error, as by `Rejected`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use diorama::{Error, ErrorKind};
+    ///
+    /// let busy = Error::new(ErrorKind::Unavailable, "429 Too Many Requests").with_retry_after(Duration::from_secs(30));
+    /// assert_eq!(busy.retry_after(), Some(Duration::from_secs(30)));
+    /// ```
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        Arc::make_mut(&mut self.0).retry_after = Some(retry_after);
+        self
+    }
+
+    /// How long the source asked to be left alone from when the error arose, if it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// What the caller can do about it.
@@ -135,6 +187,14 @@ impl Error {
     pub fn context(&self, name: &str) -> Option<&str> {
         self.0.context.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
     }
+
+    /// The fields that are wrong, each with what is wrong with it, in the order they were [named](Self::with_field): this
+    /// error's own, then those of the errors that caused it.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let causes = std::iter::successors(StdError::source(self), |cause| (*cause).source());
+        let errors = std::iter::once(self).chain(causes.filter_map(|cause| cause.downcast_ref::<Error>()));
+        errors.flat_map(|error| error.0.fields.iter().map(|(name, message)| (name.as_str(), message.as_str())))
+    }
 }
 
 impl fmt::Display for Error {
@@ -146,6 +206,13 @@ impl fmt::Display for Error {
         }
         if !self.0.context.is_empty() {
             f.write_str(")")?;
+        }
+        for (position, (name, message)) in self.0.fields.iter().enumerate() {
+            let lead = if position == 0 { " [" } else { "; " };
+            write!(f, "{lead}{name}: {message}")?;
+        }
+        if !self.0.fields.is_empty() {
+            f.write_str("]")?;
         }
         if let Some(source) = &self.0.source {
             write!(f, ": {source}")?;

@@ -6,6 +6,7 @@
 
 mod builder;
 mod callbacks;
+pub(crate) mod conflict;
 mod defaults;
 mod pool;
 
@@ -20,12 +21,14 @@ use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
 use crate::dio::{CloseReport, Dio, DioInner, WeakDio, with_time_to_end};
+use crate::journal::{self, PathJournal};
 use crate::sync::{Deadline, HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
 use crate::{Error, ErrorKind, Result};
 
 pub use builder::LensBuilder;
 pub use callbacks::LensCallbacks;
+pub use conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest};
 pub use defaults::LensDefaults;
 pub(crate) use pool::{Job, Pool};
 
@@ -51,6 +54,7 @@ pub(crate) struct LensInner {
     pub(crate) load_pool: Arc<Pool>,
     pub(crate) hooks: Arc<HookRunner>,
     store: Mutex<Option<Arc<Store>>>,
+    journal: Mutex<Option<Arc<PathJournal>>>,
     seats: Mutex<HashMap<String, Seat>>,
     seat_freed: Condvar,
     /// The threads of its Dios, those of Dios that are gone but for their last thread among them.
@@ -63,6 +67,26 @@ pub(crate) struct LensInner {
 impl LensInner {
     pub(crate) fn warn(&self, warning: Error) {
         self.warnings.lock().push(warning);
+    }
+
+    /// The journal of the cache's directory, opened now if it is not open. Blocks for the disk.
+    pub(crate) fn journal(&self) -> Result<Arc<PathJournal>> {
+        let store = self.store()?;
+        let Some(cache) = store.location() else {
+            return Err(Error::new(ErrorKind::Unsupported, "a cache in memory has no journal"));
+        };
+        let mut journal = self.journal.lock();
+        if let Some(open) = &*journal {
+            return Ok(open.clone());
+        }
+        let open = journal::for_path(cache, self.defaults.journal_capacity)?;
+        *journal = Some(open.clone());
+        Ok(open)
+    }
+
+    /// Whether the journal is open.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journal.lock().is_some()
     }
 
     pub(crate) fn store(&self) -> Result<Arc<Store>> {
@@ -84,6 +108,16 @@ impl LensInner {
         }
         drop(seats);
         self.seat_freed.notify_all();
+    }
+
+    /// The Dios there are now.
+    fn here(&self) -> Vec<WeakDio> {
+        let seats = self.seats.lock();
+        let here = seats.values().filter_map(|seat| match seat {
+            Seat::Here { dio, .. } => Some(dio.clone()),
+            Seat::Starting => None,
+        });
+        here.collect()
     }
 
     /// The Dios there are; one that is being made is waited for, up to the deadline. The cores of those that still were not
@@ -122,6 +156,12 @@ impl LensInner {
     }
 }
 
+fn close_all(dios: &[WeakDio], deadline: Option<Deadline>, report: &mut CloseReport) {
+    for dio in dios.iter().filter_map(WeakDio::inner) {
+        report.add(dio.close_until(deadline.map(with_time_to_end)));
+    }
+}
+
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the Lens is closed")
 }
@@ -134,6 +174,8 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Dios hold a handle of their own, so none is left. The threads end by themselves.
         self.inner.hang_up();
+        let journal = self.inner.journal.lock().take();
+        drop(journal);
         self.inner.store.lock().take();
     }
 }
@@ -200,6 +242,7 @@ impl Lens {
             load_pool: Pool::new(format!("{name}:load"), 1, JOBS),
             hooks: HookRunner::new(format!("{name}:notify")),
             store: Mutex::new(Some(store)),
+            journal: Mutex::new(None),
             seats: Mutex::default(),
             seat_freed: Condvar::new(),
             workers: Mutex::default(),
@@ -279,18 +322,18 @@ impl Lens {
             }
             match seats.get(table) {
                 None => break,
-                Some(Seat::Here { dio, source: seated }) => {
-                    if *seated != source {
+                Some(Seat::Here { dio, source: seated }) => match dio.upgrade() {
+                    Some(dio) if *seated == source => return Ok(dio),
+                    Some(_) => {
                         let message = format!(
                             "a table of this name is open for the source `{seated}`, and `{source}` wants it too; give one \
                              of them another name"
                         );
                         return Err(Error::new(ErrorKind::Conflict, message).with("table", table));
                     }
-                    if let Some(dio) = dio.upgrade() {
-                        return Ok(dio);
-                    }
-                }
+                    // It is being closed.
+                    None => {}
+                },
                 Some(Seat::Starting) => {}
             }
             may_wait_for(Rank::new(vista.stack_level(), Role::Writer), "the closing of a Dio")?;
@@ -310,8 +353,8 @@ impl Lens {
         made
     }
 
-    /// Wipes everything that this Lens's cache keeps of a table: rows, ids and whatever else there is of it, also from the
-    /// freed pages of the file. For signing out. The table's Dio must be closed first.
+    /// Wipes everything that this Lens's cache keeps of a table: rows, ids, undelivered and failed writes, and whatever else
+    /// there is of it, also from the freed pages of the file. For signing out. The table's Dio must be closed first.
     ///
     /// # Errors
     /// `Conflict` while a Dio of the table is open; why the cache can't be rewritten.
@@ -331,6 +374,10 @@ impl Lens {
         let forgotten = store.flush(None).and_then(|()| {
             catch_user("the cache backend", || store.backend().forget_table(table)).and_then(|forgotten| forgotten)
         });
+        let forgotten = forgotten.and_then(|()| match store.location() {
+            Some(cache) => journal::wipe(cache, table),
+            None => Ok(()),
+        });
         store.release(table);
         inner.seats.lock().remove(table);
         inner.seat_freed.notify_all();
@@ -348,13 +395,13 @@ impl Lens {
         let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
         inner.closed.store(true, Ordering::Release);
         let mut report = CloseReport::default();
-        let (dios, starting) = inner.seated(deadline);
+        // Those that are there first: one that is being made may stand still in the storage and take all the time.
+        let here = inner.here();
+        close_all(&here, deadline, &mut report);
+        let (mut came, starting) = inner.seated(deadline.map(with_time_to_end));
         report.still_at_work(starting);
-        for dio in dios {
-            if let Some(inner) = dio.inner() {
-                report.add(inner.close_until(deadline.map(with_time_to_end)));
-            }
-        }
+        came.retain(|dio| !here.iter().any(|closed| closed.is_same(dio)));
+        close_all(&came, deadline, &mut report);
         inner.hang_up();
         let Some(deadline) = deadline else { return Ok(report) };
         // One that stands still must not take the time of those that come after it, or they would be told as running, too.
@@ -365,8 +412,11 @@ impl Lens {
                 report.still_at_work(vec![worker.name().to_owned()]);
             }
         }
-        report.still_at_work(inner.build_pool.close(for_each));
-        report.still_at_work(inner.load_pool.close(for_each));
+        report.still_at_work(inner.build_pool.close(with_time_to_end(deadline)));
+        report.still_at_work(inner.load_pool.close(with_time_to_end(deadline)));
+        // What was handed to the journal is made durable before its thread ends.
+        let journal = inner.journal.lock().take();
+        drop(journal);
         let store = inner.store.lock().take();
         // The last Lens on this cache ends the cache's thread, too.
         if let Some(store) = store.and_then(Arc::into_inner) {

@@ -48,6 +48,11 @@ counter! {
 }
 
 counter! {
+    /// The number of a write among those of its table, in the order in which they were taken.
+    WriteNumber
+}
+
+counter! {
     /// The number of a row in its cache table, given in the order of arrival and not reused while anything can name it.
     RowNo
 }

@@ -8,6 +8,7 @@ mod capability;
 mod change;
 pub mod contract;
 mod handle;
+mod page;
 pub(crate) mod query;
 mod schema;
 mod shell;
@@ -17,6 +18,8 @@ pub use call::{CallCx, CancelToken, CancelWatch};
 pub use capability::Capabilities;
 pub use change::{ChangeEvent, ChangeStream};
 pub use handle::Vista;
+pub(crate) use page::Place;
+pub use page::{Page, PageCursor, Total};
 pub(crate) use query::Guard;
 pub use query::{Col, Collation, Condition, Filter, QueryDescriptor, SortBy, SortDir, SortKeyer, Window, col};
 #[cfg(feature = "sqlite")]

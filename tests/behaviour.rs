@@ -21,6 +21,14 @@ mod freshness;
 mod lens;
 #[path = "common/limit.rs"]
 mod limit;
+#[path = "behaviour/pending.rs"]
+mod pending;
+#[path = "behaviour/pending_reads.rs"]
+mod pending_reads;
+#[path = "behaviour/renamed.rs"]
+mod renamed;
+#[path = "behaviour/stage.rs"]
+mod stage;
 #[path = "behaviour/stale_reads.rs"]
 mod stale_reads;
 #[path = "common/storage.rs"]

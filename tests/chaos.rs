@@ -18,6 +18,9 @@ mod check;
 mod ground;
 #[path = "common/limit.rs"]
 mod limit;
+#[allow(dead_code, reason = "the model test takes rows in another way")]
+#[path = "model/local.rs"]
+mod local;
 #[allow(dead_code, reason = "the scripts of the model test are not used here")]
 #[path = "model/ops.rs"]
 mod ops;

@@ -5,6 +5,8 @@
 mod honest;
 #[path = "contract/liars.rs"]
 mod liars;
+#[path = "contract/page_liars.rs"]
+mod page_liars;
 #[cfg(feature = "sqlite")]
 #[path = "contract/sqlite.rs"]
 mod sqlite;

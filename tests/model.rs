@@ -11,6 +11,9 @@
 mod check;
 #[path = "common/limit.rs"]
 mod limit;
+#[allow(dead_code, reason = "one write at a time is unsettled here")]
+#[path = "model/local.rs"]
+mod local;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/plain.rs"]

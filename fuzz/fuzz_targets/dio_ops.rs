@@ -7,6 +7,9 @@
 mod check;
 #[path = "dio_script.rs"]
 mod dio_script;
+#[path = "../../tests/model/local.rs"]
+#[allow(dead_code, reason = "the chaos test has more writes under way")]
+mod local;
 #[path = "../../tests/model/ops.rs"]
 #[allow(dead_code, reason = "the strategies beside the operations are for the property test")]
 mod ops;

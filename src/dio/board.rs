@@ -37,6 +37,11 @@ pub struct DioStatus {
     pub refresh_error: Option<Error>,
     /// Writes in the queue or being delivered.
     pub pending_writes: usize,
+    /// Whether no write is delivered for now, because the source can't be reached. It is tried again from time to time.
+    pub writes_paused: bool,
+    /// Writes that the journal knows: those that are pending, that failed and were not cleared, and confirmed ones whose effect
+    /// the cache's files may not have yet.
+    pub journaled_writes: usize,
     /// Writes that failed since the Dio was made.
     pub failed_writes: u64,
     /// Why the last failed write failed.
@@ -218,6 +223,8 @@ impl StateBoard {
             refresh_failures: inner.refresh_failures,
             refresh_error: inner.refresh_error.clone(),
             pending_writes: inner.pending_writes,
+            writes_paused: false,
+            journaled_writes: 0,
             failed_writes: inner.counters.writes_failed,
             write_error: inner.write_error.clone(),
             cache_error: None,

@@ -8,21 +8,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::dio::core::Message;
-use crate::dio::{CLOSED, CLOSING, DioInner, OPEN};
+use crate::dio::core::{Message, StagedWrite};
+use crate::dio::{CLOSED, CLOSING, DioInner, OPEN, WriteState};
 use crate::lens::Lens;
 use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn, time_left};
 use crate::{Error, ErrorKind};
 
 /// How much of the time to close is kept for ending the threads, a quarter at the most.
 const TO_END: Duration = Duration::from_millis(250);
+/// How long a drop waits for deliveries if nothing keeps what is not delivered.
+const TO_DELIVER_ON_DROP: Duration = Duration::from_secs(1);
+/// How long a closing without time waits for the disk, so that what was written last is accepted.
+const TO_ACCEPT: Duration = Duration::from_millis(250);
 
 /// What closing left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CloseReport {
     /// Writes that were delivered since the Dio was made.
     pub delivered: u64,
-    /// Writes that wait in a journal for the next run.
+    /// Accepted writes that the journal keeps for the next run.
     pub kept: u64,
     /// Writes that failed since the Dio was made, those that closing left undelivered among them.
     pub failed: u64,
@@ -82,6 +86,7 @@ impl DioInner {
         let (delivered, failed) = self.board.write_counts();
         report.delivered = delivered;
         report.failed = failed;
+        report.kept = self.ledger.kept();
         report
     }
 
@@ -91,9 +96,10 @@ impl DioInner {
         self.workers.lock().push(worker);
     }
 
-    pub(super) fn close_on_drop(self: &Arc<Self>, timeout: Duration) {
+    pub(super) fn close_on_drop(self: &Arc<Self>) {
         if self.is_open() {
-            self.close_until(deadline_after(timeout));
+            let by_default = if self.ledger.is_kept() { Duration::ZERO } else { TO_DELIVER_ON_DROP };
+            self.close_until(deadline_after(self.lens.defaults.drop_timeout.unwrap_or(by_default)));
         }
     }
 
@@ -104,12 +110,15 @@ impl DioInner {
             return;
         }
         let (dio, lens) = (self.clone(), lens.clone());
-        let close = move || dio.close_on_drop(lens.defaults().drop_timeout);
+        let close = move || {
+            dio.close_on_drop();
+            drop(lens);
+        };
         match spawn(format!("{}:close", self.name), Rank::above_all(), close) {
             Ok(worker) => self.add_worker(worker),
             Err(error) => {
                 tracing::warn!(table = %self.name, %error, "a Dio is closed without delivering what waits");
-                self.close_on_drop(Duration::ZERO);
+                self.close_until(deadline_after(Duration::ZERO));
             }
         }
     }
@@ -125,26 +134,28 @@ impl DioInner {
         if let Some(deadline) = deadline {
             self.writes.wait_idle(with_time_to_end(deadline));
         }
-        let (undelivered, at_the_source) = self.writes.abandon();
-        if let Some(ticket) = at_the_source {
+        let undelivered = self.writes.abandon();
+        let is_kept = self.ledger.is_kept();
+        for (write, _) in undelivered.iter().filter(|(_, at_the_source)| *at_the_source && !is_kept) {
             let message = "the Dio was closed while the source had the write; whether it was done is not known here";
-            let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
-            ticket.abandon(error.clone(), || self.board.write_failed(&error));
+            self.fail(write, message);
         }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
         self.cancel.cancel();
-        for write in undelivered {
-            let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered")
-                .with("table", self.name.to_string());
-            write.ticket.reject(error.clone(), || self.board.write_failed(&error));
-        }
         let wait = may_wait();
+        if is_kept {
+            self.keep(undelivered.into_iter().map(|(write, _)| write), deadline.filter(|_| wait));
+        } else {
+            for (write, _) in undelivered {
+                self.fail(&write, "the Dio was closed before the write was delivered");
+            }
+        }
         let (sender, receiver) = reply();
         let sent = self.core.send(Message::Close { reply: Some(sender) });
         if sent.is_ok() && wait {
-            // The core waits for nobody, so this is soon.
-            let _ = receiver.wait(None);
+            // The core waits for nobody, so this is soon, unless a storage that it reads an old row from stands still.
+            let _ = receiver.wait(deadline.map(|deadline| time_left(with_time_to_end(deadline))));
         }
         if wait
             && let (Ok(store), Some(deadline)) = (self.store(), deadline)
@@ -157,5 +168,25 @@ impl DioInner {
         if let Ok(store) = self.store() {
             store.wake_waiters();
         }
+    }
+
+    /// Leaves undelivered writes to the journal, for the next run.
+    fn keep(&self, writes: impl Iterator<Item = Arc<StagedWrite>>, deadline: Option<Deadline>) {
+        for write in writes {
+            let ticket = write.ticket.ticket();
+            if let Some(deadline) = deadline {
+                // The journal answers in the time of a sync, or says why not; its answer ends the ticket, too.
+                let _ = ticket.wait_durable(time_left(deadline).max(TO_ACCEPT));
+            }
+            if ticket.is_durable() {
+                write.ticket.end(WriteState::Kept, || self.ledger.keep());
+            }
+        }
+    }
+
+    /// Ends a write's ticket, which the closing leaves undelivered.
+    fn fail(&self, write: &StagedWrite, message: &'static str) {
+        let error = Error::new(ErrorKind::Closed, message).with("table", self.name.to_string());
+        write.ticket.end(WriteState::Rejected(error.clone()), || self.board.write_failed(&error));
     }
 }

@@ -20,23 +20,28 @@ mod batch;
 mod body;
 mod bulk;
 mod customs;
+mod pending;
 mod protect;
 mod route;
 mod views;
+mod writes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
+use parking_lot::Mutex;
 
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
+use crate::dio::ledger::Ledger;
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::{Replaced, Versions};
-use crate::dio::{EventHub, StateBoard, WriteQueue};
+use crate::dio::{EventHub, Failures, StateBoard, WriteQueue};
+use crate::journal::Reservation;
 use crate::lens::Pool;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::custom::OffCore;
@@ -48,12 +53,13 @@ use crate::scenery::view_query::ViewQuery;
 use crate::sync::{Doorbell, QueueInfo, Rank, ReplySender};
 use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
+use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq, WriteNumber};
 
 pub(crate) use body::{Body, First};
 
 use batch::OpenBatch;
 use bulk::{Bulk, Made};
+use pending::{Aliases, Pending};
 use protect::Protection;
 use views::Views;
 
@@ -69,8 +75,6 @@ const BURST: usize = 1_024;
 pub(crate) enum RowChange {
     /// The row is this from now on. Its Seq is set by the core.
     Put(StoredRow),
-    /// These fields of the row are new.
-    Merge { id: Arc<str>, record: Record, fetched_at: i64 },
     /// The row is gone.
     Delete(Arc<str>),
     /// Every row is gone.
@@ -79,6 +83,17 @@ pub(crate) enum RowChange {
     MarkStale(Arc<str>),
     /// Every row awaits its re-read.
     MarkAllStale,
+}
+
+impl RowChange {
+    /// The id of the row that it is about, if it is about one.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match self {
+            RowChange::Put(row) => Some(row.id()),
+            RowChange::Delete(id) | RowChange::MarkStale(id) => Some(id),
+            RowChange::Clear | RowChange::MarkAllStale => None,
+        }
+    }
 }
 
 /// The changes of one message.
@@ -138,30 +153,83 @@ pub(crate) struct Apply {
     pub(crate) at_once: bool,
 }
 
-/// A write on its way to the source.
-pub(crate) struct StagedWrite {
+/// A write that was checked, on its way to the core.
+pub(crate) struct NewWrite {
     pub(crate) op: WriteOp,
     pub(crate) ticket: TicketSender,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
+    /// Its room in the journal.
+    pub(crate) room: Option<Reservation>,
+    /// Under which its maker can tell it from others.
+    pub(crate) key: Option<Arc<str>>,
+}
+
+/// A write that views show, on its way to the source.
+pub(crate) struct StagedWrite {
+    pub(crate) number: WriteNumber,
+    /// Under which the source can tell it from others.
+    pub(crate) key: Arc<str>,
+    pub(crate) op: WriteOp,
+    pub(crate) at: i64,
+    pub(crate) ticket: TicketSender,
+    /// Whether anything is known of the row here, so that a patch can be folded over it.
+    pub(crate) row_is_known: bool,
+    /// Whether an earlier run accepted it, and may have had the source do it.
+    pub(crate) is_recovered: bool,
+    /// The row as it was last confirmed before it, as far as that is known.
+    before: Mutex<Option<StoredRow>>,
+}
+
+impl StagedWrite {
+    pub(crate) fn before(&self) -> Option<StoredRow> {
+        self.before.lock().clone()
+    }
 }
 
 /// What became of a write.
 pub(crate) struct Settlement {
-    pub(crate) write: StagedWrite,
-    pub(crate) result: Result<Settled>,
+    pub(crate) write: Arc<StagedWrite>,
+    pub(crate) result: SettledAs,
+    /// Answered once it shows: a later write of the row may go by another id from then on, or not at all.
+    pub(crate) reply: Option<ReplySender<Result<Seq>>>,
+}
+
+pub(crate) enum SettledAs {
+    Confirmed(Settled),
+    Rejected(Error),
+    /// Whether the source has done it can't be found out.
+    Unknown(Error),
+    Superseded(WriteNumber),
+    Cancelled,
+}
+
+impl SettledAs {
+    fn confirmed(id: Option<Arc<str>>) -> Self {
+        SettledAs::Confirmed(Settled { id, record: None, stored: None, changes: Vec::new(), at: 0 })
+    }
 }
 
 /// A confirmed write's effect.
 pub(crate) struct Settled {
     /// The id under which the row is stored.
     pub(crate) id: Option<Arc<str>>,
+    /// The row, where the source says how it stored it.
+    pub(crate) record: Option<Record>,
+    /// The row as the core has made of it; `None`: there is none.
+    pub(crate) stored: Option<StoredRow>,
+    /// What a callback did beside it.
     pub(crate) changes: Vec<RowChange>,
+    /// When, in milliseconds since the Unix epoch.
+    pub(crate) at: i64,
 }
 
 pub(crate) type ViewId = u64;
 
 pub(crate) enum Message {
     Apply(Apply),
-    Stage(StagedWrite),
+    /// Shown together, or refused together.
+    Stage(Vec<NewWrite>),
     Settle(Settlement),
     /// A new table view, or another query for one that is there.
     SetQuery {
@@ -368,13 +436,26 @@ pub(crate) struct Surroundings {
     pub(crate) events: Arc<EventHub<DioEvent>>,
     pub(crate) board: Arc<StateBoard>,
     pub(crate) writes: Arc<WriteQueue>,
+    pub(crate) failures: Arc<Failures>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) build_pool: Arc<Pool>,
     /// Its thread shares the scan of a large table when it has nothing else to do.
     pub(crate) load_pool: Arc<Pool>,
     /// Changes of one message from which on they are a bulk.
     pub(crate) bulk_changes: usize,
     pub(crate) build_rank: Rank,
+    /// The column of the schema that holds a row's id.
+    pub(crate) id_column: Option<String>,
+    /// The beginning of the keys of writes, like no other.
+    pub(crate) key_prefix: String,
+    /// The rank of who settles writes.
+    pub(crate) write_rank: Rank,
+    /// Has a row (or all) read again, behind. Never blocks.
+    pub(crate) reread: Reread,
 }
+
+/// See [`Surroundings::reread`].
+pub(crate) type Reread = Box<dyn Fn(Option<&Arc<str>>) + Send>;
 
 /// The state of a Dio.
 pub(crate) struct Core {
@@ -386,6 +467,11 @@ pub(crate) struct Core {
     complete: bool,
     stale_upto: Seq,
     protection: Protection,
+    pending: Pending,
+    aliases: Aliases,
+    next_write: WriteNumber,
+    /// Settled writes that the cache was told of since the journal was told that it is synced.
+    unsynced: usize,
     views: Views,
     records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
     batch: Option<OpenBatch>,
@@ -404,6 +490,10 @@ impl Core {
             complete: state.complete,
             stale_upto: Seq(0),
             protection: Protection::new(state.seq),
+            pending: Pending::default(),
+            aliases: Aliases::default(),
+            next_write: WriteNumber(1),
+            unsynced: 0,
             views: Views::default(),
             records: HashMap::new(),
             batch: None,
@@ -453,7 +543,7 @@ impl Core {
         match message {
             Message::Apply(apply) if self.is_bulk(&apply) => self.begin_bulk(apply),
             Message::Apply(apply) => self.apply(apply),
-            Message::Stage(write) => self.stage(write),
+            Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),
             other => {
                 self.commit();
@@ -509,10 +599,15 @@ impl Core {
             Some(row) => Ok(self.to.versions.row_newest(row)?.map(|stored| (row, stored))),
             None => Ok(None),
         });
+        // The row may go by another id than the first one, under which it is asked for.
+        let id = match &found {
+            Ok(Some((_, stored))) if stored.id() != &*slot.id => Arc::from(stored.id()),
+            _ => slot.id.clone(),
+        };
         // A row handed in by the caller stays until the cache has something to say about it.
         let mut moved = (!given || matches!(found, Ok(Some(_)))) && slot.show(found, self.seq);
         moved |= slot.set_stale(self.stale_upto);
-        self.records.entry(slot.id.clone()).or_default().push(slot.clone());
+        self.records.entry(id).or_default().push(slot.clone());
         // The handle may have been looked at before.
         if moved {
             slot.advance();

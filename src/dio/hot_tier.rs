@@ -22,10 +22,13 @@ pub struct EnrichedRecord {
     row: RowNo,
     fetched_at: SystemTime,
     pub(crate) stale: bool,
+    pub(crate) pending: bool,
 }
 
 /// The status byte of a stored row that awaits its re-read.
 pub(crate) const STATUS_STALE: u8 = 1;
+/// The status byte of a row that shows writes which are not settled. It never goes to the cache.
+pub(crate) const STATUS_PENDING: u8 = 2;
 
 impl EnrichedRecord {
     pub(crate) fn decode(row: RowNo, stored: &StoredRow) -> Result<Self> {
@@ -36,12 +39,13 @@ impl EnrichedRecord {
             row,
             fetched_at: time_of(stored.fetched_at()),
             stale: stored.status() == STATUS_STALE,
+            pending: stored.status() == STATUS_PENDING,
         })
     }
 
     /// A row that came without the cache, handed to [`Dio::record_scenery_with`](crate::Dio::record_scenery_with).
     pub(crate) fn given(id: Arc<str>, record: Record, seq: Seq, fetched_at: SystemTime) -> Self {
-        EnrichedRecord { id, record, seq, row: RowNo(0), fetched_at, stale: false }
+        EnrichedRecord { id, record, seq, row: RowNo(0), fetched_at, stale: false, pending: false }
     }
 
     /// The row's id.

@@ -12,16 +12,18 @@ use parking_lot::Mutex;
 use crate::cache::CacheTable;
 use crate::dio::core::{self, Core, Surroundings, TableState};
 use crate::dio::hot_tier::HotTier;
+use crate::dio::ledger::Ledger;
 use crate::dio::refresh::{self, Refresher};
 use crate::dio::store::Store;
 use crate::dio::versions::Versions;
-use crate::dio::writer::{self, WriteQueue};
-use crate::dio::{Dio, DioInner, EventHub, Handle, OPEN, StateBoard, WeakDio, diagnostics, meta};
+use crate::dio::writer;
+use crate::dio::{Dio, DioInner, EventHub, Failures, Handle, OPEN, StateBoard, WeakDio, WriteQueue, diagnostics, meta};
+use crate::journal::Replay;
 use crate::lens::{Lens, LensInner};
 use crate::scenery::snapshot::RowReader;
 use crate::sync::{self, Doorbell, Rank, Role, catch_user};
 use crate::vista::{CancelToken, Vista};
-use crate::{Error, ErrorKind, Result, Seq};
+use crate::{ConflictPolicy, Error, ErrorKind, Result, Seq};
 
 /// Held by every thread of a Dio; its drop is the Dio's end. By then nothing else of the Dio may be left, so it holds what
 /// it needs.
@@ -30,11 +32,13 @@ pub(crate) struct LastThread {
     versions: Arc<Versions>,
     weak: WeakDio,
     store: Arc<Store>,
+    ledger: Arc<Ledger>,
     table: Arc<str>,
 }
 
 impl Drop for LastThread {
     fn drop(&mut self) {
+        self.ledger.close();
         self.store.release(&self.table);
         self.versions.detach();
         self.lens.leave(&self.table, &self.weak);
@@ -72,7 +76,21 @@ impl DioInner {
         let (core_handle, inboxes) = core::inboxes(bell);
         let events = Arc::new(EventHub::new(defaults.event_capacity));
         let board = StateBoard::new(&state);
-        let writes = WriteQueue::new(defaults.write_queue_capacity);
+        let key = uuid::Uuid::now_v7();
+        let callbacks = &lens_inner.callbacks;
+        // A callback gets one write, and so does who decides over a conflict.
+        let takes_batches = callbacks.on_write.is_none()
+            && callbacks.on_conflict.is_none()
+            && defaults.conflicts == ConflictPolicy::MineWins
+            && master.capabilities().batch;
+        let policy = match takes_batches {
+            true => defaults.delivery.clone(),
+            false => defaults.delivery.clone().batch(1),
+        };
+        let writes = WriteQueue::new(defaults.write_queue_capacity, policy, key.as_u64_pair().1);
+        let failures = Arc::new(Failures::default());
+        let ledger = Ledger::new(lens_inner.clone(), name.clone());
+        let replay = ledger.recover(state.seq)?;
         let (refresher, refresh_inbox) = Refresher::new();
         let level = master.stack_level();
         let reader = Arc::new(RowReader {
@@ -91,6 +109,8 @@ impl DioInner {
             events: events.clone(),
             board: board.clone(),
             writes: writes.clone(),
+            failures: failures.clone(),
+            ledger: ledger.clone(),
             refresher,
             cancel: CancelToken::new(),
             phase: AtomicU8::new(OPEN),
@@ -112,11 +132,12 @@ impl DioInner {
             versions: versions.clone(),
             weak: weak.clone(),
             store: store.clone(),
+            ledger: ledger.clone(),
             table: name.clone(),
         });
         *inner.last_thread.lock() = Some(Arc::downgrade(&last));
 
-        let core = Core::new(
+        let mut core = Core::new(
             Surroundings {
                 table_name: name.clone(),
                 versions,
@@ -124,19 +145,35 @@ impl DioInner {
                 events,
                 board,
                 writes,
+                failures,
+                ledger: ledger.clone(),
                 build_pool: lens_inner.build_pool.clone(),
                 load_pool: lens_inner.load_pool.clone(),
                 bulk_changes: defaults.bulk_changes,
                 build_rank: Rank::new(level, Role::Build),
+                id_column: inner.schema.id_column().map(str::to_owned),
+                key_prefix: key.simple().to_string(),
+                write_rank: Rank::new(level, Role::Writer),
+                reread: reread(&inner),
             },
             core_handle,
             state,
         );
+        let has_pending = replay.as_ref().is_some_and(Replay::has_pending);
+        if let Some(replay) = replay {
+            for warning in &replay.warnings {
+                lens_inner.warn(warning.clone().with("table", name.to_string()));
+            }
+            core.recover(replay);
+        }
         let first_copy = inner.refresher.start()?;
         if !state.complete && defaults.on_start_blocking {
             *inner.first_copy.lock() = Some(first_copy);
         }
         inner.start_thread("core", Role::Core, &last, move |_| core.run(inboxes))?;
+        if has_pending {
+            inner.start_writer(&weak)?;
+        }
         let thread_handle = weak;
         inner.start_thread("refresh", Role::Refresh, &last, move |dio| {
             refresh::run(&dio, &thread_handle, &refresh_inbox);
@@ -160,7 +197,7 @@ impl DioInner {
         Ok(())
     }
 
-    /// Starts the writer's thread at the first write.
+    /// Starts the writers' threads at the first write.
     pub(crate) fn start_writer(self: &Arc<Self>, handle: &WeakDio) -> Result<()> {
         let mut started = self.writer_started.lock();
         if *started {
@@ -170,11 +207,26 @@ impl DioInner {
         let (Some(last), true) = (last, self.is_open()) else {
             return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
         };
-        let handle = handle.clone();
-        self.start_thread("writer", Role::Writer, &last, move |dio| writer::run(&dio, &handle))?;
+        self.ledger.open_to_write()?;
+        let writers = self.writes.writers();
+        for number in 1..=writers {
+            let name = if writers == 1 { "writer".to_owned() } else { format!("writer-{number}") };
+            let handle = handle.clone();
+            self.start_thread(&name, Role::Writer, &last, move |dio| writer::run(&dio, &handle))?;
+        }
         *started = true;
         Ok(())
     }
+}
+
+/// How the core has rows read again.
+fn reread(dio: &Arc<DioInner>) -> core::Reread {
+    let dio = Arc::downgrade(dio);
+    Box::new(move |id| match (dio.upgrade(), id) {
+        (Some(dio), Some(id)) => dio.reload(id),
+        (Some(dio), None) => dio.refresh_anew(),
+        (None, _) => {}
+    })
 }
 
 /// What the cache knows of the table. One that was filled from another source, or under another schema, is wiped.

@@ -20,7 +20,6 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::reconcile::reconcile;
 use crate::dio::schedule::Schedule;
 use crate::dio::{DioInner, WeakDio};
-use crate::sync::catch_user;
 use crate::{Error, ErrorKind, Result};
 
 /// One refresh, and everyone who waits for it.
@@ -227,7 +226,7 @@ fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()>
 /// What happens without callbacks: the source's rows become the cache's.
 fn copy_source(dio: &Arc<DioInner>) -> Result<()> {
     let read = dio.begin_read();
-    let rows = catch_user("the source", || dio.master.list(&dio.call_cx())).and_then(|rows| rows)?;
+    let rows = dio.read_source(|master, cx| master.list(cx))?;
     reconcile(dio, read.began(), rows, Cause::Refresh, Announce::Nothing, true).map(drop)
 }
 

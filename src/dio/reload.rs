@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::dio::core::{Announce, Apply, Message, RowChange};
 use crate::dio::event::Cause;
 use crate::dio::{DioInner, WeakDio};
-use crate::sync::{Rank, Role, catch_user};
+use crate::sync::{Rank, Role};
 use crate::value::{Record, StoredRow};
 use crate::{ErrorKind, Result};
 
@@ -100,7 +100,7 @@ fn reload_now(handle: &WeakDio, id: &Arc<str>) {
 fn read_and_apply(dio: &Arc<DioInner>, id: &Arc<str>) -> Result<()> {
     dio.catch_up()?;
     let read = dio.begin_read();
-    let row = catch_user("the source", || dio.master.get(&dio.call_cx(), id)).and_then(|row| row)?;
+    let row = dio.read_source(|master, cx| master.get(cx, id))?;
     let change = match row {
         Some(record) => RowChange::Put(StoredRow::encode(id, &record, dio.clock().wall_ms())),
         None => RowChange::Delete(id.clone()),

@@ -69,7 +69,12 @@ enum Job {
     Sync {
         durably: bool,
     },
+    /// Syncs, and tells who wants to know.
+    SyncThen(Vec<Then>),
 }
+
+/// Called on the store's thread once everything left before is durable. It must not block.
+pub(crate) type Then = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Queue {
@@ -220,6 +225,19 @@ impl Store {
         queue.bytes += batch.bytes();
         queue.taken += 1;
         queue.jobs.push_back(Job::Batch(batch));
+        drop(queue);
+        self.shared.wake.notify_one();
+    }
+
+    /// Has everything left before made durable, and `then` called. Never waits.
+    pub(crate) fn sync_then(&self, then: Then) {
+        let mut queue = self.shared.queue.lock();
+        if let Some(Job::SyncThen(others)) = queue.jobs.back_mut() {
+            others.push(then);
+        } else {
+            queue.taken += 1;
+            queue.jobs.push_back(Job::SyncThen(vec![then]));
+        }
         drop(queue);
         self.shared.wake.notify_one();
     }
@@ -419,6 +437,7 @@ impl Shared {
                 Job::Batch(first) => Todo::Write(queue.take_neighbours(first)),
                 Job::Reset(table, batch) => Todo::Reset(table, batch),
                 Job::Sync { durably } => Todo::Sync { durably },
+                Job::SyncThen(then) => Todo::SyncThen(then),
             };
             drop(queue);
             let outcome = self.work(todo);
@@ -452,6 +471,13 @@ impl Shared {
                 let result = if durably { user(|| self.backend.sync()) } else { Ok(()) };
                 one(result, Job::Sync { durably })
             }
+            Todo::SyncThen(then) => match user(|| self.backend.sync()) {
+                Ok(()) => {
+                    then.into_iter().for_each(|then| then());
+                    one(Ok(()), Job::SyncThen(Vec::new()))
+                }
+                failed => one(failed, Job::SyncThen(then)),
+            },
             Todo::Reset(table, batch) => {
                 let result = user(|| table.apply(&batch));
                 one(result, Job::Reset(table, batch))
@@ -501,6 +527,7 @@ enum Todo {
     Write(Vec<StoreBatch>),
     Reset(Arc<dyn CacheTable>, CacheBatch),
     Sync { durably: bool },
+    SyncThen(Vec<Then>),
 }
 
 /// What came of it.

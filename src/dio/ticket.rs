@@ -1,6 +1,6 @@
 //! Ticket: what became of one write, for whoever asked for it.
 //!
-//! Owner: the writer and the core move it; any number of clones read and wait.
+//! Owner: the core, the journal and the writer move it; any number of clones read and wait.
 //! Invariants: it ends exactly once; dropping a ticket cancels nothing; a sender dropped on the way ends it as `Closed`.
 
 use std::sync::Arc;
@@ -8,24 +8,81 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::clock::Moment;
 use crate::sync::{Rank, deadline_after, may_wait_for};
-use crate::{Error, ErrorKind, Result, Seq};
+use crate::{Error, ErrorKind, Result, Seq, WriteNumber};
 
 /// Where a write is on its way.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum WriteState {
-    /// In the queue.
-    Queued,
-    /// Being delivered, the attempt counted from 1.
+    /// Every view shows it.
+    Staged,
+    /// It is accepted: the journal has it on the disk, and it will be delivered, also after a crash.
+    Durable,
+    /// The source has been asked to do it, the attempt counted from 1.
     Delivering {
         /// Which attempt it is.
         attempt: u32,
     },
-    /// The source has it, and views show it.
+    /// The last attempt failed, and another one will be made.
+    Waiting {
+        /// When, on the Lens's clock.
+        until: Moment,
+        /// Why the last attempt failed.
+        error: Error,
+    },
+    /// The source has it, and views show what the source made of it.
     Confirmed(WriteOutcome),
     /// It failed; nothing of it shows.
     Rejected(Error),
+    /// A later `delete_all` made it pointless before it was tried.
+    Superseded {
+        /// That write.
+        by: WriteNumber,
+    },
+    /// It was dropped before it was delivered, by [`Dio::drop_write`](crate::Dio::drop_write).
+    Cancelled,
+    /// Whether the source has done it can't be found out, so it is not tried again.
+    Unknown(Error),
+    /// The Dio was closed first. The journal keeps it, and it is delivered when the table is opened again.
+    Kept,
+}
+
+impl WriteState {
+    /// Whether nothing more will become of it here.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            WriteState::Staged | WriteState::Durable | WriteState::Delivering { .. } | WriteState::Waiting { .. } => {
+                false
+            }
+            WriteState::Confirmed(_)
+            | WriteState::Rejected(_)
+            | WriteState::Superseded { .. }
+            | WriteState::Cancelled
+            | WriteState::Unknown(_)
+            | WriteState::Kept => true,
+        }
+    }
+
+    /// What [`WriteTicket::wait`] says once it has ended.
+    pub(crate) fn outcome(&self) -> Option<Result<WriteOutcome>> {
+        let cancelled = |message: String| Error::new(ErrorKind::Cancelled, message);
+        Some(match self {
+            WriteState::Confirmed(outcome) => Ok(outcome.clone()),
+            WriteState::Rejected(error) | WriteState::Unknown(error) => Err(error.clone()),
+            WriteState::Superseded { by } => {
+                Err(cancelled(format!("write {by}, a later `delete_all`, took its place before it was delivered")))
+            }
+            WriteState::Cancelled => Err(cancelled("the write was dropped before it was delivered".to_owned())),
+            WriteState::Kept => {
+                let message =
+                    "the Dio was closed first; its journal keeps the write for when the table is opened again";
+                Err(Error::new(ErrorKind::Closed, message))
+            }
+            _ => return None,
+        })
+    }
 }
 
 /// A confirmed write.
@@ -37,24 +94,73 @@ pub struct WriteOutcome {
     pub seq: Seq,
 }
 
-struct Shared {
-    id: Option<String>,
-    rank: Rank,
-    state: Mutex<WriteState>,
-    changed: Condvar,
+/// Whether the write survives a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acceptance {
+    NotYet,
+    Durable,
+    /// The cache is in memory.
+    Never,
 }
+
+struct Progress {
+    /// `None`: the core has not seen it.
+    state: Option<WriteState>,
+    acceptance: Acceptance,
+    /// The id that the row has now.
+    id: Option<Arc<str>>,
+    number: Option<WriteNumber>,
+    /// Why the core did not take it.
+    refused: Option<Error>,
+}
+
+struct Shared {
+    rank: Rank,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    /// Called once it has ended, by whoever ends it. Under the lock of `state` when the state is looked at, too.
+    at_end: Mutex<Vec<AtEnd>>,
+}
+
+type AtEnd = Box<dyn FnOnce() + Send>;
 
 impl Shared {
     /// Moves the ticket on, and calls `count` before anyone hears of it. One that has ended stays as it is.
-    fn set(&self, state: WriteState, count: impl FnOnce()) {
-        let mut current = self.state.lock();
-        if matches!(*current, WriteState::Confirmed(_) | WriteState::Rejected(_)) {
-            return;
+    fn set(&self, state: WriteState, count: impl FnOnce()) -> bool {
+        let mut progress = self.progress.lock();
+        if progress.state.as_ref().is_some_and(WriteState::has_ended) {
+            return false;
         }
         count();
-        *current = state;
-        drop(current);
+        let has_ended = state.has_ended();
+        progress.state = Some(state);
+        let calls = if has_ended { std::mem::take(&mut *self.at_end.lock()) } else { Vec::new() };
+        drop(progress);
+        calls.into_iter().for_each(|call| call());
         self.changed.notify_all();
+        true
+    }
+
+    /// Waits until `ready` has something to say.
+    fn wait<T>(&self, timeout: Option<Duration>, what: &str, ready: impl Fn(&Progress) -> Option<T>) -> Result<T> {
+        let deadline = timeout.and_then(deadline_after);
+        let mut progress = self.progress.lock();
+        loop {
+            if let Some(answer) = ready(&progress) {
+                return Ok(answer);
+            }
+            may_wait_for(self.rank, "the settlement of a write")?;
+            let timed_out = match deadline {
+                Some(deadline) => self.changed.wait_until(&mut progress, deadline).timed_out(),
+                None => {
+                    self.changed.wait(&mut progress);
+                    false
+                }
+            };
+            if timed_out && ready(&progress).is_none() {
+                return Err(Error::new(ErrorKind::Timeout, format!("the write is not {what} yet")));
+            }
+        }
     }
 }
 
@@ -64,108 +170,150 @@ pub struct WriteTicket(Arc<Shared>);
 
 impl std::fmt::Debug for WriteTicket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WriteTicket").field("id", &self.0.id).field("state", &self.state()).finish()
+        f.debug_struct("WriteTicket").field("id", &self.id()).field("state", &self.state()).finish()
     }
 }
 
 impl WriteTicket {
-    /// The id that the write named.
-    pub fn id(&self) -> Option<&str> {
-        self.0.id.as_deref()
+    /// The id of the row it writes: the one that the write named, or that the row goes by until the source has chosen one;
+    /// from then on that one. `None` for `delete_all`. Doesn't block.
+    pub fn id(&self) -> Option<Arc<str>> {
+        self.0.progress.lock().id.clone()
+    }
+
+    /// Its number among the writes of its table, in the order in which they were accepted. Doesn't block.
+    pub fn number(&self) -> WriteNumber {
+        self.0.progress.lock().number.unwrap_or(WriteNumber(0))
     }
 
     /// Where it is now. Doesn't block.
     pub fn state(&self) -> WriteState {
-        self.0.state.lock().clone()
+        self.0.progress.lock().state.clone().unwrap_or(WriteState::Staged)
     }
 
     /// Blocks until the write is confirmed or has failed. The ticket stays usable after a timeout.
     ///
     /// # Errors
-    /// Why the write failed; `Timeout` when it is still on its way; `WouldDeadlock` on a thread that its delivery may be
-    /// waiting for.
+    /// Why the write failed; `Cancelled` when it was dropped or superseded; `Closed` when the Dio was closed first; `Timeout`
+    /// when it is still on its way; `WouldDeadlock` on a thread that its delivery may be waiting for.
     pub fn wait(&self, timeout: Duration) -> Result<WriteOutcome> {
         self.wait_until(Some(timeout))
     }
 
-    /// Ends the ticket as failed, after `count`, if it has not ended.
-    pub(crate) fn abandon(&self, error: Error, count: impl FnOnce()) {
-        self.0.set(WriteState::Rejected(error), count);
+    /// Blocks until the write is accepted: it is on the disk, and survives a crash.
+    ///
+    /// # Errors
+    /// `Unsupported` when the cache is in memory, which promises nothing; why it was refused; `Timeout`; `WouldDeadlock`.
+    pub fn wait_durable(&self, timeout: Duration) -> Result<()> {
+        self.0.wait(Some(timeout), "on the disk", |progress| match (progress.acceptance, &progress.state) {
+            (Acceptance::Durable, _) => Some(Ok(())),
+            (Acceptance::Never, _) => {
+                let message = "the cache is in memory, so no write survives the program; use `cache_at`";
+                Some(Err(Error::new(ErrorKind::Unsupported, message)))
+            }
+            (Acceptance::NotYet, Some(state)) => state.outcome().map(|outcome| outcome.map(drop)),
+            (Acceptance::NotYet, None) => None,
+        })?
+    }
+
+    /// Whether the journal has it.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.0.progress.lock().acceptance == Acceptance::Durable
+    }
+
+    /// Has `call` called once the ticket has ended, by the thread that ends it; here and now if it has. It must not wait, and
+    /// be no code of the application's.
+    pub(crate) fn at_end(&self, call: impl FnOnce() + Send + 'static) {
+        let progress = self.0.progress.lock();
+        if progress.state.as_ref().is_some_and(WriteState::has_ended) {
+            drop(progress);
+            call();
+        } else {
+            self.0.at_end.lock().push(Box::new(call));
+        }
     }
 
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
-        let deadline = timeout.and_then(deadline_after);
-        let mut state = self.0.state.lock();
-        loop {
-            match &*state {
-                WriteState::Confirmed(outcome) => return Ok(outcome.clone()),
-                WriteState::Rejected(error) => return Err(error.clone()),
-                WriteState::Queued | WriteState::Delivering { .. } => {}
-            }
-            may_wait_for(self.0.rank, "the settlement of a write")?;
-            let timed_out = match deadline {
-                Some(deadline) => self.0.changed.wait_until(&mut state, deadline).timed_out(),
-                None => {
-                    self.0.changed.wait(&mut state);
-                    false
-                }
-            };
-            if timed_out && matches!(*state, WriteState::Queued | WriteState::Delivering { .. }) {
-                return Err(Error::new(ErrorKind::Timeout, "the write is not settled yet"));
-            }
+        self.0.wait(timeout, "settled", |progress| progress.state.as_ref()?.outcome())?
+    }
+
+    /// Waits until the core has staged or refused it, which waits for nothing else.
+    pub(crate) fn wait_staged(&self) -> Result<()> {
+        let mut progress = self.0.progress.lock();
+        while progress.state.is_none() {
+            self.0.changed.wait(&mut progress);
         }
+        progress.refused.clone().map_or(Ok(()), Err)
     }
 }
 
-/// The side that moves the ticket.
-pub(crate) struct TicketSender(Option<Arc<Shared>>);
+/// The side that moves the ticket. Dropped, it ends it.
+pub(crate) struct TicketSender(Arc<Shared>);
 
 impl TicketSender {
-    pub(crate) fn new(id: Option<&str>, rank: Rank) -> (TicketSender, WriteTicket) {
+    pub(crate) fn new(id: Option<&str>, rank: Rank, is_journaled: bool) -> (TicketSender, WriteTicket) {
+        let acceptance = if is_journaled { Acceptance::NotYet } else { Acceptance::Never };
+        let progress = Progress { state: None, acceptance, id: id.map(Arc::from), number: None, refused: None };
         let shared = Arc::new(Shared {
-            id: id.map(str::to_owned),
             rank,
-            state: Mutex::new(WriteState::Queued),
+            progress: Mutex::new(progress),
             changed: Condvar::new(),
+            at_end: Mutex::default(),
         });
-        (TicketSender(Some(shared.clone())), WriteTicket(shared))
-    }
-
-    pub(crate) fn id(&self) -> Option<&str> {
-        self.0.as_ref().and_then(|shared| shared.id.as_deref())
-    }
-
-    pub(crate) fn delivering(&self, attempt: u32) {
-        if let Some(shared) = &self.0 {
-            shared.set(WriteState::Delivering { attempt }, || {});
-        }
+        (TicketSender(shared.clone()), WriteTicket(shared))
     }
 
     /// The ticket, for who must end it while its write is still at the source.
-    pub(crate) fn ticket(&self) -> Option<WriteTicket> {
-        self.0.clone().map(WriteTicket)
+    pub(crate) fn ticket(&self) -> WriteTicket {
+        WriteTicket(self.0.clone())
     }
 
-    /// Ends the ticket well, after `count`, unless the closing has ended it before.
-    pub(crate) fn confirm(mut self, outcome: WriteOutcome, count: impl FnOnce()) {
-        if let Some(shared) = self.0.take() {
-            shared.set(WriteState::Confirmed(outcome), count);
-        }
+    /// The core has given it its number and its row an id.
+    pub(crate) fn number(&self, number: WriteNumber, id: Option<Arc<str>>) {
+        let mut progress = self.0.progress.lock();
+        progress.number = Some(number);
+        progress.id = id;
     }
 
-    /// Ends the ticket as failed, after `count`, unless the closing has ended it before.
-    pub(crate) fn reject(mut self, error: Error, count: impl FnOnce()) {
-        if let Some(shared) = self.0.take() {
-            shared.set(WriteState::Rejected(error), count);
-        }
+    /// The row goes by another id now.
+    pub(crate) fn rename(&self, id: Arc<str>) {
+        self.0.progress.lock().id = Some(id);
+    }
+
+    /// The core does not take it: nothing of it shows.
+    pub(crate) fn refuse(&self, error: Error) {
+        self.0.progress.lock().refused = Some(error.clone());
+        self.0.set(WriteState::Rejected(error), || {});
+    }
+
+    /// Every view shows it.
+    pub(crate) fn staged(&self) {
+        self.0.set(WriteState::Staged, || {});
+    }
+
+    /// The journal has it.
+    pub(crate) fn durable(&self) {
+        self.0.progress.lock().acceptance = Acceptance::Durable;
+        self.0.set(WriteState::Durable, || {});
+    }
+
+    pub(crate) fn delivering(&self, attempt: u32) {
+        self.0.set(WriteState::Delivering { attempt }, || {});
+    }
+
+    pub(crate) fn waiting(&self, until: Moment, error: Error) {
+        self.0.set(WriteState::Waiting { until, error }, || {});
+    }
+
+    /// Ends the ticket, after `count`, unless the closing has ended it before.
+    pub(crate) fn end(&self, state: WriteState, count: impl FnOnce()) {
+        self.0.set(state, count);
     }
 }
 
 impl Drop for TicketSender {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.take() {
-            let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered");
-            shared.set(WriteState::Rejected(error), || {});
-        }
+        let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered");
+        self.0.set(WriteState::Rejected(error), || {});
     }
 }

@@ -450,6 +450,15 @@ impl Versions {
         }
     }
 
+    /// `id`, which the table never knew, names nothing any more, if it still names this row.
+    pub(crate) fn forget_alias(&self, id: &Arc<str>, row: RowNo) {
+        let mut shard = self.id_shard(id).lock();
+        if shard.get(id).is_some_and(|chain| chain.len() == 1 && chain[0].row == Some(row)) {
+            shard.remove(id);
+            self.ids_in_memory.fetch_sub(1, Ordering::Release);
+        }
+    }
+
     /// Everything of `seq` is in place: readers may see it.
     pub(crate) fn publish(&self, seq: Seq) {
         self.published.advance_to(seq.0);

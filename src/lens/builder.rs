@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::DeliveryPolicy;
 use crate::cache::{CacheBackend, MemoryBackend};
 use crate::clock::Clock;
 use crate::dio::Dio;
+use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest};
 use crate::lens::{Lens, LensCallbacks, LensDefaults};
-use crate::vista::{ChangeEvent, WriteOp, Written};
+use crate::vista::{ChangeEvent, Written};
 use crate::{Error, ErrorKind, Result};
 
 enum CacheChoice {
@@ -97,10 +99,42 @@ impl LensBuilder {
         self
     }
 
+    /// How long each call that a Dio makes to its source may take, on the Lens's clock: a copy of the whole source, the re-read
+    /// of a row, one delivery of a write. `None`: as long as it likes. Default: 5 minutes. A call that is told so by its
+    /// [`CallCx`](crate::vista::CallCx) ends with `Timeout`: a refresh fails and is tried again when due, a write fails. Calls
+    /// that callbacks make carry the context which those give them.
+    ///
+    /// A source whose whole list takes longer needs more than the default.
+    pub fn source_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.defaults.source_timeout = timeout.into();
+        self
+    }
+
     /// Delivers writes, in the place of handing them to the source. `dio.master().write(&cx, op)` does what the default
-    /// does. An `Ok` says that the source has the write: its effect is shown then.
-    pub fn on_write(mut self, callback: impl Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync + 'static) -> Self {
+    /// does; the [`WriteRequest`] stands for the write, and has its key, its attempt and the row before it. An `Ok` says that
+    /// the source has the write.
+    pub fn on_write(
+        mut self,
+        callback: impl Fn(&Dio, &WriteRequest<'_>) -> Result<Written> + Send + Sync + 'static,
+    ) -> Self {
         self.callbacks.on_write = Some(Arc::new(callback));
+        self
+    }
+
+    /// What wins when a row was changed at the source after the user of a write last saw it. Default:
+    /// [`ConflictPolicy::MineWins`].
+    pub fn conflicts(mut self, policy: ConflictPolicy) -> Self {
+        self.defaults.conflicts = policy;
+        self
+    }
+
+    /// Decides over each write in conflict, in the place of a policy; also over an insert whose id the source has already.
+    /// Runs on the writer's thread; an error rejects the write. As [`on_start`](Self::on_start).
+    pub fn on_conflict(
+        mut self,
+        callback: impl Fn(&Dio, &Conflict<'_>) -> Result<Resolution> + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.on_conflict = Some(Arc::new(callback));
         self
     }
 
@@ -119,6 +153,20 @@ impl LensBuilder {
     /// How long `write` waits for room in a full queue. Default: 30 s.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.defaults.write_timeout = timeout;
+        self
+    }
+
+    /// How many bytes of writes that are not over the journal beside a cache on a disk may hold; beyond that writes wait, or
+    /// are refused with `Full`. Lenses on one cache share the journal, and the greatest capacity holds. Default: 256 MiB.
+    pub fn journal_capacity(mut self, bytes: u64) -> Self {
+        self.defaults.journal_capacity = bytes;
+        self
+    }
+
+    /// How writes are delivered: how often and when one that fails is tried again, how many go at once or in one call.
+    /// Default: [`DeliveryPolicy::default`].
+    pub fn delivery(mut self, policy: DeliveryPolicy) -> Self {
+        self.defaults.delivery = policy;
         self
     }
 
@@ -149,9 +197,10 @@ impl LensBuilder {
         self
     }
 
-    /// How long dropping the last handle of a Dio waits for undelivered writes. Default: 1 s.
+    /// How long dropping the last handle of a Dio waits for undelivered writes. Default: not at all where the journal keeps
+    /// them (a cache on a disk), else 1 s.
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
-        self.defaults.drop_timeout = timeout;
+        self.defaults.drop_timeout = Some(timeout);
         self
     }
 
@@ -180,8 +229,15 @@ impl LensBuilder {
                 return Err(setting(name, "it must not be zero"));
             }
         }
+        if self.defaults.journal_capacity == 0 {
+            return Err(setting("journal_capacity", "it must not be zero"));
+        }
         if self.defaults.refresh_every.is_some_and(|interval| interval.is_zero()) {
             return Err(setting("refresh_every", "the interval must not be zero"));
+        }
+        self.defaults.delivery.check()?;
+        if self.defaults.source_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(setting("source_timeout", "no call ends in no time; for no limit, set `None`"));
         }
         let backend = match cache {
             CacheChoice::Backend(backend) => backend,

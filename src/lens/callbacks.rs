@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::vista::{ChangeEvent, WriteOp, Written};
+use crate::lens::conflict::{Conflict, Resolution, WriteRequest};
+use crate::vista::{ChangeEvent, Written};
 use crate::{Dio, Result};
 
 type ForDio = Arc<dyn Fn(&Dio) -> Result<()> + Send + Sync>;
-type ForWrite = Arc<dyn Fn(&Dio, &WriteOp) -> Result<Written> + Send + Sync>;
+type ForWrite = Arc<dyn Fn(&Dio, &WriteRequest<'_>) -> Result<Written> + Send + Sync>;
+type ForConflict = Arc<dyn Fn(&Dio, &Conflict<'_>) -> Result<Resolution> + Send + Sync>;
 type ForEvent = Arc<dyn Fn(&Dio, ChangeEvent) -> Result<()> + Send + Sync>;
 
 /// The callbacks of a Lens. Each runs under no lock, on the thread named, and its panic fails that one operation.
@@ -16,6 +18,7 @@ pub struct LensCallbacks {
     pub(crate) on_start: Option<ForDio>,
     pub(crate) on_refresh: Option<ForDio>,
     pub(crate) on_write: Option<ForWrite>,
+    pub(crate) on_conflict: Option<ForConflict>,
     pub(crate) on_event: Option<ForEvent>,
 }
 
@@ -35,6 +38,16 @@ impl LensCallbacks {
         self.on_write.is_some()
     }
 
+    /// Whether the delivery of a write may call back.
+    pub(crate) fn uses_dio_to_write(&self) -> bool {
+        self.on_write.is_some() || self.on_conflict.is_some()
+    }
+
+    /// Whether a callback decides over conflicts (writer's thread).
+    pub fn has_on_conflict(&self) -> bool {
+        self.on_conflict.is_some()
+    }
+
     /// Whether changes from outside are taken in by a callback (the thread that calls `handle_event`).
     pub fn has_on_event(&self) -> bool {
         self.on_event.is_some()
@@ -47,6 +60,7 @@ impl fmt::Debug for LensCallbacks {
             .field("on_start", &self.has_on_start())
             .field("on_refresh", &self.has_on_refresh())
             .field("on_write", &self.has_on_write())
+            .field("on_conflict", &self.has_on_conflict())
             .field("on_event", &self.has_on_event())
             .finish()
     }

@@ -217,7 +217,11 @@ fn one_of_a_crowd(lens: &Lens, source: &MemoryVista, seed: u64) {
             for view in &views {
                 assert!(view.snapshot().iter().all(|row| matches!(
                     row.status(),
-                    RowStatus::Fresh | RowStatus::Stale | RowStatus::Expired | RowStatus::Closed
+                    RowStatus::Fresh
+                        | RowStatus::Stale
+                        | RowStatus::PendingWrite
+                        | RowStatus::Expired
+                        | RowStatus::Closed
                 )));
             }
         }

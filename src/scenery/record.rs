@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::dio::core::{ViewLook, ViewSlot};
-use crate::dio::hot_tier::EnrichedRecord;
+use crate::dio::hot_tier::{EnrichedRecord, STATUS_PENDING, STATUS_STALE};
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::scenery::snapshot::RowReader;
 use crate::value::{Record, StoredRow};
@@ -23,6 +23,8 @@ pub enum RecordStatus {
     Fresh,
     /// The row is shown and is to be read again.
     Stale,
+    /// The row is shown with writes of this program that the source has not confirmed yet.
+    PendingWrite,
     /// There is no such row.
     NotFound,
     /// The row could not be read; the last one stays.
@@ -46,16 +48,22 @@ struct RecordState {
 pub(crate) struct RecordSlot {
     pub(crate) id: Arc<str>,
     state: Mutex<RecordState>,
-    pub(crate) signal: Signal,
+    /// A draft's outlives the row that it follows, and moves with the draft, too.
+    pub(crate) signal: Arc<Signal>,
     pub(crate) dropped: Arc<Dropped>,
 }
 
 impl RecordSlot {
-    pub(crate) fn new(id: Arc<str>, given: Option<EnrichedRecord>, signal: Signal, dropped: Arc<Dropped>) -> Self {
+    pub(crate) fn new(
+        id: Arc<str>,
+        given: Option<EnrichedRecord>,
+        signal: impl Into<Arc<Signal>>,
+        dropped: Arc<Dropped>,
+    ) -> Self {
         let status = if given.is_some() { RecordStatus::Fresh } else { RecordStatus::NotFound };
         let shown = given.map_or(Shown::Nothing, |record| Shown::Given(Arc::new(record)));
         let state = RecordState { shown, status, error: None, seq: Seq(0) };
-        RecordSlot { id, state: Mutex::new(state), signal, dropped }
+        RecordSlot { id, state: Mutex::new(state), signal: signal.into(), dropped }
     }
 
     /// Shows the row as of `seq`; says whether anything shown moved, for [`advance`](Self::advance) to tell.
@@ -66,11 +74,7 @@ impl RecordSlot {
         let mut moved = false;
         match row {
             Ok(Some((row_no, stored))) => {
-                state.status = if stored.status() == crate::dio::hot_tier::STATUS_STALE {
-                    RecordStatus::Stale
-                } else {
-                    RecordStatus::Fresh
-                };
+                state.status = status_of(&stored, Seq(0));
                 moved = !matches!(&state.shown, Shown::Stored(row, old) if *row == row_no && old.seq() == stored.seq());
                 state.shown = Shown::Stored(row_no, stored);
                 state.error = None;
@@ -92,8 +96,7 @@ impl RecordSlot {
     pub(crate) fn set_stale(&self, upto: Seq) -> bool {
         let mut state = self.state.lock();
         let Shown::Stored(_, stored) = &state.shown else { return false };
-        let stale = stored.status() == crate::dio::hot_tier::STATUS_STALE || stored.seq() <= upto;
-        let status = if stale { RecordStatus::Stale } else { RecordStatus::Fresh };
+        let status = status_of(stored, upto);
         let moved = state.status != status && state.status != RecordStatus::Error;
         if moved {
             state.status = status;
@@ -102,7 +105,17 @@ impl RecordSlot {
     }
 
     pub(crate) fn advance(&self) {
-        self.signal.advance_to(self.signal.generation().next());
+        self.signal.advance();
+    }
+}
+
+/// How a row stands when rows up to `stale_upto` are stale.
+fn status_of(stored: &StoredRow, stale_upto: Seq) -> RecordStatus {
+    match stored.status() {
+        STATUS_PENDING => RecordStatus::PendingWrite,
+        STATUS_STALE => RecordStatus::Stale,
+        _ if stored.seq() <= stale_upto => RecordStatus::Stale,
+        _ => RecordStatus::Fresh,
     }
 }
 
@@ -159,13 +172,21 @@ impl RecordScenery {
 
     /// The row with everything known about it; `None` when there is none. Doesn't block.
     pub fn enriched(&self) -> Option<Arc<EnrichedRecord>> {
-        let (row_no, stored) = match &self.0.slot.state.lock().shown {
-            Shown::Nothing => return None,
-            Shown::Given(record) => return Some(record.clone()),
+        self.look().1
+    }
+
+    /// How the row stands, and that very row.
+    pub(crate) fn look(&self) -> (RecordStatus, Option<Arc<EnrichedRecord>>) {
+        let state = self.0.slot.state.lock();
+        let status = state.status;
+        let (row_no, stored) = match &state.shown {
+            Shown::Nothing => return (status, None),
+            Shown::Given(record) => return (status, Some(record.clone())),
             Shown::Stored(row_no, stored) => (*row_no, stored.clone()),
         };
+        drop(state);
         let hot = &self.0.reader.hot;
-        hot.get(row_no, stored.seq()).or_else(|| hot.fill(row_no, &stored).ok())
+        (status, hot.get(row_no, stored.seq()).or_else(|| hot.fill(row_no, &stored).ok()))
     }
 
     /// The row's fields; `None` when there is no such row. Doesn't block.

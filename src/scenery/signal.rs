@@ -49,6 +49,16 @@ impl Signal {
     /// Moves the generation; the core's last step of a publication.
     pub(crate) fn advance_to(&self, generation: Generation) {
         self.generation.advance_to(generation.0);
+        self.tell(generation);
+    }
+
+    /// Moves the generation by one, whoever else moves it at the same time.
+    pub(crate) fn advance(&self) {
+        let generation = Generation(self.generation.advance());
+        self.tell(generation);
+    }
+
+    fn tell(&self, generation: Generation) {
         // After the generation: who sees the move counted finds the generation moved.
         self.moves.fetch_add(1, Ordering::Release);
         if self.has_hooks.load(Ordering::Acquire) {

@@ -58,6 +58,8 @@ pub enum RowStatus {
     Fresh,
     /// It is to be read again.
     Stale,
+    /// It shows writes of this program that the source has not confirmed yet.
+    PendingWrite,
     /// The snapshot outlived its budget and this row was overwritten since.
     Expired,
     /// The Dio is closed and the row is not in memory.
@@ -255,6 +257,7 @@ impl Row {
     /// How the row stands to its source.
     pub fn status(&self) -> RowStatus {
         match &self.state {
+            RowState::Here(record) if record.pending => RowStatus::PendingWrite,
             RowState::Here(record) if record.stale || self.table_stale => RowStatus::Stale,
             RowState::Here(_) => RowStatus::Fresh,
             RowState::Expired => RowStatus::Expired,

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::value::{Record, Value};
+use crate::value::{Record, StoredRow, Value};
 use crate::vista::{
-    CallCx, Capabilities, ChangeEvent, ChangeStream, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeEvent, ChangeStream, Filter, Page, PageCursor, Place, PushDown, QueryDescriptor,
+    Schema, SortKeyer, TableShell, Total, WriteOp, Written,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -113,6 +114,7 @@ impl MemoryVista {
             capabilities: Capabilities {
                 batch: true,
                 collations: true,
+                pages: true,
                 changes: true,
                 idempotent_writes: true,
                 ..Capabilities::read_write()
@@ -392,6 +394,13 @@ impl MemoryVista {
         if let Some(answer) = key.and_then(|key| state.answers.get(key)) {
             return Ok(answer.clone());
         }
+        if let ([op], Some(before), true) = (ops, cx.before(), state.capabilities.compares)
+            && let Some(id) = op.id()
+            && op.is_in_conflict(before, state.rows.get(id).map(|row| &**row))
+        {
+            let message = "the row is not as the writer knew it any more";
+            return Err(Error::new(ErrorKind::Conflict, message).with("id", id.to_owned()));
+        }
         let mut written = state.rows.apply_all(&chosen)?;
         for ((answer, op), chosen) in written.iter_mut().zip(ops).zip(&chosen) {
             if op.record() != chosen.record() {
@@ -462,6 +471,36 @@ impl MemoryVista {
         query.check(&schema)?;
         Ok(query.apply_by(rows, &schema, |(id, record)| (id, record)))
     }
+
+    /// A page of a query. As [`select`](Self::select) does, it shares the rows under the lock and evaluates them outside.
+    fn page_of(&self, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        Page::check(query, limit)?;
+        let (schema, key, rows) = {
+            let state = self.shared.state.lock();
+            (state.schema.clone(), state.source_key.clone(), state.rows.list_placed())
+        };
+        query.check(&schema)?;
+        let after = after.map(|cursor| Place::open(cursor, &key, query)).transpose()?;
+        let (filter, keyer) = (Filter::new(query, &schema), SortKeyer::new(&query.sort));
+        let (mut total, mut behind) = (0, Vec::new());
+        for (arrival, id, record) in rows {
+            let stored = StoredRow::encode(&id, &record, 0);
+            if !filter.matches(stored.fields()) {
+                continue;
+            }
+            total += 1;
+            let mut place = Place { key: Vec::new(), arrival };
+            keyer.encode(stored.fields(), &mut place.key);
+            if after.as_ref().is_none_or(|after| place > *after) {
+                behind.push((place, id, record));
+            }
+        }
+        behind.sort_unstable_by(|(left, ..), (right, ..)| left.cmp(right));
+        let next = (behind.len() > limit).then(|| behind[limit - 1].0.seal(&key, query));
+        behind.truncate(limit);
+        let rows = behind.into_iter().map(|(_, id, record)| (id.to_string(), (*record).clone())).collect();
+        Ok(Page { rows, next, total: Total::Exact(total) })
+    }
 }
 
 /// Whether the write proposes an id that can be, whichever is chosen then, and the schema takes its row.
@@ -511,6 +550,11 @@ impl TableShell for MemoryVista {
             let rows = self.select(query)?;
             Ok(rows.into_iter().map(|(id, record)| (id.to_string(), (*record).clone())).collect())
         })
+    }
+
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.allow(|can| can.pages, Call::Page)?;
+        self.run(cx, Call::Page, None, &[], || self.page_of(query, after, limit))
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {

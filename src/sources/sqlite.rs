@@ -30,7 +30,9 @@ use self::relation::{Relation, Subject};
 use self::select::Target;
 use self::write::Writer;
 use crate::value::Record;
-use crate::vista::{CallCx, Capabilities, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written};
+use crate::vista::{
+    CallCx, Capabilities, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, Total, WriteOp, Written,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// A table, a view or a query of a SQLite database as a data source. Clones share one set of connections.
@@ -54,7 +56,9 @@ use crate::{Error, ErrorKind, Result};
 /// look at every row. Without a sort, rows come in the order of their rowid, else of their id.
 ///
 /// A window that begins at or behind the end of one read earlier over the same connection goes on from there, while nobody
-/// has written; so pages of a long table cost the same at its end as at its beginning.
+/// has written; so pages of a long table cost the same at its end as at its beginning. A
+/// [`page`](TableShell::page) goes on behind the last row of the one before in any case, whoever writes. Views, queries and
+/// virtual tables have windows and no pages: nothing there promises that a place in an order is that of one row.
 ///
 /// # Writes
 ///
@@ -354,10 +358,11 @@ impl TableShell for SqliteVista {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let pages = self.0.reader.relation().has_pages();
         if self.0.can_write {
-            Capabilities { batch: true, idempotent_writes: self.0.keeps_answers, ..Capabilities::read_write() }
+            Capabilities { pages, batch: true, idempotent_writes: self.0.keeps_answers, ..Capabilities::read_write() }
         } else {
-            Capabilities::read_only()
+            Capabilities { pages, ..Capabilities::read_only() }
         }
     }
 
@@ -369,6 +374,23 @@ impl TableShell for SqliteVista {
         query.check(&self.0.schema).map_err(|error| at(error, &self.0.name))?;
         let rows = self.read(cx, |session| self.0.reader.list(session, cx, self.target(), query))?;
         rows.ok_or_else(|| self.refuse_query("list"))
+    }
+
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        let Shared { reader, schema, source_key, name, .. } = &*self.0;
+        if !reader.relation().has_pages() {
+            return Err(self.unsupported("page"));
+        }
+        let opened = Page::check(query, limit)
+            .and_then(|()| query.check(schema))
+            .and_then(|()| after.map(|cursor| pages::open(cursor, source_key, query)).transpose());
+        let place = opened.map_err(|error| at(error, name))?;
+        let found = self.read(cx, |session| reader.page(session, cx, self.target(), query, place.as_deref(), limit))?;
+        let (rows, next) = found.ok_or_else(|| self.refuse_query("page"))?;
+        let next = next.map(|key| pages::seal(source_key, query, key)).transpose().map_err(|error| at(error, name))?;
+        let known = rows.len() as u64 + u64::from(next.is_some());
+        let is_all = after.is_none() && next.is_none();
+        Ok(Page { rows, next, total: if is_all { Total::Exact(known) } else { Total::AtLeast(known) } })
     }
 
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {

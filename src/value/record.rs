@@ -175,7 +175,7 @@ impl Record {
     }
 
     /// About how many bytes the fields take in CBOR; a hint for reserving, not a bound.
-    pub(super) fn encoded_size_hint(&self) -> usize {
+    pub(crate) fn encoded_size_hint(&self) -> usize {
         let of_value = |value: &Value| match value {
             Value::Text(text) => text.len() + 5,
             Value::Bytes(bytes) => bytes.len() + 5,

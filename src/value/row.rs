@@ -174,6 +174,11 @@ impl StoredRow {
         mine_count == other_count && mine.is_within(others) && others.is_within(mine)
     }
 
+    /// Whether nobody could tell the two apart in a view: the same content under the same id, with the same status.
+    pub(crate) fn shows_as(&self, other: &StoredRow) -> bool {
+        self.status() == other.status() && self.id() == other.id() && self.same_content(other)
+    }
+
     #[inline]
     fn fields_at(&self) -> usize {
         fields_at(&self.0)

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Moment};
+use crate::value::Record;
 use crate::{Error, ErrorKind, Result};
 
 /// A flag that says «nobody wants the answer any more». Clones share it.
@@ -103,6 +104,7 @@ pub struct CallCx {
     clock: Clock,
     idempotency_key: Option<Arc<str>>,
     attempt: u32,
+    before: Option<Arc<Record>>,
 }
 
 impl Default for CallCx {
@@ -119,7 +121,7 @@ impl CallCx {
 
     /// The same on a given clock.
     pub fn on(clock: Clock) -> Self {
-        CallCx { cancel: CancelToken::new(), deadline: None, clock, idempotency_key: None, attempt: 1 }
+        CallCx { cancel: CancelToken::new(), deadline: None, clock, idempotency_key: None, attempt: 1, before: None }
     }
 
     /// The call is to end within `after`.
@@ -141,6 +143,19 @@ impl CallCx {
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
         self
+    }
+
+    /// The row as the writer knew it. A source that [compares](crate::vista::Capabilities::compares) refuses the write with
+    /// `Conflict` when its row is another one.
+    #[must_use]
+    pub fn with_before(mut self, before: Option<Record>) -> Self {
+        self.before = before.map(Arc::new);
+        self
+    }
+
+    /// The row as the writer knew it, for a write of a row that was known.
+    pub fn before(&self) -> Option<&Record> {
+        self.before.as_deref()
     }
 
     /// The token that cancels this call.

@@ -16,6 +16,8 @@ pub struct Capabilities {
     pub count: bool,
     /// `list` takes windows (offset and limit).
     pub window: bool,
+    /// `page`: the rows of a query piece by piece, each piece from where the last one ended.
+    pub pages: bool,
     /// New rows.
     pub insert: bool,
     /// A whole row in the place of one that exists.
@@ -37,6 +39,8 @@ pub struct Capabilities {
     pub changes: bool,
     /// A write repeated with the same idempotency key is done once and gets its first answer again.
     pub idempotent_writes: bool,
+    /// A write of a row that is not [as the writer knew it](crate::vista::CallCx::before) any more is refused with `Conflict`.
+    pub compares: bool,
 }
 
 impl Capabilities {
@@ -46,6 +50,7 @@ impl Capabilities {
             get: false,
             count: false,
             window: false,
+            pages: false,
             insert: false,
             replace: false,
             upsert: false,
@@ -56,15 +61,16 @@ impl Capabilities {
             collations: false,
             changes: false,
             idempotent_writes: false,
+            compares: false,
         }
     }
 
-    /// All reads (`list`, `get`, `count`, windows), no writes.
+    /// The reads `list`, `get` and `count`, with windows; no pages, no writes.
     pub const fn read_only() -> Self {
         Capabilities { get: true, count: true, window: true, ..Self::list_only() }
     }
 
-    /// All reads, and all writes row by row.
+    /// What [`read_only`](Self::read_only) has, and all writes row by row.
     pub const fn read_write() -> Self {
         Capabilities {
             insert: true,

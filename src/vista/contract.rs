@@ -27,6 +27,7 @@
 mod calls;
 mod check;
 mod others;
+mod pages;
 mod queries;
 mod reads;
 mod report;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::value::{IntoValue, Record, StoredRow};
 use crate::vista::{
-    CallCx, Capabilities, ChangeStream, Collation, Condition, Filter, PushDown, QueryDescriptor, Schema, SortBy,
-    SortDir, TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Collation, Condition, Filter, Page, PageCursor, PushDown, QueryDescriptor,
+    Schema, SortBy, SortDir, TableShell, Total, WriteOp, Written,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -241,6 +241,91 @@ impl Vista {
         Ok(rows)
     }
 
+    /// Some of the rows, in order: at most `limit`, the first ones or those behind the page that `after` is of. See
+    /// [`page_query`](Self::page_query).
+    ///
+    /// # Errors
+    /// As [`page_query`](Self::page_query).
+    pub fn page(&self, cx: &CallCx, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.page_query(cx, &QueryDescriptor::default(), after, limit)
+    }
+
+    /// Some of the rows of the narrowing that `query` asks for, in its order: at most `limit`, the first ones or those behind
+    /// the page that `after` is of. The source must be able to page, and to sort as asked; conditions and search that it
+    /// doesn't take are evaluated here, so that a page may then have fewer rows though others follow (it has none only if it
+    /// is the last), and cost several of the source's. See [`TableShell::page`] for what pages promise while rows change.
+    ///
+    /// ```
+    /// use diorama::record;
+    /// use diorama::sources::MemoryVista;
+    /// use diorama::vista::{CallCx, SortDir, Vista};
+    ///
+    /// let rows = (0..10).map(|number| (format!("p{number}"), record! { "price" => number % 4 }));
+    /// let mut products = Vista::new(MemoryVista::new("products", "id").with_rows(rows));
+    /// products.add_sort("price", SortDir::Asc)?;
+    /// let (mut ids, mut after) = (Vec::new(), None);
+    /// loop {
+    ///     let page = products.page(&CallCx::new(), after.as_ref(), 4)?;
+    ///     ids.extend(page.rows.into_iter().map(|(id, _)| id));
+    ///     after = page.next;
+    ///     if after.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(ids, ["p0", "p4", "p8", "p1", "p5", "p9", "p2", "p6", "p3", "p7"]);
+    /// # Ok::<(), diorama::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported` for a source without pages, and for a sort that it doesn't take; `Invalid` for a limit of 0, for a window
+    /// in the query, and for a cursor of another source, narrowing or query; as [`list_query`](Self::list_query).
+    pub fn page_query(
+        &self,
+        cx: &CallCx,
+        query: &QueryDescriptor,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page> {
+        if !self.capabilities().pages {
+            return Err(self.shell.unsupported("page"));
+        }
+        let schema = self.schema();
+        query.check(&schema).and_then(|()| Page::check(query, limit)).map_err(|error| self.at(error))?;
+        let (whole, rest) = self.narrowed_by(query);
+        let PushDown { accepted, residual } = self.split(&whole);
+        if let Some(by) = residual.sort.first() {
+            let message = "the source can't sort by this, and pages come in the source's order; list the rows instead";
+            return Err(self.at(Error::new(ErrorKind::Unsupported, message).with("clause", format!("order by {by}"))));
+        }
+        let page =
+            |after: Option<&PageCursor>| self.shell.page(cx, &accepted, after, limit).map_err(|error| self.at(error));
+        if residual.is_empty() && rest.is_empty() {
+            return page(after);
+        }
+        // The source's cursor says nothing of what is evaluated here; around it goes one that does.
+        let key = format!("{} {}", self.source_key(), rest.canonical());
+        let mut place = match after {
+            Some(cursor) => {
+                let inner = cursor.open(&key, &whole).map_err(|error| self.at(error))?;
+                Some(PageCursor::from_text(String::from_utf8_lossy(&inner)))
+            }
+            None => None,
+        };
+        loop {
+            let Page { mut rows, next, .. } = page(place.as_ref())?;
+            for left_over in [&residual, &rest] {
+                if !left_over.is_empty() {
+                    rows = left_over.apply(rows, &schema);
+                }
+            }
+            if !rows.is_empty() || next.is_none() {
+                let next = next.map(|next| PageCursor::seal(&key, &whole, next.as_str().as_bytes()));
+                return Ok(Page { rows, next, total: Total::Unknown });
+            }
+            place = next;
+        }
+    }
+
     /// One row; `None` when there is none of this id, or the narrowing leaves it out. A source without `get` is listed.
     ///
     /// # Errors
@@ -375,6 +460,14 @@ impl Vista {
     /// What the source says.
     pub fn list_window(&self, offset: usize, limit: usize) -> Result<Vec<(String, Record)>> {
         self.window(&CallCx::new(), offset, limit)
+    }
+
+    /// `limit` of the rows, the first ones or those behind the page that `after` is of. See [`page_query`](Self::page_query).
+    ///
+    /// # Errors
+    /// As [`page_query`](Self::page_query).
+    pub fn list_page(&self, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.page(&CallCx::new(), after, limit)
     }
 
     /// One row, if there is one of this id in the narrowing. See [`get`](Self::get).

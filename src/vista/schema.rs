@@ -216,6 +216,15 @@ impl Schema {
         self.id_column.as_deref()
     }
 
+    /// The id that a value of the id column means; `None` for what is no id.
+    pub(crate) fn id_of(value: &Value) -> Option<String> {
+        match value {
+            Value::Text(id) => Some(id.clone()),
+            Value::Integer(id) => Some(i128::from(*id).to_string()),
+            _ => None,
+        }
+    }
+
     /// The columns in their order.
     pub fn columns(&self) -> &[Column] {
         &self.columns

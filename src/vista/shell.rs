@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::value::Record;
-use crate::vista::{CallCx, Capabilities, ChangeStream, QueryDescriptor, Schema, WriteOp, Written};
+use crate::vista::{CallCx, Capabilities, ChangeStream, Page, PageCursor, QueryDescriptor, Schema, WriteOp, Written};
 use crate::{Error, ErrorKind, Result};
 
 /// How a source splits a query: what it answers itself, and what is left for the caller.
@@ -59,6 +59,25 @@ pub trait TableShell: Send + Sync + 'static {
     /// # Errors
     /// What the source says; `Corrupt` for data that can't be read; `Unavailable` when it can't be reached.
     fn list(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(String, Record)>>;
+
+    /// At most `limit` of the rows that [`list`](Self::list) gives for `query`, which has no window: the first ones, or those
+    /// behind the place `after`, which an earlier page of the same query ended at.
+    ///
+    /// Following [`next`](Page::next) from the first page gives exactly the rows of `list`, each once and in its order, when
+    /// nothing changes meanwhile. When rows come and go, a row that stays as it is all the time is given exactly once: a
+    /// cursor is a place in the order, and neither a number of rows nor a row. A row that comes, goes or moves in the order is
+    /// given once, twice or not at all, by where it was when its page was asked for. Each page is of one moment.
+    ///
+    /// A page may have fewer rows than asked for though others follow; it has none only if it is the last. The last one has
+    /// no `next`. A cursor may be used again, with another limit, and by another handle of the same source.
+    ///
+    /// # Errors
+    /// `Unsupported` unless [`Capabilities::pages`]; `Invalid` for a limit of 0, a query with a window, and a cursor that this
+    /// source didn't make for this query ([`PageCursor::seal`] sees to it); what the source says.
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        let _ = (cx, query, after, limit);
+        Err(self.unsupported("page"))
+    }
 
     /// One row, `None` when there is none of this id.
     ///

@@ -1,6 +1,6 @@
 //! Writes: the operations a source or a Dio is asked to do, and what comes back.
 
-use crate::value::Record;
+use crate::value::{Record, Value};
 
 /// One write.
 ///
@@ -98,6 +98,19 @@ impl WriteOp {
         }
     }
 
+    /// The same for the row of another id.
+    pub(crate) fn with_id(mut self, new: &str) -> Self {
+        match &mut self {
+            WriteOp::Insert { id: Some(id), .. }
+            | WriteOp::Replace { id, .. }
+            | WriteOp::Upsert { id, .. }
+            | WriteOp::Patch { id, .. }
+            | WriteOp::Delete { id } => new.clone_into(id),
+            WriteOp::Insert { id: None, .. } | WriteOp::DeleteAll => {}
+        }
+        self
+    }
+
     /// The fields it carries, if any.
     pub fn record(&self) -> Option<&Record> {
         match self {
@@ -106,6 +119,33 @@ impl WriteOp {
             | WriteOp::Upsert { record, .. }
             | WriteOp::Patch { record, .. } => Some(record),
             WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
+        }
+    }
+
+    /// Whether the row has changed in what the write is about: `before` is the row as the writer knew it, `current` the row
+    /// as it is (`None`: gone). A patch is about the fields that it sets; that both mean the same is no conflict; an insert
+    /// and `delete_all` know no row before them.
+    ///
+    /// ```
+    /// use diorama::{record, vista::WriteOp};
+    ///
+    /// let cheaper = WriteOp::patch("b", record! { "price" => 9 });
+    /// let before = record! { "name" => "Bell", "price" => 10 };
+    /// assert!(!cheaper.is_in_conflict(&before, Some(&record! { "name" => "Gong", "price" => 10 })));
+    /// assert!(cheaper.is_in_conflict(&before, Some(&record! { "name" => "Bell", "price" => 12 })));
+    /// ```
+    pub fn is_in_conflict(&self, before: &Record, current: Option<&Record>) -> bool {
+        match (self, current) {
+            (WriteOp::Insert { .. } | WriteOp::DeleteAll, _) | (WriteOp::Delete { .. }, None) => false,
+            (_, None) => true,
+            (WriteOp::Patch { record, .. }, Some(current)) => record.iter().any(|(field, mine)| {
+                let theirs = current.get(field);
+                theirs != before.get(field) && theirs != Some(mine)
+            }),
+            (WriteOp::Delete { id }, Some(current)) => !is_same_row(id, before, current),
+            (WriteOp::Replace { id, record } | WriteOp::Upsert { id, record }, Some(current)) => {
+                !is_same_row(id, before, current) && !is_same_row(id, record, current)
+            }
         }
     }
 
@@ -120,6 +160,17 @@ impl WriteOp {
             WriteOp::DeleteAll => "delete_all",
         }
     }
+}
+
+/// Whether two records of one row have the same fields. One of them may carry the row's id, too.
+fn is_same_row(id: &str, a: &Record, b: &Record) -> bool {
+    let is_in = |a: &Record, b: &Record| {
+        a.iter().all(|(field, value)| match b.get(field) {
+            Some(other) => other == value,
+            None => matches!(value, Value::Text(text) if text == id),
+        })
+    };
+    is_in(a, b) && is_in(b, a)
 }
 
 /// What a source did with a write.

@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Sender, unbounded};
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
-use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -330,9 +329,11 @@ fn batch_a_callback_that_fails_drops_everything_it_did() {
         let generation = view.generation();
         assert_eq!(dio.refresh().unwrap_err().kind(), ErrorKind::Rejected);
         assert_eq!(dio.handle_event(ChangeEvent::Invalidated).unwrap_err().kind(), ErrorKind::Rejected);
-        assert_eq!(kind_of(write(&dio, WriteOp::delete("a"))), ErrorKind::Rejected);
-        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20"]);
         assert_eq!(view.generation(), generation);
+        assert_eq!(kind_of(write(&dio, WriteOp::delete("a"))), ErrorKind::Rejected);
+        assert_eq!(prices(&view.snapshot()), ["a=30", "b=10", "c=20"]);
+        assert_eq!(cached(&dio), ["a=30", "b=10", "c=20"]);
+        assert_eq!(view.generation(), generation.next().next(), "the write itself showed, and was taken back");
         assert!(view.snapshot().iter().all(|row| row.status() == RowStatus::Fresh));
         assert_eq!(source.calls(Call::Get), 0);
     });
@@ -341,9 +342,11 @@ fn batch_a_callback_that_fails_drops_everything_it_did() {
 #[test]
 fn batch_what_on_write_does_beside_its_write_shows_with_it_in_one_step() {
     on_both(|cache| {
+        let (go, may_go) = crossbeam_channel::bounded::<()>(1);
         let lens = cache
             .lens()
-            .on_write(|dio, op| {
+            .on_write(move |dio, op| {
+                let _ = may_go.recv_timeout(SOON);
                 let total = dio.cache().list()?.iter().filter_map(|(_, row)| row.int("price")).sum::<i64>();
                 dio.cache().insert("total", product("Total", total))?;
                 dio.master().write(&CallCx::new(), op)
@@ -352,11 +355,19 @@ fn batch_what_on_write_does_beside_its_write_shows_with_it_in_one_step() {
             .unwrap();
         let dio = lens.make_dio(products("batch-write")).unwrap();
         let view = dio.table_scenery().open().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
         let generation = view.generation();
-        let outcome = write(&dio, WriteOp::delete("a")).unwrap();
-        seen.lock().push(prices(&view.snapshot()));
-        assert_eq!(*seen.lock(), [vec!["b=10".to_owned(), "c=20".to_owned(), "total=60".to_owned()]]);
-        assert_eq!((view.generation(), view.snapshot().seq()), (generation.next(), outcome.seq));
+        let ticket = dio.write(WriteOp::patch("a", record! { "price" => 31 })).unwrap();
+        assert_eq!(prices(&view.snapshot()), ["a=31", "b=10", "c=20"], "the write alone");
+        assert_eq!(view.generation(), generation.next());
+        go.send(()).unwrap();
+        let outcome = ticket.wait(SOON).unwrap();
+        let snapshot = view.snapshot();
+        assert_eq!(
+            prices(&snapshot),
+            ["a=31", "b=10", "c=20", "total=61"],
+            "`on_write` sees the write that it is asked for"
+        );
+        assert!(snapshot.iter().all(|row| row.status() == RowStatus::Fresh));
+        assert_eq!((view.generation(), snapshot.seq()), (generation.next().next(), outcome.seq));
     });
 }

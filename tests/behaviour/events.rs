@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{bounded, unbounded};
 use diorama::prelude::*;
+use diorama::sources::memory::Call;
 use diorama::{Cause, NoEvent};
 
 use crate::support::*;
@@ -117,8 +118,13 @@ fn e1_each_event_carries_its_cause() {
         assert_eq!(causes(&mut events), [Cause::Local, Cause::Local]);
         dio.patched("d", product("Drum", 1)).unwrap();
         assert_eq!(causes(&mut events), [Cause::Outside]);
-        dio.write(WriteOp::delete("d")).unwrap().wait(SOON).unwrap();
-        assert_eq!(causes(&mut events), [Cause::Confirmed]);
+        write(&dio, WriteOp::upsert("d", product("Drum", 2))).unwrap();
+        assert_eq!(causes(&mut events), [Cause::Local, Cause::Confirmed], "shown, and confirmed");
+        source.fail_next(Call::Upsert, 1, Error::new(ErrorKind::Rejected, "on purpose"));
+        write(&dio, WriteOp::upsert("d", product("Drum", 3))).unwrap_err();
+        assert_eq!(causes(&mut events), [Cause::Local, Cause::RolledBack], "shown, and taken back");
+        write(&dio, WriteOp::delete("d")).unwrap();
+        assert_eq!(causes(&mut events), [Cause::Local], "gone, and gone it stays");
         dio.reconcile(Vec::new()).unwrap();
         assert_eq!(causes(&mut events), [Cause::Refresh]);
         dio.reconcile(Vec::new()).unwrap();

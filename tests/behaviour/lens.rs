@@ -26,6 +26,7 @@ fn l1_a_zero_capacity_or_interval_is_an_error_that_names_the_setting() {
         ("event_capacity", Lens::new().in_memory().event_capacity(0)),
         ("hot_tier_capacity", Lens::new().in_memory().hot_tier_capacity(0)),
         ("refresh_every", Lens::new().in_memory().refresh_every(Duration::ZERO)),
+        ("source_timeout", Lens::new().in_memory().source_timeout(Duration::ZERO)),
     ];
     for (setting, builder) in builders {
         let error = builder.build().unwrap_err();
@@ -58,6 +59,38 @@ fn l2_a_source_without_an_id_column_is_an_error_that_names_the_table() {
         assert_eq!(error.context("table"), Some("l2-log"));
         assert!(threads_of("l2-log").is_empty());
     });
+}
+
+#[test]
+fn f2_a_call_of_the_source_has_as_much_time_as_the_lens_gives_it() {
+    let timeouts = [(Some(Duration::from_secs(7)), 6, 1), (Some(Duration::from_secs(300)), 299, 1), (None, 1 << 40, 1)];
+    for (timeout, in_time, more) in timeouts {
+        let (clock, hands) = diorama::clock::Clock::manual();
+        let source = products("f2-timeout");
+        let lens = Lens::new().in_memory().clock(clock).source_timeout(timeout).build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let held = source.hold(Call::List);
+        let asked = dio.clone();
+        let refreshed = start("refresh", move || asked.refresh());
+        assert!(source.wait_until_called(Call::List, 2, SOON));
+        hands.advance(Duration::from_secs(in_time));
+        assert!(dio.status().refreshing, "{timeout:?}");
+        hands.advance(Duration::from_secs(more));
+        match timeout {
+            None => {
+                drop(held);
+                refreshed.end().unwrap();
+            }
+            Some(timeout) => {
+                let error = refreshed.end().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert_eq!(error.context("source_timeout"), Some(format!("{timeout:?}").as_str()));
+                drop(held);
+            }
+        }
+        dio.refresh().unwrap();
+    }
+    assert_eq!(Lens::new().in_memory().build().unwrap().defaults().source_timeout, Some(Duration::from_secs(300)));
 }
 
 #[test]
@@ -456,6 +489,9 @@ fn finds(directory: &std::path::Path, marker: &str) -> bool {
     let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     files.into_iter().any(|path| {
         let named = path.to_string_lossy().contains(marker);
+        if path.is_dir() {
+            return named || finds(&path, marker);
+        }
         let bytes = std::fs::read(path).unwrap();
         named || bytes.windows(marker.len()).any(|window| window == marker.as_bytes())
     })

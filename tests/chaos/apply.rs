@@ -3,11 +3,12 @@
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
 
-use crate::check::{RecordView, TableView, ValueView};
+use crate::check::{Frozen, RecordView, TableView, ValueView};
 use crate::ground::Keep;
+use crate::local::Unsettled;
 use crate::ops::{Event, Fields, Id, Op, Query};
 use crate::plain::Plain;
-use crate::run::{Effect, OPEN, SOON, World};
+use crate::run::{OPEN, SOON, World};
 use crate::source::Trouble;
 use crate::steps::{Fault, Verb, Write};
 
@@ -35,10 +36,11 @@ impl World {
             }
             Op::Clear => {
                 dio.cache().clear().unwrap();
-                self.here.list().iter().for_each(|(id, _)| self.remove(id));
+                self.here.list().iter().for_each(|(id, _)| self.touch(id));
+                self.here.clear();
             }
             Op::PutAgain(id) => {
-                if let Some(record) = self.here.get(&id.text()).cloned() {
+                if let Some(record) = self.here.shown().get(&id.text()).cloned() {
                     dio.patched(id.text(), record.clone()).unwrap();
                     self.put(&id.text(), record);
                 }
@@ -50,7 +52,7 @@ impl World {
             Op::WriteDelete(id) => self.write_as(Verb::Delete, *id, &Fields(Vec::new())),
             Op::WriteDeleteAll => self.write_as(Verb::DeleteAll, Id(0), &Fields(Vec::new())),
             Op::WriteFails(id, fields) => {
-                self.end_writes(None);
+                self.end_writes(&[]);
                 let op = self.op(&Write(Verb::Upsert, *id, fields.clone())).unwrap();
                 self.source.next(Call::Upsert, Trouble::Fails(Error::new(ErrorKind::Rejected, "the plan says so")));
                 self.write(op, Some(Fault::Rejected));
@@ -73,6 +75,7 @@ impl World {
                 match dio.reconcile(rows.clone()) {
                     Ok(()) => {
                         assert!(!twice, "{}", self.at);
+                        self.here.skip(&rows);
                         self.adopt(&rows, &self.protected());
                     }
                     Err(error) => assert!(twice && error.kind() == ErrorKind::Invalid, "{error} {}", self.at),
@@ -82,19 +85,22 @@ impl World {
                 let mut rows = self.here.list();
                 rows.retain(|(id, _)| !ids.iter().any(|gone| gone.text() == *id));
                 dio.reconcile(rows.clone()).unwrap();
+                self.here.skip(&rows);
                 self.adopt(&rows, &self.protected());
             }
             Op::Told(id, fields) => {
                 let (id, record) = (id.text(), fields.record(&id.text()));
                 dio.handle_event(ChangeEvent::Updated { id: id.clone(), record: Some(record.clone()) }).unwrap();
-                if !self.protected().has(&id) {
-                    self.put(&id, record);
+                match self.protected().has(&id) {
+                    true => self.here.skip_one(&id),
+                    false => self.put(&id, record),
                 }
             }
             Op::Event(id, Event::Deleted) => {
                 dio.handle_event(ChangeEvent::Deleted { id: id.text() }).unwrap();
-                if !self.protected().has(&id.text()) {
-                    self.remove(&id.text());
+                match self.protected().has(&id.text()) {
+                    true => self.here.skip_one(&id.text()),
+                    false => self.remove(&id.text()),
                 }
             }
             Op::Event(id, event) => {
@@ -122,7 +128,7 @@ impl World {
             }
             Op::OpenRecord(id) => {
                 if self.records.len() < OPEN {
-                    self.records.push(RecordView::open(&dio, &id.text()));
+                    self.records.push(RecordView::open(&dio, &self.here, &id.text()));
                 }
             }
             Op::Drop(which) => self.drop_view(usize::from(*which)),
@@ -153,8 +159,7 @@ impl World {
                 if let Some(place) = usize::from(*view).checked_rem(self.tables.len())
                     && self.snapshots.len() < OPEN
                 {
-                    let view = &self.tables[place];
-                    self.snapshots.push((view.view.snapshot(), view.query.shown_of(&self.here)));
+                    self.snapshots.push(Frozen::of(&self.tables[place], &self.here));
                 }
             }
             Op::DropSnapshot(which) => {
@@ -167,7 +172,8 @@ impl World {
                 dio.flush().unwrap();
                 if self.snapshots.is_empty() {
                     self.settle();
-                    assert_eq!(dio.status().rows_in_memory, 0, "{}", self.at);
+                    // What is not confirmed is nowhere else.
+                    assert!(dio.status().rows_in_memory <= self.here.held(), "{}", self.at);
                 }
             }
             Op::Refresh | Op::RefreshOffline | Op::InvalidateAll | Op::Restart => panic!("a step of its own: {op:?}"),
@@ -179,27 +185,27 @@ impl World {
 
     /// The rows whose writes are on their way.
     pub(crate) fn protected(&self) -> Keep {
-        self.pending.iter().fold(Keep::none(), |keep, write| keep.with_target(&write.op))
+        self.here.unsettled().iter().fold(Keep::none(), Keep::with_write)
     }
 
-    fn touch(&mut self, id: &str) {
+    pub(crate) fn touch(&mut self, id: &str) {
         if let Some(listing) = &mut self.listing {
             listing.touched.add(id);
         }
     }
 
-    pub(crate) fn touch_target(&mut self, op: &WriteOp) {
+    pub(crate) fn touch_target(&mut self, write: &Unsettled) {
         if let Some(listing) = &mut self.listing {
-            listing.touched = std::mem::take(&mut listing.touched).with_target(op);
+            listing.touched = std::mem::take(&mut listing.touched).with_write(write);
         }
     }
 
-    fn put(&mut self, id: &str, record: Record) {
+    pub(crate) fn put(&mut self, id: &str, record: Record) {
         self.touch(id);
         self.here.put(id, record);
     }
 
-    fn remove(&mut self, id: &str) {
+    pub(crate) fn remove(&mut self, id: &str) {
         self.touch(id);
         self.here.remove(id);
     }
@@ -212,19 +218,9 @@ impl World {
             }
         }
         for (id, record) in rows {
-            if !keep.has(id) && self.here.get(id) != Some(record) {
+            if !keep.has(id) && self.here.confirmed(id) != Some(record) {
                 self.put(id, record.clone());
             }
-        }
-    }
-
-    pub(crate) fn take_effect(&mut self, effect: Effect) {
-        match effect {
-            Effect::Put(id, record) => {
-                self.put(&id, record);
-            }
-            Effect::Remove(id) => self.remove(&id),
-            Effect::Clear => self.here.clear(),
         }
     }
 
@@ -254,11 +250,11 @@ impl World {
     /// Something that has one row read again, behind. Returns when what was read is visible.
     fn reread(&mut self, id: &str, marks: bool, ask: impl FnOnce()) {
         // A row that is being written is left alone, and nothing tells of that.
-        self.end_writes(None);
+        self.end_writes(&[]);
         let seq = self.dio.seq();
         ask();
         // One batch marks the row, and one brings what was read, be it as it was.
-        let wanted = Seq(seq.0 + 1 + u64::from(marks && self.here.get(id).is_some()));
+        let wanted = Seq(seq.0 + 1 + u64::from(marks && self.here.confirmed(id).is_some()));
         assert!(self.dio.wait_for_seq(wanted, Some(SOON)).is_ok(), "{}", self.at);
         // Views move right after the batch is told of.
         self.settle();
@@ -292,7 +288,8 @@ impl World {
     }
 
     fn facade(&self, query: &Query, offset: usize, limit: usize) {
-        let expected = query.of(&self.here);
+        let shown = self.here.shown();
+        let expected = query.of(&shown);
         let vista = self.dio.vista();
         let cx = CallCx::new();
         let descriptor = query.descriptor();
@@ -302,7 +299,7 @@ impl World {
         assert_eq!(vista.list_query(&cx, &descriptor.windowed(offset, limit)).unwrap(), window, "{}", self.at);
         for number in 0..14 {
             let id = Id(number).text();
-            assert_eq!(vista.get_value(&id).unwrap().as_ref(), self.here.get(&id), "{}", self.at);
+            assert_eq!(vista.get_value(&id).unwrap().as_ref(), shown.get(&self.here.resolve(&id)), "{}", self.at);
         }
     }
 

@@ -10,9 +10,10 @@ use diorama::prelude::*;
 use diorama::sources::CsvVista;
 use diorama::vista::{QueryDescriptor, TableShell};
 
+use crate::local::{Effect, Unsettled};
 use crate::ops::{self, By, C, Fields, Query, V};
 use crate::plain::{Plain, Table};
-use crate::run::{Effect, SOON};
+use crate::run::SOON;
 use crate::steps::Kind;
 
 const COLUMNS: [&str; 5] = ["id", "a", "b", "t", "m"];
@@ -37,9 +38,9 @@ impl Keep {
         self.ids.insert(id.to_owned());
     }
 
-    pub(crate) fn with_target(mut self, op: &WriteOp) -> Keep {
-        self.all |= matches!(op, WriteOp::DeleteAll);
-        self.ids.extend(op.id().map(str::to_owned));
+    pub(crate) fn with_write(mut self, write: &Unsettled) -> Keep {
+        self.all |= write.id.is_none();
+        self.ids.extend(write.id.clone());
         self
     }
 }

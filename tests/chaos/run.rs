@@ -8,10 +8,11 @@ use std::time::Duration;
 use diorama::clock::{Clock, ManualClock};
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
-use diorama::{Generation, LensBuilder, TableSnapshot, WriteTicket};
+use diorama::{DeliveryPolicy, Generation, LensBuilder, WriteTicket};
 
-use crate::check::{RecordView, TableView, ValueView};
+use crate::check::{Frozen, RecordView, TableView, ValueView};
 use crate::ground::{Ground, Keep};
+use crate::local::{Effect, Local};
 use crate::ops::Op;
 use crate::plain::{Plain, Table};
 use crate::source::{HeldCalls, Point, ScriptedSource, Trouble, WRITES};
@@ -42,19 +43,11 @@ pub(crate) struct Listing {
     asker: Option<JoinHandle<diorama::Result<()>>>,
 }
 
-/// A write that was accepted and is not settled.
+/// What is known of a write that was accepted and is not settled, beside what it does to the rows here.
 pub(crate) struct Pending {
-    pub(crate) op: WriteOp,
     ticket: WriteTicket,
     /// What the source made of it, if it has it already.
     done: Option<Result<Effect, ErrorKind>>,
-}
-
-/// What a write that went well does to the rows here.
-pub(crate) enum Effect {
-    Put(String, Record),
-    Remove(String),
-    Clear,
 }
 
 pub(crate) struct World {
@@ -75,17 +68,20 @@ pub(crate) struct World {
     refresh_failures: u32,
     failed_writes: u64,
     pub(crate) listing: Option<Listing>,
-    pub(crate) pending: Vec<Pending>,
+    /// Those of `here`, in their order.
+    pending: Vec<Pending>,
     held_writes: Vec<HeldCalls>,
-    /// The rows that the cache must have.
-    pub(crate) here: Table,
+    held_answer: Option<HeldCalls>,
+    barriers: u64,
+    /// The rows that the cache must show.
+    pub(crate) here: Local,
     /// The rows that the source must have.
     pub(crate) there: Table,
     pub(crate) stale: Stale,
     pub(crate) tables: Vec<TableView>,
     pub(crate) values: Vec<ValueView>,
     pub(crate) records: Vec<RecordView>,
-    pub(crate) snapshots: Vec<(TableSnapshot, Vec<Plain>)>,
+    pub(crate) snapshots: Vec<Frozen>,
     pub(crate) may_expire: bool,
     pub(crate) at: String,
 }
@@ -111,7 +107,11 @@ impl World {
         let (on_disk, small, every) = (plan.on_disk, plan.small_budget, plan.refresh_every);
         let on_clock = clock.clone();
         let builder = move || {
-            let lens = Lens::new().clock(on_clock.clone());
+            // A held call goes on for as long as the run holds it: `tests/faults` has the deadlines.
+            let lens = Lens::new()
+                .clock(on_clock.clone())
+                .source_timeout(None)
+                .delivery(DeliveryPolicy::default().max_attempts(Some(1)).deadline(Duration::MAX));
             let lens = if on_disk { lens.cache_at(cache.clone()) } else { lens.in_memory() };
             let lens = if small { lens.snapshot_budget(600).hot_tier_capacity(1).bulk_changes(2) } else { lens };
             match every {
@@ -142,7 +142,9 @@ impl World {
             listing: None,
             pending: Vec::new(),
             held_writes: Vec::new(),
-            here: Table::default(),
+            held_answer: None,
+            barriers: 0,
+            here: Local::default(),
             there: Table::default(),
             stale: Stale::None,
             tables: Vec::new(),
@@ -159,7 +161,18 @@ impl World {
         // A step that is in the way of what is under way ends that first.
         let alone = self.listing.is_none();
         match step {
-            Step::Do(Op::Restart) => self.restart(),
+            Step::Do(Op::Restart) => {
+                self.end_writes(&[]);
+                self.restart();
+            }
+            Step::CloseWithWrites(writes, is_done) => {
+                self.begin_writes(writes, *is_done);
+                if self.on_disk {
+                    // The journal would keep them: the crash test looks at that.
+                    self.end_writes(&[]);
+                }
+                self.restart();
+            }
             Step::Do(Op::Refresh) => {
                 self.end_refresh(None);
                 self.dio.refresh().unwrap();
@@ -184,15 +197,15 @@ impl World {
                 return true;
             }
             Step::BeginWrites(writes, is_done) => self.begin_writes(writes, *is_done),
-            Step::EndWrites(fault) => {
-                self.end_writes(*fault);
+            Step::EndWrites(faults) => {
+                self.end_writes(faults);
                 return false;
             }
             Step::RefreshFails(fault) => self.refresh_fails(*fault),
             Step::WriteFails(write, fault) => {
-                self.end_writes(None);
+                self.end_writes(&[]);
                 let Some(op) = self.op(write) else { return false };
-                self.source.next(Call::of(&op), trouble(*fault));
+                self.source.next(Call::of(&op), trouble_of_write(*fault));
                 self.write(op, Some(*fault));
                 return false;
             }
@@ -204,7 +217,7 @@ impl World {
             }
             Step::SlowRefresh(time) => self.slow_refresh(*time),
             Step::SlowWrite(write, time) => {
-                self.end_writes(None);
+                self.end_writes(&[]);
                 self.slow_write(write, *time);
                 return false;
             }
@@ -234,7 +247,8 @@ impl World {
     fn end_of_refresh(&mut self, fault: Option<Fault>, rows: Vec<Plain>, touched: Keep) {
         match fault {
             None => {
-                let keep = self.pending.iter().fold(touched, |keep, write| keep.with_target(&write.op));
+                self.here.skip(&rows);
+                let keep = self.here.unsettled().iter().fold(touched, Keep::with_write);
                 self.refreshed_with(rows, &keep);
             }
             Some(fault) => {
@@ -333,35 +347,65 @@ impl World {
 
     // ---- writes ------------------------------------------------------------------------------------------------
 
-    /// A write with what it leaves at the source, and so here, or why it fails.
+    /// A write that comes behind those that are held, or is alone: then it goes through.
     pub(crate) fn write(&mut self, op: WriteOp, fault: Option<Fault>) {
-        let ticket = self.dio.write(op.clone()).unwrap();
-        if !self.pending.is_empty() {
-            self.pending.push(Pending { op, ticket, done: None });
-            return;
+        if self.pending.is_empty() {
+            self.begin_write(op, false);
+            self.end_writes(&[fault]);
+        } else {
+            self.accept(op);
         }
-        self.settled(Pending { op, ticket, done: None }, fault);
     }
 
-    fn settled(&mut self, write: Pending, fault: Option<Fault>) {
-        let Pending { op, ticket, done } = write;
-        let expected = done.unwrap_or_else(|| self.at_source(&op, fault));
-        let outcome = ticket.wait(SOON).map_err(|error| error.kind());
-        self.touch_target(&op);
-        match expected {
-            Ok(effect) => {
-                let id = match &effect {
-                    Effect::Put(id, _) | Effect::Remove(id) => Some(id.clone()),
-                    Effect::Clear => None,
-                };
-                assert_eq!(outcome.map(|outcome| outcome.id), Ok(id), "{op:?} {}", self.at);
-                self.take_effect(effect);
+    /// A write that shows now.
+    fn accept(&mut self, op: WriteOp) {
+        let target = op.id().map(|id| self.here.target(id));
+        let is_all = matches!(op, WriteOp::DeleteAll);
+        let before = is_all.then(|| (self.source.calls(Call::List), self.source.hold(Call::Get, Point::BeforeWork)));
+        let ticket = self.dio.write(op.clone()).unwrap();
+        let id = ticket.id().map(|id| id.to_string());
+        let op = match target {
+            Some(target) => {
+                assert_eq!(id.as_ref(), Some(&target), "{op:?} {}", self.at);
+                named(op, &target)
             }
-            Err(kind) => {
-                self.failed_writes += 1;
-                assert_eq!(outcome.map(|outcome| outcome.id), Err(kind), "{op:?} {}", self.at);
+            None => op,
+        };
+        self.here.stage(op, id);
+        self.pending.push(Pending { ticket, done: None });
+        if let Some((lists, gets)) = before {
+            let pointless = self.here.supersede();
+            for write in self.pending.drain(1..1 + pointless) {
+                assert_eq!(write.ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Cancelled, "{}", self.at);
+            }
+            self.reread_skipped(lists, gets);
+            if pointless > 0 {
+                // Rows may have been read again.
+                return self.check(false);
             }
         }
+        self.check(true);
+    }
+
+    /// A write that stays in the source: before it is done, or with what it has done.
+    fn begin_write(&mut self, op: WriteOp, is_done: bool) {
+        let call = Call::of(&op);
+        self.held_writes = WRITES.into_iter().map(|call| self.source.hold(call, Point::BeforeWork)).collect();
+        let answer = is_done.then(|| self.source.hold(call, Point::BeforeAnswer));
+        self.accept(op);
+        self.held(call).wait_until_held(1);
+        if let Some(answer) = answer {
+            self.held(call).let_one_pass();
+            answer.wait_until_held(1);
+            self.held_answer = Some(answer);
+            let op = self.here.unsettled()[0].op.clone();
+            let done = self.at_source(&op, None);
+            self.pending[0].done = Some(done);
+        }
+    }
+
+    fn held(&self, call: Call) -> &HeldCalls {
+        self.held_writes.iter().find(|held| held.call() == call).unwrap()
     }
 
     fn at_source(&mut self, op: &WriteOp, fault: Option<Fault>) -> Result<Effect, ErrorKind> {
@@ -370,9 +414,9 @@ impl World {
             // Its own failure comes before the loss of the answer.
             Some(Fault::AnswerLost) => {
                 self.ground.model(&mut self.there, op)?;
-                Err(kind_of(Fault::AnswerLost))
+                Err(kind_of_write(Fault::AnswerLost))
             }
-            Some(fault) => Err(kind_of(fault)),
+            Some(fault) => Err(kind_of_write(fault)),
         }
     }
 
@@ -380,38 +424,120 @@ impl World {
         if !self.pending.is_empty() {
             return;
         }
-        let ops: Vec<WriteOp> = writes.iter().filter_map(|write| self.op(write)).collect();
-        let Some(first) = ops.first() else { return };
-        // Only what can't fail comes as far as its answer.
-        let is_done = is_done && matches!(first, WriteOp::Upsert { .. } | WriteOp::Delete { .. });
-        let point = if is_done { Point::BeforeAnswer } else { Point::BeforeWork };
-        let first = Call::of(first);
-        for op in ops {
-            let done = (is_done && self.pending.is_empty()).then(|| self.at_source(&op, None));
+        for write in writes {
+            let Some(op) = self.op(write) else { continue };
             if self.pending.is_empty() {
-                let calls = if is_done { vec![first] } else { WRITES.to_vec() };
-                self.held_writes = calls.into_iter().map(|call| self.source.hold(call, point)).collect();
-            }
-            let ticket = self.dio.write(op.clone()).unwrap();
-            self.pending.push(Pending { op, ticket, done });
-            if self.pending.len() == 1 {
-                let held = self.held_writes.iter().find(|held| held.call() == first).unwrap();
-                held.wait_until_held(1);
+                // Only what can't fail comes as far as its answer.
+                let can_not_fail = matches!(op, WriteOp::Upsert { .. } | WriteOp::Delete { .. })
+                    || (matches!(op, WriteOp::Insert { .. }) && self.ground.chooses_ids());
+                self.begin_write(op, is_done && can_not_fail);
+            } else {
+                self.accept(op);
             }
         }
     }
 
-    pub(crate) fn end_writes(&mut self, fault: Option<Fault>) {
-        let writes = std::mem::take(&mut self.pending);
-        let Some(first) = writes.first() else { return };
-        let mut fault = fault.filter(|_| first.done.is_none());
-        if let Some(fault) = fault {
-            self.source.next(Call::of(&first.op), trouble(fault));
+    /// The writes that are held go on, one by one, and some go wrong.
+    pub(crate) fn end_writes(&mut self, faults: &[Option<Fault>]) {
+        if self.here.clears_all() {
+            // What it skips is read again as soon as all rows may be.
+            self.end_refresh(None);
+            self.check(true);
+        }
+        let mut faults = faults.iter().copied().cycle();
+        while !self.pending.is_empty() {
+            let write = self.pending.remove(0);
+            let mut op = self.here.unsettled()[0].op.clone();
+            if let (Some(_), Some(id)) = (op.id(), &self.here.unsettled()[0].id) {
+                op = named(op, id);
+            }
+            let fault = faults.next().flatten().filter(|_| write.done.is_none());
+            let lists = self.source.calls(Call::List);
+            // Rows are read again after all are, so that new ones come in one order.
+            let gets = self.source.hold(Call::Get, Point::BeforeWork);
+            let call = Call::of(&op);
+            match self.held_answer.take() {
+                Some(answer) => drop(answer),
+                None => {
+                    self.held(call).wait_until_held(1);
+                    if let Some(fault) = fault {
+                        self.source.next(call, trouble_of_write(fault));
+                    }
+                    self.held(call).let_one_pass();
+                }
+            }
+            let expected = write.done.unwrap_or_else(|| self.at_source(&op, fault));
+            self.settled(&write.ticket, &op, expected);
+            self.reread_skipped(lists, gets);
         }
         self.held_writes.clear();
-        for write in writes {
-            self.settled(write, fault.take());
+    }
+
+    /// The oldest write ends as it is expected to, there and here.
+    fn settled(&mut self, ticket: &WriteTicket, op: &WriteOp, expected: Result<Effect, ErrorKind>) {
+        let outcome = ticket.wait(SOON).map_err(|error| error.kind());
+        let write = self.here.unsettled()[0].clone();
+        self.touch_target(&write);
+        match expected {
+            Ok(effect) => {
+                let id = match &effect {
+                    Effect::Put(id, _) | Effect::Remove(id) => Some(id.clone()),
+                    Effect::Clear => None,
+                };
+                assert_eq!(outcome.map(|outcome| outcome.id), Ok(id.clone()), "{op:?} {}", self.at);
+                if let Some(id) = id {
+                    self.touch(&id);
+                }
+                if let Some((first, id)) = self.here.confirm(effect) {
+                    self.records.iter_mut().for_each(|view| view.follow(&first, &id));
+                }
+            }
+            Err(kind) => {
+                if let (ErrorKind::Conflict, Some(id)) = (kind, &write.id) {
+                    // It is read again, as somebody else seems to know more of it.
+                    self.here.miss(id);
+                }
+                self.failed_writes += 1;
+                assert_eq!(outcome.map(|outcome| outcome.id), Err(kind), "{op:?} {}", self.at);
+                for place in self.here.reject().into_iter().rev() {
+                    let orphan = self.pending.remove(place).ticket.wait(SOON);
+                    assert_eq!(orphan.unwrap_err().kind(), ErrorKind::NotFound, "{}", self.at);
+                    self.failed_writes += 1;
+                }
+            }
         }
+        for (write, pending) in self.here.unsettled().iter().zip(&self.pending) {
+            assert_eq!(pending.ticket.id().as_deref(), write.id.as_deref(), "{}", self.at);
+        }
+    }
+
+    /// What a read had to leave alone is read again once its writes are settled.
+    fn reread_skipped(&mut self, lists: u64, gets: HeldCalls) {
+        let (rows, all) = (self.here.take_rereads(), self.here.take_reread_of_all());
+        if rows.is_empty() && !all {
+            self.check(true);
+            return;
+        }
+        if all {
+            self.source.wait_until_called(Call::List, lists + 1);
+            self.wait_for_refresher();
+            self.end_of_refresh(None, self.there.list(), Keep::none());
+        }
+        drop(gets);
+        // The load thread does one thing after the other, so that it has read the rows when it comes to this one.
+        self.barriers += 1;
+        let barrier = format!("barrier {}", self.barriers);
+        self.source.make_unreadable(&barrier);
+        self.dio.handle_event(ChangeEvent::Updated { id: barrier.clone(), record: None }).unwrap();
+        self.source.wait_until_tried(&barrier);
+        for id in rows {
+            match self.there.get(&id).cloned() {
+                _ if self.protected().has(&id) => self.here.skip_one(&id),
+                Some(record) => self.put(&id, record),
+                None => self.remove(&id),
+            }
+        }
+        self.check(false);
     }
 
     fn slow_write(&mut self, write: &Write, time: Duration) {
@@ -425,14 +551,20 @@ impl World {
         let call = Call::of(&op);
         let calls = self.source.calls(call);
         self.source.set_latency(call, time);
-        let ticket = self.dio.write(op.clone()).unwrap();
+        self.accept(op);
         self.source.wait_until_called(call, calls + 1);
         let refreshers = self.refreshers - usize::from(self.listing.is_some());
         self.hands.wait_for_sleepers(refreshers + 1);
+        let lists = self.source.calls(Call::List);
+        let gets = self.source.hold(Call::Get, Point::BeforeWork);
         self.hands.advance(time);
         self.now += time;
-        self.settled(Pending { op, ticket, done: None }, None);
+        let write = self.pending.remove(0);
+        let op = self.here.unsettled()[0].op.clone();
+        let expected = self.at_source(&op, None);
+        self.settled(&write.ticket, &op, expected);
         self.source.heal();
+        self.reread_skipped(lists, gets);
     }
 
     // ---- the whole ---------------------------------------------------------------------------------------------
@@ -444,7 +576,7 @@ impl World {
         let counted = (status.refresh_failures, status.failed_writes, status.rows, status.complete);
         let expected = (self.refresh_failures, self.failed_writes, self.here.list().len() as u64, true);
         assert_eq!(counted, expected, "{}", self.at);
-        assert_eq!(status.pending_writes > 0, self.pending.iter().any(|write| has_target(&write.op)), "{}", self.at);
+        assert_eq!(status.pending_writes, self.pending.len(), "{}", self.at);
         assert!(status.cache_error.is_none() && !status.closed, "{status:?} {}", self.at);
     }
 
@@ -458,14 +590,22 @@ impl World {
     /// Closes everything, a refresh in the middle of it, and makes it anew: from the disk, while the source is away, or from
     /// the source.
     fn restart(&mut self) {
-        self.end_writes(None);
         let view = self.dio.table_scenery().open().unwrap();
+        if !self.pending.is_empty() {
+            self.dio.flush().unwrap();
+            self.lens.close(Duration::from_millis(1)).unwrap();
+            for write in self.pending.drain(..) {
+                assert_eq!(write.ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Closed, "{}", self.at);
+            }
+        }
         assert!(self.lens.close(SOON).unwrap().is_closed(), "{}", self.at);
         assert_eq!(view.wait_for_change(view.generation(), None).unwrap_err().kind(), ErrorKind::Closed);
         if let Some(Listing { asker: Some(asker), .. }) = self.listing.take() {
             assert_eq!(asker.join().unwrap().unwrap_err().kind(), ErrorKind::Closed, "{}", self.at);
         }
         self.forget_views();
+        self.held_writes.clear();
+        self.held_answer = None;
         if self.on_disk {
             self.source.next(Call::List, trouble(Fault::Unavailable));
         }
@@ -474,9 +614,11 @@ impl World {
         self.wait_for_refresher();
         (self.refresh_failures, self.failed_writes) = (0, 0);
         if self.on_disk {
+            let dio = self.dio.clone();
+            self.here = std::mem::take(&mut self.here).into_stored(|id| dio.cache().get(id).unwrap());
             self.refresh_failed();
         } else {
-            self.here = Table::default();
+            self.here = Local::default();
             self.refreshed_with(self.there.list(), &Keep::none());
         }
     }
@@ -484,7 +626,7 @@ impl World {
     fn finish(mut self) {
         self.at = "at the end".into();
         self.end_refresh(None);
-        self.end_writes(None);
+        self.end_writes(&[]);
         self.check(false);
         self.dio.refresh().unwrap();
         self.refreshed_with(self.there.list(), &Keep::none());
@@ -501,8 +643,17 @@ impl World {
     }
 }
 
-fn has_target(op: &WriteOp) -> bool {
-    op.id().is_some() || matches!(op, WriteOp::DeleteAll)
+/// The write, of the row of this id.
+fn named(mut op: WriteOp, name: &str) -> WriteOp {
+    match &mut op {
+        WriteOp::Insert { id: Some(id), .. }
+        | WriteOp::Replace { id, .. }
+        | WriteOp::Upsert { id, .. }
+        | WriteOp::Patch { id, .. }
+        | WriteOp::Delete { id } => name.clone_into(id),
+        _ => {}
+    }
+    op
 }
 
 pub(crate) fn kind_of(fault: Fault) -> ErrorKind {
@@ -513,8 +664,24 @@ pub(crate) fn kind_of(fault: Fault) -> ErrorKind {
     }
 }
 
+/// A write that finds its source away would wait for it; one that fails otherwise has one attempt here.
+fn kind_of_write(fault: Fault) -> ErrorKind {
+    match kind_of(fault) {
+        ErrorKind::Unavailable => ErrorKind::Source,
+        kind => kind,
+    }
+}
+
 fn trouble(fault: Fault) -> Trouble {
-    let error = || Error::new(kind_of(fault), "the plan says so");
+    trouble_with(fault, kind_of(fault))
+}
+
+fn trouble_of_write(fault: Fault) -> Trouble {
+    trouble_with(fault, kind_of_write(fault))
+}
+
+fn trouble_with(fault: Fault, kind: ErrorKind) -> Trouble {
+    let error = || Error::new(kind, "the plan says so");
     match fault {
         Fault::Unavailable | Fault::Rejected => Trouble::Fails(error()),
         Fault::Panics => Trouble::Panics,

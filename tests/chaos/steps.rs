@@ -66,7 +66,10 @@ pub(crate) enum Step {
     EndRefresh(Option<Fault>),
     /// Writes are accepted and the first stays in the source: before it is done (`false`), or after it (`true`).
     BeginWrites(Vec<Write>, bool),
-    EndWrites(Option<Fault>),
+    /// They go on one by one, some of them wrong.
+    EndWrites(Vec<Option<Fault>>),
+    /// Everything is closed while writes are on their way, and made anew.
+    CloseWithWrites(Vec<Write>, bool),
     RefreshFails(Fault),
     WriteFails(Write, Fault),
     /// Somebody says that a row has changed, and it can't be read.
@@ -109,7 +112,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => maybe_fault().prop_map(Step::EndRefresh),
         5 => (prop::collection::vec(write(), 1..5), any::<bool>())
             .prop_map(|(writes, answer)| Step::BeginWrites(writes, answer)),
-        4 => maybe_fault().prop_map(Step::EndWrites),
+        4 => prop::collection::vec(maybe_fault(), 1..5).prop_map(Step::EndWrites),
+        1 => (prop::collection::vec(write(), 1..5), any::<bool>())
+            .prop_map(|(writes, answer)| Step::CloseWithWrites(writes, answer)),
         2 => fault().prop_map(Step::RefreshFails),
         4 => (write(), fault()).prop_map(|(write, fault)| Step::WriteFails(write, fault)),
         1 => (ops::id(), fault()).prop_map(|(id, fault)| Step::ReadFails(id, fault)),

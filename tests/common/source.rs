@@ -11,9 +11,10 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use diorama::sources::memory::Call;
 use diorama::vista::{
-    CallCx, Capabilities, ChangeStream, PushDown, QueryDescriptor, Schema, TableShell, WriteOp, Written,
+    CallCx, Capabilities, ChangeStream, Page, PageCursor, PushDown, QueryDescriptor, Schema, TableShell, WriteOp,
+    Written,
 };
-use diorama::{Error, Record, Result};
+use diorama::{Error, ErrorKind, Record, Result};
 
 /// How long a call is waited for.
 const SOON: Duration = Duration::from_secs(60);
@@ -49,7 +50,11 @@ struct State {
     latency: HashMap<Call, Duration>,
     holders: HashMap<(Call, Point), usize>,
     inside: HashMap<(Call, Point), usize>,
+    /// Held calls that may go on all the same.
+    passes: HashMap<(Call, Point), usize>,
     bells: Vec<Sender<()>>,
+    /// Ids that nobody can read, and whether somebody has tried.
+    unreadable: HashMap<String, bool>,
     deaf: bool,
 }
 
@@ -72,7 +77,7 @@ impl Script {
         answer
     }
 
-    /// Waits while somebody holds the point; a call that is cancelled goes on, and fails, unless it is deaf.
+    /// Waits while somebody holds the point; a call that is cancelled or late goes on, and fails, unless it is deaf.
     fn pass(&self, cx: &CallCx, at: (Call, Point)) -> Result<()> {
         let (bell, rung) = bounded(1);
         if self.change(|state| {
@@ -86,13 +91,22 @@ impl Script {
             return Ok(());
         }
         let watch = cx.cancel.ring_on_cancel(&bell);
-        let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0;
+        let passes = |state: &State| state.passes.get(&at).is_some_and(|passes| *passes > 0);
+        let waits = |state: &State| (state.deaf || cx.check().is_ok()) && state.holders[&at] > 0 && !passes(state);
+        let deaf = || self.state.lock().unwrap().deaf;
         while waits(&self.state.lock().unwrap()) {
-            let _ = rung.recv();
+            match cx.deadline().filter(|_| !deaf()) {
+                Some(deadline) => drop(cx.clock().recv(&rung, Some(deadline))),
+                // Not one of the clock's sleepers, whom a test may be counting.
+                None => drop(rung.recv()),
+            }
         }
         drop(watch);
         self.change(|state| {
             *state.inside.entry(at).or_default() -= 1;
+            if let Some(passes) = state.passes.get_mut(&at) {
+                *passes = passes.saturating_sub(1);
+            }
             state.bells.retain(|other| !other.same_channel(&bell));
         });
         cx.check()
@@ -143,7 +157,7 @@ pub(crate) struct ScriptedSource {
     script: Arc<Script>,
 }
 
-/// Calls of one kind wait until this is dropped or they are cancelled.
+/// Calls of one kind wait until this is dropped, they are cancelled or their deadline has come.
 pub(crate) struct HeldCalls {
     script: Arc<Script>,
     at: (Call, Point),
@@ -168,7 +182,7 @@ impl ScriptedSource {
         self.script.change(|state| state.always.insert(call, trouble));
     }
 
-    /// Has held calls wait on when they are cancelled.
+    /// Has held calls wait on when they are cancelled or late.
     pub(crate) fn be_deaf(&self) {
         self.script.change(|state| state.deaf = true);
     }
@@ -190,6 +204,16 @@ impl ScriptedSource {
     pub(crate) fn hold(&self, call: Call, point: Point) -> HeldCalls {
         self.script.change(|state| *state.holders.entry((call, point)).or_default() += 1);
         HeldCalls { script: self.script.clone(), at: (call, point) }
+    }
+
+    /// Nobody can read this row.
+    pub(crate) fn make_unreadable(&self, id: &str) {
+        self.script.change(|state| state.unreadable.insert(id.to_owned(), false));
+    }
+
+    /// Blocks until somebody has tried to read such a row.
+    pub(crate) fn wait_until_tried(&self, id: &str) {
+        self.script.wait(&format!("a read of `{id}`"), |state| state.unreadable[id]);
     }
 
     /// How many calls of this kind have come in.
@@ -231,11 +255,19 @@ impl HeldCalls {
             state.inside.get(&self.at).copied().unwrap_or(0) >= calls
         });
     }
+
+    /// Lets one call go on.
+    pub(crate) fn let_one_pass(&self) {
+        self.script.change(|state| *state.passes.entry(self.at).or_default() += 1);
+    }
 }
 
 impl Drop for HeldCalls {
     fn drop(&mut self) {
-        self.script.change(|state| *state.holders.entry(self.at).or_default() -= 1);
+        self.script.change(|state| {
+            *state.holders.entry(self.at).or_default() -= 1;
+            state.passes.remove(&self.at);
+        });
     }
 }
 
@@ -268,7 +300,14 @@ impl TableShell for ScriptedSource {
         self.script.run(cx, Call::List, || self.inner.list(cx, query))
     }
 
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.script.run(cx, Call::Page, || self.inner.page(cx, query, after, limit))
+    }
+
     fn get(&self, cx: &CallCx, id: &str) -> Result<Option<Record>> {
+        if self.script.change(|state| state.unreadable.get_mut(id).map(|tried| *tried = true)).is_some() {
+            return Err(Error::new(ErrorKind::Unavailable, "nobody can read it"));
+        }
         self.script.run(cx, Call::Get, || self.inner.get(cx, id))
     }
 

@@ -59,6 +59,15 @@ fn a_table_in_memory_that_leaves_queries_to_the_caller_keeps_the_contract() {
 }
 
 #[test]
+fn a_table_in_memory_that_pages_and_leaves_queries_to_the_caller_keeps_the_contract() {
+    contract::check(&Fixture::new("memory with pages alone", every_type(), |rows| {
+        let can = Capabilities { window: false, pages: true, ..Capabilities::read_write() };
+        let source = MemoryVista::new("products", "id").with_schema(every_type()).with_rows(rows);
+        Ok(source.push_down(false).with_capabilities(can))
+    }));
+}
+
+#[test]
 fn a_table_in_memory_that_does_not_tell_its_columns_keeps_the_contract() {
     contract::check(&Fixture::new("memory, open schema", every_type(), |rows| {
         Ok(MemoryVista::new("products", "id").with_rows(rows))

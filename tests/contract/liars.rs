@@ -255,7 +255,9 @@ impl TableShell for Liar {
 
     fn capabilities(&self) -> Capabilities {
         let is_all_denied = self.tells(NothingIsPromisedAndAllWorks);
-        if is_all_denied { Capabilities::list_only() } else { self.inner.capabilities() }
+        // Pages have liars of their own.
+        let all = Capabilities { pages: false, ..self.inner.capabilities() };
+        if is_all_denied { Capabilities::list_only() } else { all }
     }
 
     fn push_down(&self, query: &QueryDescriptor) -> PushDown {

@@ -1,12 +1,15 @@
 //! Every call of a source.
 
+use std::time::Duration;
+
+use diorama::clock::Clock;
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
 
 use crate::source::{Point, Trouble};
-use crate::stage::{SHORT, SOON, Stage, Task, on_both, start};
+use crate::stage::{Rows, SHORT, SOON, Stage, Task, on_both, start};
 
-/// What a Dio calls in a source. It never asks it to count, for a batch or for changes.
+/// What a Dio calls in a source. It never asks it to count, for pages, for a batch or for changes.
 const CALLS: [Call; 8] =
     [Call::List, Call::Get, Call::Insert, Call::Replace, Call::Upsert, Call::Patch, Call::Delete, Call::DeleteAll];
 
@@ -34,6 +37,20 @@ fn product() -> Record {
     crate::stage::product(55)
 }
 
+/// What a view shows, by price, while the call stands still.
+fn shown_meanwhile(call: Call, before: &Rows) -> Rows {
+    let mut rows = before.clone();
+    match call {
+        Call::Insert | Call::Upsert => rows.push(("new".to_owned(), 55)),
+        Call::Replace | Call::Patch => rows.iter_mut().filter(|(id, _)| id == "b").for_each(|(_, price)| *price = 55),
+        Call::Delete => rows.retain(|(id, _)| id != "b"),
+        Call::DeleteAll => rows.clear(),
+        _ => {}
+    }
+    rows.sort_by_key(|(_, price)| *price);
+    rows
+}
+
 fn is_write(call: Call) -> bool {
     !matches!(call, Call::List | Call::Get)
 }
@@ -51,11 +68,13 @@ fn a_call_of_the_source_that_fails_or_panics_is_reported_and_leaves_everything_a
     on_both(|on_disk| {
         for call in CALLS {
             let error = |kind| Error::new(kind, "as told");
+            // A write over a source that can't be reached would wait for it; one that fails otherwise has one attempt here.
+            let for_now = if is_write(call) { ErrorKind::Source } else { ErrorKind::Unavailable };
             let troubles = [
-                (Trouble::Fails(error(ErrorKind::Unavailable)), ErrorKind::Unavailable),
+                (Trouble::Fails(error(for_now)), for_now),
                 (Trouble::Fails(error(ErrorKind::Rejected)), ErrorKind::Rejected),
                 (Trouble::Panics, ErrorKind::Panicked),
-                (Trouble::AnswerLost(error(ErrorKind::Unavailable)), ErrorKind::Unavailable),
+                (Trouble::AnswerLost(error(for_now)), for_now),
             ];
             for (number, (trouble, kind)) in troubles.into_iter().enumerate() {
                 let mut stage = Stage::new(&format!("fails-{call}-{number}-{on_disk}"), on_disk);
@@ -100,7 +119,7 @@ fn a_slow_call_of_the_source_makes_nobody_else_wait_and_has_its_effect_when_it_c
                 let held = stage.source.hold(call, point);
                 let made = make(&stage, call);
                 held.wait_until_held(1);
-                stage.nobody_waits(&before);
+                stage.nobody_waits(&shown_meanwhile(call, &before));
                 assert!(call == Call::Get || !made.has_ended(), "{call}");
                 if is_write(call) {
                     assert_eq!(stage.dio.status().pending_writes, 1, "{call}");
@@ -121,6 +140,54 @@ fn a_slow_call_of_the_source_makes_nobody_else_wait_and_has_its_effect_when_it_c
 }
 
 #[test]
+fn a_call_of_the_source_that_stands_still_ends_at_its_deadline_and_is_reported() {
+    on_both(|on_disk| {
+        for call in CALLS {
+            for point in [Point::BeforeWork, Point::BeforeAnswer] {
+                let (clock, hands) = Clock::manual();
+                let mut stage = Stage::on_clock(&format!("late-{call}-{point:?}-{on_disk}"), on_disk, clock);
+                let defaults = stage.lens.defaults();
+                let timeout =
+                    if is_write(call) { defaults.delivery.deadline } else { defaults.source_timeout.unwrap() };
+                let before = stage.shown();
+                let calls = stage.source.calls(call);
+                let held = stage.source.hold(call, point);
+                let made = make(&stage, call);
+                held.wait_until_held(1);
+                stage.nobody_waits(&shown_meanwhile(call, &before));
+                hands.advance(timeout - Duration::from_nanos(1));
+                stage.nobody_waits(&shown_meanwhile(call, &before));
+                assert!(call == Call::Get || !made.has_ended(), "{call}");
+                hands.advance(Duration::from_nanos(1));
+                stage.source.wait_until_ended(call, calls + 1);
+                let outcome = made.end();
+                stage.nobody_waits(&before);
+                let status = stage.dio.status();
+                let late = ErrorKind::Timeout;
+                if call == Call::List {
+                    assert_eq!(outcome, Err(late), "{call}");
+                    let error = status.refresh_error.unwrap();
+                    assert_eq!((error.kind(), error.context("source_timeout")), (late, Some("300s")), "{error}");
+                    stage.event(
+                        "RefreshFailed",
+                        |event| matches!(event, DioEvent::RefreshFailed { error, .. } if error.kind() == late),
+                    );
+                } else if is_write(call) {
+                    assert_eq!(outcome, Err(late), "{call}");
+                    assert_eq!((status.failed_writes, status.pending_writes), (1, 0), "{call}");
+                    stage.event(
+                        "WriteFailed",
+                        |event| matches!(event, DioEvent::WriteFailed { error, .. } if error.kind() == late),
+                    );
+                }
+                drop(held);
+                stage.recovers();
+            }
+        }
+    });
+}
+
+#[test]
 fn closing_ends_a_call_of_the_source_that_stands_still_and_listens() {
     on_both(|on_disk| {
         for call in CALLS {
@@ -129,10 +196,10 @@ fn closing_ends_a_call_of_the_source_that_stands_still_and_listens() {
             let held = stage.source.hold(call, Point::BeforeWork);
             let made = make(&stage, call);
             held.wait_until_held(1);
-            stage.nobody_waits(&before);
+            stage.nobody_waits(&shown_meanwhile(call, &before));
             let report = stage.lens.close(SHORT).unwrap();
             assert!(report.is_closed(), "{call}: {report:?}");
-            assert_eq!((report.delivered, report.failed), (1, u64::from(is_write(call))), "{call}");
+            assert_eq!((report.delivered, report.failed), (1, u64::from(is_write(call) && !on_disk)), "{call}");
             if call != Call::Get {
                 assert_eq!(made.end(), Err(ErrorKind::Closed), "{call}");
             }
@@ -151,7 +218,7 @@ fn closing_names_the_thread_whose_call_of_the_source_stands_still_and_does_not_l
             let held = stage.source.hold(call, Point::BeforeWork);
             let made = make(&stage, call);
             held.wait_until_held(1);
-            stage.nobody_waits(&before);
+            stage.nobody_waits(&shown_meanwhile(call, &before));
             let report = stage.lens.close(SHORT).unwrap();
             assert_eq!(report.still_running, [thread_of(&stage, call)], "{call}");
             if call != Call::Get {
@@ -192,7 +259,7 @@ fn a_dio_makes_no_other_call_of_its_source() {
             stage.source.wait_until_ended(call, calls + 1);
         }
         stage.dio.vista().get_count().unwrap();
-        for call in [Call::Count, Call::Batch, Call::Changes] {
+        for call in [Call::Count, Call::Page, Call::Batch, Call::Changes] {
             assert_eq!(stage.source.calls(call), 0, "`{call}` is missing in the matrix");
         }
         stage.recovers();

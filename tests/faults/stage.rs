@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use diorama::cache::MemoryBackend;
+use diorama::clock::Clock;
 use diorama::prelude::*;
-use diorama::{EventReader, LensBuilder, live_threads};
+use diorama::{DeliveryPolicy, EventReader, LensBuilder, live_threads};
 
 use crate::limit;
 use crate::source::ScriptedSource;
@@ -14,7 +15,7 @@ use crate::storage::ScriptedBackend;
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long closing may take where a thread stands still.
-pub(crate) const SHORT: Duration = Duration::from_millis(200);
+pub(crate) const SHORT: Duration = Duration::from_millis(400);
 const LIMIT: Duration = Duration::from_secs(240);
 
 pub(crate) type Rows = Vec<(String, i64)>;
@@ -89,17 +90,22 @@ fn backend(on_disk: bool) -> (Arc<ScriptedBackend>, Option<tempfile::TempDir>) {
     (ScriptedBackend::new(MemoryBackend::new()), None)
 }
 
-/// The setting of a Lens: hardly any row stays in memory that the storage has.
+/// The setting of a Lens: hardly any row stays in memory that the storage has, and a write is tried once.
 pub(crate) fn builder(storage: &Arc<ScriptedBackend>, name: &str) -> LensBuilder {
-    Lens::new().cache_source(storage.clone()).name(format!("{name}-lens")).hot_tier_capacity(1)
+    let once = DeliveryPolicy::default().max_attempts(Some(1));
+    Lens::new().cache_source(storage.clone()).name(format!("{name}-lens")).hot_tier_capacity(1).delivery(once)
 }
 
 impl Stage {
     pub(crate) fn new(name: &str, on_disk: bool) -> Stage {
+        Self::on_clock(name, on_disk, Clock::system())
+    }
+
+    pub(crate) fn on_clock(name: &str, on_disk: bool, clock: Clock) -> Stage {
         let rows = MemoryVista::new(name, "id").with_rows([("a", product(30)), ("b", product(10)), ("c", product(20))]);
         let source = ScriptedSource::new(rows.clone());
         let (storage, directory) = backend(on_disk);
-        let lens = builder(&storage, name).build().unwrap();
+        let lens = builder(&storage, name).clock(clock).build().unwrap();
         let dio = lens.make_dio(source.clone()).unwrap();
         // So that the writer's thread is there, too.
         dio.write(WriteOp::patch("a", product(31))).unwrap().wait(SOON).unwrap();
@@ -143,7 +149,9 @@ impl Stage {
             assert_eq!(dio.cache().list().unwrap().len(), wanted.len());
             assert_eq!(dio.vista().list_values().unwrap().len(), wanted.len());
             assert_eq!(table.row_count(), wanted.len());
-            assert!(record.record().is_some() && sum.int().is_some());
+            let shown = wanted.iter().find(|(id, _)| id == "a").map(|(_, price)| *price);
+            assert_eq!(record.record().and_then(|record| record.int("price")), shown);
+            assert_eq!(sum.int(), Some(wanted.iter().map(|(_, price)| price).sum()));
             let before = table.generation();
             dio.cache().insert("local", product(-5)).unwrap();
             assert_eq!(table.generation(), before.next());
@@ -163,6 +171,8 @@ impl Stage {
             let thread = format!("{}:{role}", self.name);
             assert!(live_threads().contains(&thread), "{thread} is gone; there are {:?}", live_threads());
         }
+        // What a refresh skipped under a pending `delete_all` may be being read again: the next one is not to join that.
+        self.dio.refresh().unwrap();
         self.rows.outside_silently().upsert("a", product(33)).unwrap();
         self.dio.refresh().unwrap();
         assert!(self.dio.status().refresh_error.is_none());

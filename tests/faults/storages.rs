@@ -1,6 +1,7 @@
 //! Every call of a storage.
 
 use diorama::prelude::*;
+use diorama::sources::memory::Call;
 
 use crate::stage::{SHORT, SOON, Stage, Task, at_once, builder, on_both, product, start};
 use crate::storage::{Fault, Storage};
@@ -77,9 +78,11 @@ fn a_storage_that_can_not_be_read_fails_that_read_and_what_failed_is_reported() 
             }
             // The core needs the row as it was before: what it can't do, it says.
             assert_eq!(stage.dio.patched("b", product(12)).unwrap_err().kind(), kind, "{call:?}");
-            let write = stage.dio.write(WriteOp::patch("b", product(13))).unwrap();
-            assert_eq!(write.wait(SOON).unwrap_err().kind(), kind, "{call:?}");
-            assert_eq!(stage.dio.status().failed_writes, 1);
+            let (generation, writes) = (stage.table.generation(), stage.source.calls(Call::Patch));
+            assert_eq!(stage.dio.write(WriteOp::patch("b", product(13))).unwrap_err().kind(), kind, "{call:?}");
+            let status = stage.dio.status();
+            assert_eq!((status.pending_writes, status.failed_writes), (0, 0), "it was never accepted: {call:?}");
+            assert_eq!((stage.table.generation(), stage.source.calls(Call::Patch)), (generation, writes), "{call:?}");
             stage.rows.outside_silently().upsert("c", product(21)).unwrap();
             assert_eq!(stage.dio.refresh().unwrap_err().kind(), kind, "{call:?}");
             assert_eq!(stage.dio.status().refresh_error.unwrap().kind(), kind);
@@ -113,8 +116,9 @@ fn a_storage_that_can_not_be_scanned_fails_who_needs_all_rows() {
             assert_eq!(stage.dio.refresh().unwrap_err().kind(), kind);
             assert_eq!(stage.dio.status().refresh_error.unwrap().kind(), kind);
             assert_eq!(stage.dio.cache().clear().unwrap_err().kind(), kind);
-            let write = stage.dio.write(WriteOp::delete_all()).unwrap();
-            assert_eq!(write.wait(SOON).unwrap_err().kind(), kind, "the source did it; what shows is as it was");
+            assert_eq!(stage.dio.write(WriteOp::delete_all()).unwrap_err().kind(), kind);
+            assert_eq!((stage.dio.status().pending_writes, stage.dio.status().failed_writes), (0, 0));
+            assert_eq!((stage.source.calls(Call::DeleteAll), stage.at_source().len()), (0, 3), "it was never accepted");
             assert_eq!(stage.shown(), before, "the views keep their rows");
             stage.storage.heal();
             stage.table.set_sort([SortBy::new("price", SortDir::Asc)]).unwrap();
@@ -196,6 +200,152 @@ fn closing_ends_in_time_wakes_who_waits_for_a_flush_and_names_the_store_that_sta
             assert_eq!(dio.cache().get("a").unwrap().unwrap().int("price"), Some(99));
             assert!(lens.close(SOON).unwrap().is_closed());
         }
+    });
+}
+
+/// What only the making of a Dio calls.
+const TO_OPEN: [Storage; 3] = [Storage::OpenTable, Storage::Meta, Storage::Count];
+
+fn make_another(stage: &Stage) -> (String, Task<diorama::Result<()>>) {
+    let name = format!("{}-next", stage.name);
+    let source = MemoryVista::new(name.as_str(), "id").with_rows([("a", product(1))]);
+    let lens = stage.lens.clone();
+    (name, start("make_dio", move || lens.make_dio(source).map(drop)))
+}
+
+#[test]
+fn a_storage_that_is_slow_to_open_makes_nobody_wait_but_who_opens_it() {
+    on_both(|on_disk| {
+        for call in TO_OPEN {
+            let stage = Stage::new(&format!("slow-to-open-{call:?}-{on_disk}"), on_disk);
+            let held = stage.storage.hold(call);
+            let (_, made) = make_another(&stage);
+            held.wait_until_held(1);
+            stage.nobody_waits(&stage.at_source());
+            stage.dio.write(WriteOp::patch("a", product(99))).unwrap().wait(SOON).unwrap();
+            stage.dio.refresh().unwrap();
+            stage.dio.flush().unwrap();
+            assert_eq!(stage.shown(), stage.at_source(), "{call:?}");
+            assert!(!made.has_ended(), "{call:?}");
+            drop(held);
+            made.end().unwrap();
+            stage.recovers();
+        }
+    });
+}
+
+#[test]
+fn closing_ends_in_time_and_names_the_dio_whose_table_stands_still_while_it_is_opened() {
+    on_both(|on_disk| {
+        for call in TO_OPEN {
+            let stage = Stage::new(&format!("hangs-to-open-{call:?}-{on_disk}"), on_disk);
+            let held = stage.storage.hold(call);
+            let (name, made) = make_another(&stage);
+            held.wait_until_held(1);
+            let lens = stage.lens.clone();
+            let report = at_once("close", move || lens.close(SHORT).unwrap());
+            assert_eq!(report.still_running, [format!("{name}:core")], "{call:?}");
+            let error = stage.dio.write(WriteOp::delete("a")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Closed);
+            assert!(!made.has_ended(), "{call:?}: it is in the storage");
+            drop(held);
+            // Whoever got a Dio after all has one that the closing knew of.
+            let _ = made.end();
+            assert!(stage.lens.close(SOON).unwrap().is_closed(), "{call:?}");
+            stage.nothing_runs();
+        }
+    });
+}
+
+#[test]
+fn closing_waits_for_no_application_thread_that_the_storage_holds() {
+    on_both(|on_disk| {
+        for call in [Storage::Get, Storage::Lookup, Storage::Scan] {
+            let stage = Stage::new(&format!("hangs-reader-{call:?}-{on_disk}"), on_disk);
+            let held = stage.storage.hold(call);
+            let dio = stage.dio.clone();
+            let asked = start("who asks the storage", move || match call {
+                Storage::Scan => dio.cache().list().map(drop),
+                _ => dio.cache().get("b").map(drop),
+            });
+            held.wait_until_held(1);
+            let lens = stage.lens.clone();
+            let report = at_once("close", move || lens.close(SHORT).unwrap());
+            assert!(report.is_closed(), "{call:?}: {report:?}");
+            stage.nothing_runs();
+            assert!(!asked.has_ended(), "{call:?}");
+            drop(held);
+            if let Err(error) = asked.end() {
+                assert_eq!(error.kind(), ErrorKind::Closed, "{call:?}: {error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn closing_ends_in_time_and_names_the_thread_that_a_read_of_the_storage_holds() {
+    on_both(|on_disk| {
+        // Who reads: the core for a row as it was before, the refresher and the build thread for all rows.
+        let readers = [
+            (Storage::Get, "core"),
+            (Storage::Lookup, "core"),
+            (Storage::Scan, "refresh"),
+            (Storage::Scan, "lens:build-1"),
+        ];
+        for (call, reader) in readers {
+            let stage = Stage::new(&format!("hangs-{reader}-{call:?}-{on_disk}"), on_disk);
+            let held = stage.storage.hold(call);
+            let dio = stage.dio.clone();
+            let asked = start("who has it read", move || match reader {
+                "core" => dio.patched("b", product(12)),
+                "refresh" => dio.refresh(),
+                _ => dio.table_scenery().where_eq("price", 10).open().map(drop),
+            });
+            held.wait_until_held(1);
+            let (table, sum) = (stage.table.clone(), stage.sum.clone());
+            at_once("reads of what is published", move || assert_eq!((table.row_count(), sum.int()), (3, Some(61))));
+            let lens = stage.lens.clone();
+            let report = at_once("close", move || lens.close(SHORT).unwrap());
+            let thread = if reader == "lens:build-1" {
+                format!("{}-{reader}", stage.name)
+            } else {
+                format!("{}:{reader}", stage.name)
+            };
+            assert!(report.still_running.contains(&thread), "{report:?}");
+            assert_eq!(stage.table.row_count(), 3, "the views keep their rows");
+            if reader == "refresh" {
+                assert_eq!(asked.end().unwrap_err().kind(), ErrorKind::Closed, "before the storage comes back");
+                drop(held);
+            } else {
+                drop(held);
+                let _ = asked.end();
+            }
+            let report = stage.lens.close(SOON).unwrap();
+            assert!(report.is_closed(), "{reader}: it ends by itself: {report:?}");
+            stage.nothing_runs();
+        }
+    });
+}
+
+#[test]
+fn a_table_that_is_slow_to_forget_makes_nobody_wait_but_who_forgets_it() {
+    on_both(|on_disk| {
+        let stage = Stage::new(&format!("slow-forget-{on_disk}"), on_disk);
+        let source = MemoryVista::new(format!("{}-other", stage.name), "id").with_rows([("a", product(1))]);
+        let other = stage.lens.make_dio(source).unwrap();
+        let table = other.cache_table_name().to_owned();
+        assert!(other.close(SOON).unwrap().is_closed());
+        let held = stage.storage.hold(Storage::ForgetTable);
+        let lens = stage.lens.clone();
+        let forgotten = start("forget", move || lens.forget(&table));
+        held.wait_until_held(1);
+        stage.nobody_waits(&stage.at_source());
+        stage.dio.write(WriteOp::patch("a", product(99))).unwrap().wait(SOON).unwrap();
+        stage.dio.refresh().unwrap();
+        assert!(!forgotten.has_ended());
+        drop(held);
+        forgotten.end().unwrap();
+        stage.recovers();
     });
 }
 

@@ -7,6 +7,7 @@ use diorama::prelude::*;
 use diorama::value::RowRef;
 use diorama::{Aggregate, CustomAggregate, RecordStatus, TableSnapshot, ValueStatus};
 
+use crate::local::Local;
 use crate::ops::{Cut, Id, Kind, Query};
 use crate::plain::{Plain, Table, distinct, extreme, nulls, total};
 use crate::run::{NONE, SOON, Stale, World};
@@ -14,8 +15,46 @@ use crate::run::{NONE, SOON, Stale, World};
 /// Earlier states of a view that changes are asked since.
 const REMEMBERED: usize = 10;
 
-/// What a table view shows: rows, and whether each is stale.
-type Shown = Vec<(Plain, bool)>;
+/// What a table view shows: rows, and how each stands.
+type Shown = Vec<(Plain, RowStatus)>;
+
+/// What all views show.
+pub(crate) struct State<'a> {
+    here: &'a Local,
+    /// With what is not settled.
+    rows: Table,
+    stale: &'a Stale,
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn new(here: &'a Local, stale: &'a Stale) -> Self {
+        State { here, rows: here.shown(), stale }
+    }
+
+    fn status(&self, id: &str) -> RowStatus {
+        match self.stale {
+            _ if self.here.is_pending(id) => RowStatus::PendingWrite,
+            Stale::One(stale) if stale == id => RowStatus::Stale,
+            Stale::All => RowStatus::Stale,
+            _ => RowStatus::Fresh,
+        }
+    }
+}
+
+/// A snapshot and what it showed when it was taken: rows, and first ids of rows that go by another one.
+pub(crate) struct Frozen {
+    snapshot: TableSnapshot,
+    rows: Vec<Plain>,
+    aliases: Vec<String>,
+}
+
+impl Frozen {
+    pub(crate) fn of(view: &TableView, here: &Local) -> Self {
+        let texts = (0..14).map(|number| Id(number).text());
+        let aliases = texts.filter(|id| here.resolve(id) != *id).collect();
+        Frozen { snapshot: view.view.snapshot(), rows: view.query.shown_of(&here.shown()), aliases }
+    }
+}
 
 pub(crate) struct TableView {
     pub(crate) view: TableScenery,
@@ -60,22 +99,18 @@ impl TableView {
         self.floor = self.view.generation();
     }
 
-    fn check(&mut self, here: &Table, stale: &Stale, one_step: bool, at: &str) {
+    fn check(&mut self, state: &State<'_>, one_step: bool, at: &str) {
         let snapshot = self.view.snapshot();
-        let is_stale = |id: &str| match stale {
-            Stale::None => false,
-            Stale::One(stale) => stale == id,
-            Stale::All => true,
-        };
-        let expected: Shown =
-            self.query.shown_of(here).into_iter().map(|row| (row.clone(), is_stale(&row.0))).collect();
+        let rows = self.query.shown_of(&state.rows).into_iter();
+        let expected: Shown = rows.map(|row| (row.clone(), state.status(&row.0))).collect();
         let at = format!("{:?} {at}", self.query);
         assert!(matches!(snapshot.load_state(), LoadState::Ready), "{at}");
         let found: Shown = (0..snapshot.row_count()).map(|index| shown(&snapshot, index)).collect();
         assert_eq!(found, expected, "{at}");
         for number in 0..14 {
             let id = Id(number).text();
-            let position = expected.iter().position(|((other, _), _)| *other == id);
+            let means = state.here.resolve(&id);
+            let position = expected.iter().position(|((other, _), _)| *other == means);
             assert_eq!(snapshot.position_of(&id).unwrap(), position, "{id} of {at}");
         }
         let generation = snapshot.generation();
@@ -114,14 +149,9 @@ impl TableView {
     }
 }
 
-fn shown(snapshot: &TableSnapshot, index: usize) -> (Plain, bool) {
+fn shown(snapshot: &TableSnapshot, index: usize) -> (Plain, RowStatus) {
     let row = snapshot.row(index).unwrap();
-    let stale = match row.status() {
-        RowStatus::Fresh => false,
-        RowStatus::Stale => true,
-        other => panic!("a row of the newest state is {other:?}"),
-    };
-    ((row.id().to_owned(), row.record().unwrap().clone()), stale)
+    ((row.id().to_owned(), row.record().unwrap().clone()), row.status())
 }
 
 pub(crate) struct ValueView {
@@ -245,22 +275,32 @@ fn check_step((before, after): (Generation, Generation), moved: bool, one_step: 
 
 pub(crate) struct RecordView {
     view: RecordScenery,
+    /// The id that its row goes by.
+    id: String,
     last: Option<(Generation, RecordStatus, Option<Record>)>,
 }
 
 impl RecordView {
-    pub(crate) fn open(dio: &Dio, id: &str) -> Self {
-        RecordView { view: dio.record_scenery(id).unwrap(), last: None }
+    pub(crate) fn open(dio: &Dio, here: &Local, id: &str) -> Self {
+        RecordView { view: dio.record_scenery(id).unwrap(), id: here.resolve(id), last: None }
     }
 
-    fn check(&mut self, here: &Table, stale: &Stale, one_step: bool, at: &str) {
-        let id = self.view.id();
-        let record = here.get(id).cloned();
-        let stale = *stale == Stale::All || *stale == Stale::One(id.to_owned());
-        let status = match &record {
-            None => RecordStatus::NotFound,
-            Some(_) if stale => RecordStatus::Stale,
-            Some(_) => RecordStatus::Fresh,
+    /// The row of the first id goes by the other one.
+    #[allow(dead_code, reason = "the model test has no source that chooses ids")]
+    pub(crate) fn follow(&mut self, first: &str, id: &str) {
+        if self.id == first {
+            id.clone_into(&mut self.id);
+        }
+    }
+
+    fn check(&mut self, state: &State<'_>, one_step: bool, at: &str) {
+        let id = &self.id;
+        let record = state.rows.get(id).cloned();
+        let status = match (&record, state.status(id)) {
+            (None, _) => RecordStatus::NotFound,
+            (Some(_), RowStatus::PendingWrite) => RecordStatus::PendingWrite,
+            (Some(_), RowStatus::Stale) => RecordStatus::Stale,
+            (Some(_), _) => RecordStatus::Fresh,
         };
         assert_eq!((self.view.status(), self.view.record()), (status, record.clone()), "{id} {at}");
         let now = (self.view.generation(), status, record);
@@ -275,27 +315,28 @@ impl World {
     pub(crate) fn check(&mut self, one_step: bool) {
         let at = self.at.clone();
         let seq = self.dio.seq();
+        let state = State::new(&self.here, &self.stale);
         for view in &mut self.tables {
-            view.check(&self.here, &self.stale, one_step, &at);
+            view.check(&state, one_step, &at);
         }
         for view in &mut self.values {
-            view.check(&self.here, seq, one_step, &at);
+            view.check(&state.rows, seq, one_step, &at);
         }
         for view in &mut self.records {
-            view.check(&self.here, &self.stale, one_step, &at);
+            view.check(&state, one_step, &at);
         }
-        for (number, (snapshot, rows)) in self.snapshots.iter().enumerate() {
-            check_snapshot(snapshot, rows, self.may_expire, &format!("snapshot {number} {at}"));
+        for (number, frozen) in self.snapshots.iter().enumerate() {
+            check_snapshot(frozen, self.may_expire, &format!("snapshot {number} {at}"));
         }
-        let rows = self.here.list();
+        let rows = state.rows.list();
         assert_eq!(self.dio.cache().list().unwrap(), rows, "{at}");
         assert_eq!(self.dio.cache().count().unwrap(), rows.len() as u64, "{at}");
         assert!(self.dio.wait_for_seq(self.dio.seq(), Some(SOON)).is_ok(), "{at}");
     }
 }
 
-/// A snapshot taken when the view had these rows.
-fn check_snapshot(snapshot: &TableSnapshot, rows: &[Plain], may_expire: bool, at: &str) {
+fn check_snapshot(frozen: &Frozen, may_expire: bool, at: &str) {
+    let Frozen { snapshot, rows, aliases } = frozen;
     assert_eq!(snapshot.row_count(), rows.len(), "{at}");
     assert!(may_expire || !snapshot.is_expired(), "{at}");
     for (index, (row, (id, record))) in snapshot.iter().zip(rows).enumerate() {
@@ -310,7 +351,7 @@ fn check_snapshot(snapshot: &TableSnapshot, rows: &[Plain], may_expire: bool, at
     }
     if !snapshot.is_expired() {
         let absent = (0..14).map(|number| Id(number).text()).filter(|id| !rows.iter().any(|(other, _)| other == id));
-        for id in absent {
+        for id in absent.filter(|id| !aliases.contains(id)) {
             assert_eq!(snapshot.position_of(&id).unwrap(), None, "{id} {at}");
         }
     }

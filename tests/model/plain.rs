@@ -17,15 +17,43 @@ pub(crate) type Plain = (String, Record);
 pub(crate) struct Table {
     rows: BTreeMap<u64, Plain>,
     next: u64,
+    /// Places that are kept for rows, be they there or not.
+    kept: BTreeMap<String, u64>,
 }
 
 impl Table {
-    fn place(&self, id: &str) -> Option<u64> {
-        self.rows.iter().find(|(_, (row, _))| row == id).map(|(place, _)| *place)
+    pub(crate) fn place(&self, id: &str) -> Option<u64> {
+        let kept = self.kept.get(id).copied();
+        kept.or_else(|| self.rows.iter().find(|(_, (row, _))| row == id).map(|(place, _)| *place))
+    }
+
+    /// The row at a place.
+    pub(crate) fn at(&self, place: u64) -> Option<&Plain> {
+        self.rows.get(&place)
+    }
+
+    /// The row's place stays its own whatever becomes of the row; one that isn't there gets the next.
+    pub(crate) fn keep_place(&mut self, id: &str) {
+        let place = self.place(id).unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        self.kept.insert(id.to_owned(), place);
+    }
+
+    pub(crate) fn drop_place(&mut self, id: &str) {
+        self.kept.remove(id);
+    }
+
+    /// The place is another row's from now on.
+    pub(crate) fn move_place(&mut self, from: &str, to: &str) {
+        if let Some(place) = self.kept.remove(from) {
+            self.kept.insert(to.to_owned(), place);
+        }
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Record> {
-        self.place(id).map(|place| &self.rows[&place].1)
+        self.rows.get(&self.place(id)?).map(|(_, record)| record)
     }
 
     pub(crate) fn put(&mut self, id: &str, record: Record) {

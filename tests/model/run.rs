@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
-use diorama::{Generation, LensBuilder, RecordStatus, TableSnapshot};
+use diorama::{Generation, LensBuilder, RecordStatus};
 
-use crate::check::{RecordView, TableView, ValueView};
+use crate::check::{Frozen, RecordView, TableView, ValueView};
+use crate::local::{Effect, Local};
 use crate::ops::{Event, Id, Kind, Op, Query, Script};
 use crate::plain::{Plain, Table};
 
@@ -41,7 +42,7 @@ fn run(script: &Script, lens: &dyn Fn() -> LensBuilder, may_expire: bool, may_re
         lens: built,
         dio,
         source,
-        here: Table::default(),
+        here: Local::default(),
         there: Table::default(),
         stale: Stale::None,
         tables: Vec::new(),
@@ -78,15 +79,15 @@ pub(crate) struct World {
     lens: Lens,
     pub(crate) dio: Dio,
     source: MemoryVista,
-    /// The rows that the cache must have.
-    pub(crate) here: Table,
+    /// The rows that the cache must show.
+    pub(crate) here: Local,
     /// The rows that the source must have.
     there: Table,
     pub(crate) stale: Stale,
     pub(crate) tables: Vec<TableView>,
     pub(crate) values: Vec<ValueView>,
     pub(crate) records: Vec<RecordView>,
-    pub(crate) snapshots: Vec<(TableSnapshot, Vec<Plain>)>,
+    pub(crate) snapshots: Vec<Frozen>,
     pub(crate) may_expire: bool,
     pub(crate) at: String,
 }
@@ -118,48 +119,46 @@ impl World {
                 self.here.put(&id.text(), fields.record(&id.text()));
             }
             Op::PutAgain(id) => {
-                if let Some(record) = self.here.get(&id.text()) {
+                if let Some(record) = self.here.confirmed(&id.text()) {
                     dio.patched(id.text(), record.clone()).unwrap();
                 }
             }
             Op::WriteInsert(id, fields) => {
                 let (id, record) = (id.text(), fields.record(&id.text()));
+                let is_there = self.there.get(&id).is_some();
                 let expected =
-                    if self.there.get(&id).is_some() { Err(ErrorKind::Conflict) } else { Ok(record.clone()) };
-                self.write(WriteOp::insert_as(id.as_str(), record), &id, expected);
+                    if is_there { Err(ErrorKind::Conflict) } else { Ok(Effect::Put(id.clone(), record.clone())) };
+                self.write(WriteOp::insert_as(id, record), expected);
             }
             Op::WriteReplace(id, fields) => {
                 let (id, record) = (id.text(), fields.record(&id.text()));
+                let is_there = self.there.get(&id).is_some();
                 let expected =
-                    if self.there.get(&id).is_none() { Err(ErrorKind::NotFound) } else { Ok(record.clone()) };
-                self.write(WriteOp::replace(id.as_str(), record), &id, expected);
+                    if is_there { Ok(Effect::Put(id.clone(), record.clone())) } else { Err(ErrorKind::NotFound) };
+                self.write(WriteOp::replace(id, record), expected);
             }
             Op::WriteUpsert(id, fields) => {
                 let (id, record) = (id.text(), fields.record(&id.text()));
-                self.write(WriteOp::upsert(id.as_str(), record.clone()), &id, Ok(record));
+                self.write(WriteOp::upsert(id.as_str(), record.clone()), Ok(Effect::Put(id, record)));
             }
             Op::WritePatch(id, fields) => {
                 let id = id.text();
                 let expected = self.there.get(&id).cloned().ok_or(ErrorKind::NotFound).map(|mut record| {
                     record.merge(&fields.patch());
-                    record
+                    Effect::Put(id.clone(), record)
                 });
-                self.write(WriteOp::patch(id.as_str(), fields.patch()), &id, expected);
+                self.write(WriteOp::patch(id, fields.patch()), expected);
             }
             Op::WriteDelete(id) => {
-                dio.write(WriteOp::delete(id.text())).unwrap().wait(SOON).unwrap();
-                self.here.remove(&id.text());
-                self.there.remove(&id.text());
+                self.write(WriteOp::delete(id.text()), Ok(Effect::Remove(id.text())));
             }
             Op::WriteDeleteAll => {
-                dio.write(WriteOp::delete_all()).unwrap().wait(SOON).unwrap();
-                self.here.clear();
-                self.there.clear();
+                self.write(WriteOp::delete_all(), Ok(Effect::Clear));
             }
             Op::WriteFails(id, fields) => {
                 let (id, record) = (id.text(), fields.record(&id.text()));
                 self.source.fail_next(Call::Upsert, 1, Error::new(ErrorKind::Rejected, "the script says so"));
-                self.write(WriteOp::upsert(id.as_str(), record), &id, Err(ErrorKind::Rejected));
+                self.write(WriteOp::upsert(id, record), Err(ErrorKind::Rejected));
             }
             Op::OutsideUpsert(id, fields) => {
                 self.source.outside_silently().upsert(&id.text(), fields.record(&id.text())).unwrap();
@@ -239,7 +238,7 @@ impl World {
             Op::OpenValue(kind, path, query) => self.open_value(*kind, path, query),
             Op::OpenRecord(id) => {
                 if self.records.len() < OPEN {
-                    self.records.push(RecordView::open(&dio, &id.text()));
+                    self.records.push(RecordView::open(&dio, &self.here, &id.text()));
                 }
             }
             Op::Drop(which) => self.drop_view(usize::from(*which)),
@@ -264,8 +263,7 @@ impl World {
                 if let Some(place) = usize::from(*view).checked_rem(self.tables.len())
                     && self.snapshots.len() < OPEN
                 {
-                    let view = &self.tables[place];
-                    self.snapshots.push((view.view.snapshot(), view.query.shown_of(&self.here)));
+                    self.snapshots.push(Frozen::of(&self.tables[place], &self.here));
                 }
             }
             Op::DropSnapshot(which) => {
@@ -292,16 +290,39 @@ impl World {
         }
     }
 
-    /// A write with what it leaves at the source, and so here, or why it fails.
-    fn write(&mut self, op: WriteOp, id: &str, expected: Result<Record, ErrorKind>) {
-        let outcome = self.dio.write(op).unwrap().wait(SOON);
+    /// A write with what it does at the source, and so here, or why it fails. Both the batch that shows it and the one that
+    /// settles it are looked at.
+    fn write(&mut self, op: WriteOp, expected: Result<Effect, ErrorKind>) {
+        let held = self.source.hold(Call::of(&op));
+        let ticket = self.dio.write(op.clone()).unwrap();
+        self.here.stage(op.clone(), op.id().map(str::to_owned));
+        self.check(true);
+        if let (Err(ErrorKind::Conflict), Some(id)) = (&expected, op.id()) {
+            // Somebody else knows more of the row: it is read again.
+            self.here.reject();
+            let refused = || {
+                drop(held);
+                assert_eq!(ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Conflict);
+            };
+            self.reread(id, refused, false);
+            return self.check(false);
+        }
+        drop(held);
+        let outcome = ticket.wait(SOON);
         match expected {
-            Ok(record) => {
-                assert_eq!(outcome.unwrap().id.as_deref(), Some(id), "{}", self.at);
-                self.there.put(id, record.clone());
-                self.here.put(id, record);
+            Ok(effect) => {
+                assert_eq!(outcome.unwrap().id.as_deref(), op.id(), "{}", self.at);
+                match &effect {
+                    Effect::Put(id, record) => self.there.put(id, record.clone()),
+                    Effect::Remove(id) => self.there.remove(id),
+                    Effect::Clear => self.there.clear(),
+                }
+                self.here.confirm(effect);
             }
-            Err(kind) => assert_eq!(outcome.unwrap_err().kind(), kind, "{}", self.at),
+            Err(kind) => {
+                assert_eq!(outcome.unwrap_err().kind(), kind, "{}", self.at);
+                self.here.reject();
+            }
         }
     }
 
@@ -312,7 +333,7 @@ impl World {
         ask();
         assert!(held.wait_until_held(1, SOON), "{}", self.at);
         self.settle();
-        if marks_stale && self.here.get(id).is_some() {
+        if marks_stale && self.here.confirmed(id).is_some() {
             self.stale = Stale::One(id.to_owned());
             self.check(true);
             self.stale = Stale::None;
@@ -329,7 +350,7 @@ impl World {
         }
         loop {
             let generation = view.generation();
-            if view.status() != RecordStatus::Stale && view.record().as_ref() == self.here.get(id) {
+            if view.status() != RecordStatus::Stale && view.record().as_ref() == self.here.confirmed(id) {
                 // The other views of the batch move right after this one.
                 self.settle();
                 return;
@@ -370,7 +391,7 @@ impl World {
     }
 
     fn facade(&self, query: &Query, offset: usize, limit: usize) {
-        let expected = query.of(&self.here);
+        let expected = query.of(&self.here.shown());
         let vista = self.dio.vista();
         let cx = CallCx::new();
         let descriptor = query.descriptor();
@@ -380,7 +401,7 @@ impl World {
         assert_eq!(vista.list_query(&cx, &descriptor.windowed(offset, limit)).unwrap(), window, "{}", self.at);
         for number in 0..14 {
             let id = Id(number).text();
-            assert_eq!(vista.get_value(&id).unwrap().as_ref(), self.here.get(&id), "{}", self.at);
+            assert_eq!(vista.get_value(&id).unwrap().as_ref(), self.here.confirmed(&id), "{}", self.at);
         }
     }
 

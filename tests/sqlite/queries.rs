@@ -2,7 +2,7 @@
 
 use diorama::sources::SqliteVista;
 use diorama::value::{Record, Value};
-use diorama::vista::{Condition, QueryDescriptor, SortBy, SortDir, TableShell, Vista};
+use diorama::vista::{Condition, PageCursor, QueryDescriptor, SortBy, SortDir, TableShell, Total, Vista};
 use diorama::{ErrorKind, record};
 use proptest::prelude::*;
 use rusqlite::types::Value as SqlValue;
@@ -173,6 +173,18 @@ proptest! {
                     pages.extend(vista.list(&cx(), &window).unwrap());
                 }
                 prop_assert_eq!(&pages, &whole, "{:?}", accepted);
+                let all = accepted.without_window();
+                let (mut followed, mut after) = (Vec::new(), None);
+                loop {
+                    let page = vista.page(&cx(), &all, after.as_ref(), step).unwrap();
+                    prop_assert_eq!(page.rows.len() == step || page.next.is_none(), true);
+                    followed.extend(page.rows);
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(&followed, &whole, "{:?}", all);
                 // Further on than one page, and back.
                 for offset in [step * 3 + 1, step + 1, 0] {
                     let window = accepted.clone().windowed(offset, step);
@@ -204,6 +216,56 @@ fn pages_see_what_others_wrote() {
     vista.patch(&cx(), "1", &record! { "n" => 1000 }).unwrap();
     assert_eq!(page(8), ["2"]);
     assert_eq!(page(10), Vec::<String>::new());
+}
+
+#[test]
+fn a_page_goes_on_behind_the_last_one_whoever_writes_and_whichever_handle_asks() {
+    let database = Database::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER);
+         INSERT INTO t SELECT value, nullif(value % 3, 0) FROM json_each('[1, 2, 3, 4, 5, 6, 7, 8, 9]')",
+    );
+    let by_n = QueryDescriptor::new().sorted("n", SortDir::Desc);
+    let page = |after: Option<&PageCursor>| {
+        let page = database.open("t").page(&cx(), &by_n, after, 3).unwrap();
+        (page.rows.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), page.next, page.total)
+    };
+    let (first, next, total) = page(None);
+    assert_eq!((first, total), (["2", "5", "8"].map(str::to_owned).into(), Total::AtLeast(4)));
+    // The row that the cursor stands at, one before it, one behind it, and new ones on both sides.
+    database.run("DELETE FROM t WHERE id IN (8, 2, 7); INSERT INTO t VALUES (10, 2), (11, 1), (12, 100)");
+    let (second, next, _) = page(next.as_ref());
+    assert_eq!(second, ["10", "1", "4"]);
+    database.run("DELETE FROM t WHERE id = 4; INSERT INTO t VALUES (13, NULL)");
+    let (third, next, _) = page(next.as_ref());
+    assert_eq!(third, ["11", "3", "6"], "from those with a value to those without");
+    let (last, next, _) = page(next.as_ref());
+    assert_eq!((last, next), (["9", "13"].map(str::to_owned).into(), None));
+}
+
+#[test]
+fn a_cursor_that_was_made_by_hand_is_refused() {
+    let database = Database::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n); INSERT INTO t VALUES (1, 1), (2, 2)");
+    let vista = database.open("t");
+    let by_n = QueryDescriptor::new().sorted("n", SortDir::Asc);
+    let places: [&[u8]; 6] = [b"", b"\0", b"\x82", b"\x81\x01", b"\x83\x01\x01\x01", b"\x82\x80\x80"];
+    for place in places {
+        let cursor = PageCursor::seal(&vista.source_key(), &by_n, place);
+        let error = vista.page(&cx(), &by_n, Some(&cursor), 1).unwrap_err();
+        assert_eq!((error.kind(), error.context("table")), (ErrorKind::Invalid, Some("t")), "{place:?}");
+    }
+}
+
+#[test]
+fn what_numbers_no_rows_has_no_pages() {
+    let database = Database::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n); CREATE VIEW v AS SELECT id, n FROM t;
+         CREATE TABLE w (id TEXT PRIMARY KEY NOT NULL, n) WITHOUT ROWID; INSERT INTO t VALUES (1, 1)",
+    );
+    assert!(database.open("t").capabilities().pages && database.open("w").capabilities().pages);
+    let view = database.builder().table("v").id("id").open().unwrap();
+    assert!(!view.capabilities().pages);
+    let error = view.page(&cx(), &QueryDescriptor::new(), None, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
 #[test]

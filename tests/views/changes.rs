@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use diorama::prelude::*;
+use diorama::sources::memory::Call;
 use diorama::vista::SortBy;
 use diorama::{Cause, ChangeRange, VecMirror};
 
@@ -301,9 +302,23 @@ fn a_change_set_says_why_if_there_is_one_reason() {
         dio.cache().insert_many([(id(2), row_with(2, 51)), (id(4), row_with(4, 51))]).unwrap();
         assert_eq!(since(start), Some(Cause::Local));
         let local = view.generation();
-        dio.write(WriteOp::patch(id(4), record! { "n" => 60 })).unwrap().wait(SOON).unwrap();
-        assert_eq!(since(local), Some(Cause::Confirmed));
-        assert_eq!(since(start), None, "two reasons");
+        let held = source.hold(Call::Patch);
+        let ticket = dio.write(WriteOp::patch(id(4), record! { "n" => 60 })).unwrap();
+        assert_eq!(since(start), Some(Cause::Local), "a write that is not settled is this program's own");
+        let pending = view.generation();
+        drop(held);
+        ticket.wait(SOON).unwrap();
+        assert_eq!(since(pending), Some(Cause::Confirmed));
+        assert_eq!(since(local), None, "two reasons");
+        let confirmed = view.generation();
+        source.fail_next(Call::Patch, 1, Error::new(ErrorKind::Rejected, "on purpose"));
+        let held = source.hold(Call::Patch);
+        let ticket = dio.write(WriteOp::patch(id(4), record! { "n" => 61 })).unwrap();
+        let pending = view.generation();
+        drop(held);
+        ticket.wait(SOON).unwrap_err();
+        assert_eq!(since(pending), Some(Cause::RolledBack));
+        assert_eq!(since(confirmed), None, "two reasons");
         let confirmed = view.generation();
         source.outside_silently().upsert(&id(6), row_with(6, 1_000)).unwrap();
         dio.cache().insert(id(1), row_with(1, 7)).unwrap();

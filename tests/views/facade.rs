@@ -136,6 +136,31 @@ fn x4_over_an_incomplete_cache_the_source_is_asked_or_it_says_unavailable() {
 }
 
 #[test]
+fn x4_pages_over_an_incomplete_cache_are_the_sources_and_begin_anew_once_it_is_complete() {
+    limited(|| {
+        let (source, dio) = incomplete(Lens::new().in_memory());
+        let mut odd = dio.vista();
+        odd.add_condition_eq("group", "odd").unwrap().add_sort("n", SortDir::Desc).unwrap();
+        let first = odd.list_page(None, 3).unwrap();
+        assert_eq!(first.rows, [row(39), row(37), row(35)]);
+        assert_eq!(odd.list_page(first.next.as_ref(), 1).unwrap().rows, [row(33)]);
+        let made_up = diorama::vista::PageCursor::from_text("made up");
+        assert_eq!(odd.list_page(Some(&made_up), 1).unwrap_err().kind(), ErrorKind::Invalid);
+        source.set_offline(true);
+        assert_eq!(odd.list_page(first.next.as_ref(), 1).unwrap_err().kind(), ErrorKind::Unavailable);
+        dio.reconcile(source.rows()).unwrap();
+        assert_eq!(
+            odd.list_page(first.next.as_ref(), 1).unwrap_err().kind(),
+            ErrorKind::Invalid,
+            "the source's cursor"
+        );
+        let first = odd.list_page(None, 3).unwrap();
+        assert_eq!(first.rows, [row(39), row(37), row(35)]);
+        assert_eq!(odd.list_page(first.next.as_ref(), 1).unwrap().rows, [row(33)]);
+    });
+}
+
+#[test]
 fn x4_an_incomplete_view_says_loading_and_becomes_ready() {
     limited(|| {
         let (source, dio) = incomplete(Lens::new().in_memory());

@@ -77,7 +77,7 @@ fn r2_a_record_view_follows_its_row_alone_through_every_change() {
         dio.refresh().unwrap();
         check(1, RecordStatus::Fresh, Some(3));
         dio.write(WriteOp::patch(id(3), record! { "n" => 32 })).unwrap().wait(SOON).unwrap();
-        check(1, RecordStatus::Fresh, Some(32));
+        check(2, RecordStatus::Fresh, Some(32));
         source.outside_silently().delete(&id(3)).unwrap();
         dio.refresh().unwrap();
         check(1, RecordStatus::NotFound, None);

@@ -1,6 +1,6 @@
 //! Batch: row changes on their way from messages to everything that shows them.
 //!
-//! Flow: [`Core::apply`], [`Core::stage`] and [`Core::settle`] add to the open batch → [`Core::commit`] publishes it.
+//! Flow: [`Core::apply`], and staging and settling (`writes`), add to the open batch → [`Core::commit`] publishes it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,22 +10,21 @@ use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
 use crate::dio::core::bulk::{MANY_REPLACED, Prepared, op_of, retain};
 use crate::dio::core::{
-    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, Settlement, StagedWrite, Touched,
+    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, SettledAs, StagedWrite, Touched, writes::Covering,
 };
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::meta;
 use crate::dio::store::StoreBatch;
-use crate::dio::ticket::{TicketSender, WriteOutcome};
 use crate::dio::versions::{Replaced, RowMap};
+use crate::journal::Reservation;
 use crate::sync::ReplySender;
 use crate::value::StoredRow;
-use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
 /// Row changes that will be published together.
 pub(crate) struct OpenBatch {
-    seq: Seq,
+    pub(super) seq: Seq,
     pub(super) touched: Vec<Touched>,
     fresh: Option<Arc<FreshRows>>,
     /// For each touched row the cause of its own event; `None` when an event for all covers it.
@@ -33,21 +32,29 @@ pub(crate) struct OpenBatch {
     /// For each touched row whether it is known to differ from what it was; else it is compared at the end.
     differs: Vec<bool>,
     pub(super) by_row: RowMap<usize>,
-    /// Rows put and deleted in this batch: nothing of them shows, but memory is told by the store to forget them.
-    gone: Vec<(RowNo, Arc<str>)>,
+    /// Rows of which nothing shows, before and after the batch, but that the store is to delete, and memory to forget.
+    pub(super) gone: Vec<(RowNo, Arc<str>)>,
     /// Ids whose meaning changed.
-    renamed: Vec<Arc<str>>,
+    pub(super) renamed: Vec<Arc<str>>,
+    /// Rows that record views go over to.
+    pub(super) shown_anew: Vec<Arc<str>>,
     /// The cause of the one `Invalidated` that covers the rows without an event of their own.
     once: Option<Cause>,
     /// Why the batch changes rows: `None` so far, then the cause, if there is one for all.
     why: Option<Option<Cause>>,
     /// A new Seq even if no row changed.
-    force: bool,
+    pub(super) force: bool,
     full_copy: Option<FullCopy>,
     /// Where the read behind the full copy began: what was invalidated since is still stale.
     copy_began: Seq,
-    replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
-    settled: Vec<(TicketSender, Result<Option<Arc<str>>>)>,
+    pub(super) replies: Vec<(ReplySender<Result<Seq>>, Result<()>)>,
+    /// Writes that this batch shows.
+    pub(super) staged: Vec<(Arc<StagedWrite>, Option<Reservation>)>,
+    pub(super) settled: Vec<(Arc<StagedWrite>, SettledAs)>,
+    /// Settled writes whose rows the cache hears of with this batch, if nothing else is pending on them.
+    pub(super) covering: Vec<Covering>,
+    /// Rows whose memory of being deleted is replaced, with the Seq at which that version began.
+    pub(super) tombstones: Vec<(RowNo, Seq)>,
     stale_all: bool,
 }
 
@@ -62,13 +69,17 @@ impl OpenBatch {
             by_row: RowMap::default(),
             gone: Vec::new(),
             renamed: Vec::new(),
+            shown_anew: Vec::new(),
             once: None,
             why: None,
             force: false,
             full_copy: None,
             copy_began: Seq(0),
             replies: Vec::new(),
+            staged: Vec::new(),
             settled: Vec::new(),
+            covering: Vec::new(),
+            tombstones: Vec::new(),
             stale_all: false,
         }
     }
@@ -98,12 +109,18 @@ impl OpenBatch {
         !self.gone.is_empty()
     }
 
-    fn note_cause(&mut self, cause: Cause) {
+    pub(super) fn note_cause(&mut self, cause: Cause) {
         let mixed = self.why.is_some_and(|noted| noted != Some(cause));
         self.why = Some((!mixed).then_some(cause));
     }
 
-    fn touch(&mut self, row: RowNo, before: Option<StoredRow>, after: Option<StoredRow>, cause: Option<Cause>) {
+    pub(super) fn touch(
+        &mut self,
+        row: RowNo,
+        before: Option<StoredRow>,
+        after: Option<StoredRow>,
+        cause: Option<Cause>,
+    ) {
         match self.by_row.get(&row) {
             Some(position) => {
                 self.touched[*position].after = after;
@@ -145,13 +162,13 @@ pub(super) struct Publication {
 }
 
 impl Core {
-    fn batch(&mut self) -> &mut OpenBatch {
+    pub(super) fn batch(&mut self) -> &mut OpenBatch {
         let seq = self.seq.next();
         self.batch.get_or_insert_with(|| OpenBatch::new(seq))
     }
 
     /// A first load is published before anything else is judged by the number of rows: its store may have let it go by then.
-    fn publish_first_load(&mut self) {
+    pub(super) fn publish_first_load(&mut self) {
         if self.batch.as_ref().is_some_and(|batch| batch.fresh.is_some()) {
             self.commit();
         }
@@ -192,7 +209,7 @@ impl Core {
         began: Option<Seq>,
     ) -> Result<()> {
         let untouched = self.batch.as_ref().is_none_or(|batch| batch.touched.is_empty());
-        let unprotected = began.is_none_or(|began| !self.protection.blocks_any(began));
+        let unprotected = self.pending.is_empty() && began.is_none_or(|began| !self.protection.blocks_any(began));
         if self.rows > 0 || !untouched || !unprotected || rows.is_empty() || !self.to.versions.is_all_stored() {
             return self.apply_changes(rows.into_iter().map(RowChange::Put).collect(), cause, announce, began);
         }
@@ -211,7 +228,7 @@ impl Core {
         Ok(())
     }
 
-    fn apply_changes(
+    pub(super) fn apply_changes(
         &mut self,
         changes: Vec<RowChange>,
         cause: Cause,
@@ -239,12 +256,11 @@ impl Core {
     pub(super) fn apply_change(&mut self, change: RowChange, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         match change {
             RowChange::Put(row) => self.put(row, cause, began),
-            RowChange::Merge { id, record, fetched_at } => {
-                // Deleted since the patch was delivered: what the source made of it comes with the next read.
-                let Some((_, before)) = self.newest(&id)? else { return Ok(()) };
-                let mut merged = before.to_record()?;
-                merged.merge(&record);
-                self.put(StoredRow::encode(&id, &merged, fetched_at), cause, began)
+            RowChange::Delete(id) if self.pending.stack(&id).is_some() || self.unhides(&id) => {
+                match began.is_some() && self.pending.keeps_off(&id) {
+                    true => Ok(()),
+                    false => self.rebase(&id, None, cause.unwrap_or(Cause::Local)),
+                }
             }
             RowChange::Delete(id) => match self.newest(&id)? {
                 Some((row_no, before)) if !self.skips(&id, Some(&before), began) => {
@@ -258,6 +274,11 @@ impl Core {
                 _ => Ok(()),
             },
             RowChange::Clear => self.clear(cause),
+            RowChange::MarkStale(id) if self.pending.stack(&id).is_some() => {
+                // It is read again anyway, once its writes are settled.
+                self.pending.keeps_off(&id);
+                Ok(())
+            }
             RowChange::MarkStale(id) => {
                 if let Some((row_no, before)) = self.newest(&id)? {
                     let mut after = Core::stale_copy(&before);
@@ -279,21 +300,29 @@ impl Core {
     }
 
     /// The newest row of this id, that of the open batch included, to be changed.
-    fn newest(&mut self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
-        self.take_back(id)?;
+    pub(super) fn newest(&mut self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+        self.unstage(id)?;
+        self.look_up(id)
+    }
+
+    /// The newest row of this id, that of the open batch and of a bulk under way included.
+    fn look_up(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
         match self.to.versions.lookup_newest(id)? {
-            Some(row_no) => Ok(self.to.versions.row_newest(row_no)?.map(|row| (row_no, row))),
+            // Under the first id of a row that the source has named otherwise there is no row.
+            Some(row_no) => {
+                Ok(self.to.versions.row_newest(row_no)?.filter(|row| row.id() == id).map(|row| (row_no, row)))
+            }
             None => Ok(None),
         }
     }
 
     /// Whether a change from a read that began at `began` must leave this row alone.
-    fn skips(&self, id: &str, before: Option<&StoredRow>, began: Option<Seq>) -> bool {
+    fn skips(&mut self, id: &str, before: Option<&StoredRow>, began: Option<Seq>) -> bool {
         let Some(began) = began else { return false };
-        self.protection.blocks(id, began) || before.is_some_and(|row| row.seq() > began)
+        self.pending.keeps_off(id) || self.protection.blocks(id, began) || before.is_some_and(|row| row.seq() > began)
     }
 
-    fn put(&mut self, mut row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+    pub(super) fn put(&mut self, mut row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         // The cache refuses a whole batch for one such id, and would for ever.
         check_id(row.id())?;
         // An empty table needs no look at the disk for its first rows.
@@ -305,6 +334,10 @@ impl Core {
         let before = found.as_ref().map(|(_, before)| before);
         if self.skips(row.id(), before, began) {
             return Ok(());
+        }
+        if !self.pending.is_empty() && (self.pending.stack(row.id()).is_some() || self.unhides(row.id())) {
+            let id: Arc<str> = Arc::from(row.id());
+            return self.rebase(&id, Some(row), cause.unwrap_or(Cause::Local));
         }
         if before.is_some_and(|before| before.status() == row.status() && before.same_content(&row)) {
             self.confirm(row.id(), began);
@@ -329,6 +362,16 @@ impl Core {
         Ok(())
     }
 
+    /// A row that a pending `delete_all` hides gets a stack of its own, if it is one.
+    pub(super) fn unhides(&mut self, id: &str) -> bool {
+        let stack = self.pending.unhide(id);
+        let is_hidden = stack.is_some();
+        if let Some(stack) = stack {
+            self.pending.add(Arc::from(id), stack);
+        }
+        is_hidden
+    }
+
     /// A row is, or is not, as it was: nothing moves, but a read under way that began earlier may have seen something else,
     /// and must not bring that back.
     fn confirm(&mut self, id: &str, began: Option<Seq>) {
@@ -344,7 +387,7 @@ impl Core {
 
     fn newest_in_memory(&self, id: &str) -> Option<(RowNo, StoredRow)> {
         let row_no = self.to.versions.newest_name_in_memory(id)?;
-        self.to.versions.newest_in_memory(row_no).map(|row| (row_no, row))
+        self.to.versions.newest_in_memory(row_no).filter(|row| row.id() == id).map(|row| (row_no, row))
     }
 
     fn delete(&mut self, row_no: RowNo, id: &str, before: StoredRow, cause: Option<Cause>) {
@@ -370,42 +413,19 @@ impl Core {
             rows.push((row_no, row.clone()));
             ControlFlow::Continue(())
         })?;
+        for id in self.pending.hidden() {
+            self.unhides(&id);
+        }
+        for id in self.pending.ids() {
+            self.rebase(&id, None, cause.unwrap_or(Cause::Local))?;
+        }
         for (row_no, row) in rows {
-            let id: Arc<str> = Arc::from(row.id());
-            self.delete(row_no, &id, row, cause);
+            if !self.pending.holds_row(row_no) {
+                let id: Arc<str> = Arc::from(row.id());
+                self.delete(row_no, &id, row, cause);
+            }
         }
         Ok(())
-    }
-
-    pub(super) fn stage(&mut self, write: StagedWrite) {
-        let all = matches!(write.op, WriteOp::DeleteAll);
-        self.protection.begin(write.op.id(), all);
-        self.to.events.publish(DioEvent::WritePending { id: write.op.id().map(Arc::from), seq: self.seq });
-        self.to.board.set_pending(self.protection.pending());
-        self.to.writes.push(write);
-    }
-
-    pub(super) fn settle(&mut self, settlement: Settlement) {
-        self.publish_first_load();
-        let Settlement { write, result } = settlement;
-        let all = matches!(write.op, WriteOp::DeleteAll);
-        // From here on `clear` may have begun another batch, so the Seq is asked for only now.
-        let applied = result.and_then(|settled| {
-            self.apply_changes(settled.changes, Cause::Confirmed, Announce::EachRow, None)?;
-            Ok(settled.id)
-        });
-        let seq = self.batch().seq;
-        self.protection.settle(write.op.id(), all, seq);
-        if let Ok(Some(id)) = &applied
-            && write.op.id() != Some(&**id)
-        {
-            // The source chose this id: older reads know nothing of it.
-            self.protection.note(id.clone(), seq);
-        }
-        self.to.board.set_pending(self.protection.pending());
-        let batch = self.batch();
-        batch.force = true;
-        batch.settled.push((write.ticket, applied));
     }
 
     /// Publishes the open batch, if there is one.
@@ -417,7 +437,7 @@ impl Core {
     }
 
     pub(super) fn publish_batch(&mut self, publication: Publication) {
-        let Publication { batch, changed, causes, prepared } = publication;
+        let Publication { mut batch, changed, causes, prepared } = publication;
         let seq = batch.seq;
         let state_before = (self.complete, self.stale_upto);
         if batch.stale_all {
@@ -432,6 +452,7 @@ impl Core {
         let state_changed = state_before != (self.complete, self.stale_upto);
         let seeded = self.complete && !state_before.0;
         let visible = !changed.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
+        let covered = self.covered(std::mem::take(&mut batch.covering));
 
         if visible {
             self.seq = seq;
@@ -447,10 +468,10 @@ impl Core {
             let is_large = changed.touched.len() >= MANY_REPLACED;
             let (prepared, ops) = match prepared {
                 Some((prepared, ops)) => (Some(prepared), ops),
-                None => (None, changed.touched.iter().map(op_of).collect()),
+                None => (None, self.confirmed(&changed.touched).map(op_of).collect()),
             };
             let moved = self.views.publish(&changed, seq, (self.complete, self.stale_upto), why, prepared);
-            let records = self.publish_records(&changed, seq, state_changed);
+            let records = self.publish_records(&changed, &batch.shown_anew, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
             self.to.board.batch(self.rows, changed.len(), self.views.asked);
             tracing::debug!(table = %self.to.table_name, seq = seq.0, changed = changed.len(), rows = self.rows, "batch");
@@ -463,9 +484,10 @@ impl Core {
                 slot.advance();
             }
             if is_large {
+                self.supersede(&[], Vec::new(), &batch.tombstones, seq);
                 self.supersede_elsewhere(changed.clone(), batch.renamed, seq);
             } else {
-                self.supersede(&changed.touched, batch.renamed, seq);
+                self.supersede(&changed.touched, batch.renamed, &batch.tombstones, seq);
             }
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
             self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
@@ -478,20 +500,11 @@ impl Core {
         if seeded {
             self.to.events.publish(DioEvent::Seeded { seq });
         }
-        for (ticket, result) in batch.settled {
-            match result {
-                Ok(id) => {
-                    self.to.events.publish(DioEvent::WriteSettled { id: id.clone(), seq });
-                    let outcome = WriteOutcome { id: id.map(|id| id.to_string()), seq };
-                    ticket.confirm(outcome, || self.to.board.delivered());
-                }
-                Err(error) => {
-                    let id = ticket.id().map(Arc::from);
-                    self.to.events.publish(DioEvent::WriteFailed { id, seq, error: error.clone() });
-                    ticket.reject(error.clone(), || self.to.board.write_failed(&error));
-                }
-            }
+        self.cover(&covered, seq);
+        for (write, result) in batch.settled {
+            self.tell(&write, result, seq);
         }
+        self.hand_on(batch.staged, seq);
         for (reply, result) in batch.replies {
             reply.send(result.map(|()| seq));
         }
@@ -504,7 +517,7 @@ impl Core {
         let known = std::mem::take(&mut batch.differs);
         let (seq, versions) = (batch.seq, &self.to.versions);
         let differs = |(touched, known): (&Touched, &bool)| match (&touched.before, &touched.after) {
-            (Some(before), Some(after)) => *known || before.status() != after.status() || !before.same_content(after),
+            (Some(before), Some(after)) => *known || !before.shows_as(after),
             (None, None) => false,
             _ => true,
         };
@@ -524,7 +537,8 @@ impl Core {
 
     fn store(&self, mut ops: Vec<CacheOp>, batch: &OpenBatch, seq: Seq) {
         let Ok(table) = self.to.versions.table() else { return };
-        ops.extend(batch.gone.iter().map(|(row, id)| CacheOp::Delete { row: *row, id: id.clone() }));
+        let gone = batch.gone.iter().map(|(row, id)| CacheOp::Delete { row: *row, id: id.clone() });
+        ops.splice(0..0, gone);
         let mut table_meta =
             vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
         if let Some(copy) = batch.full_copy {
@@ -554,15 +568,22 @@ impl Core {
         });
     }
 
-    fn supersede(&self, touched: &[Touched], renamed: Vec<Arc<str>>, seq: Seq) {
+    /// The rows that show what is confirmed: the store has no others.
+    pub(super) fn confirmed<'a>(&'a self, touched: &'a [Touched]) -> impl Iterator<Item = &'a Touched> {
+        touched.iter().filter(|touched| !self.pending.holds_row(touched.row))
+    }
+
+    fn supersede(&self, touched: &[Touched], renamed: Vec<Arc<str>>, tombstones: &[(RowNo, Seq)], seq: Seq) {
+        let buried = tombstones.iter().map(|(row, from)| Replaced::Row { row: *row, from: *from, size: 0 });
         let rows = touched.iter().filter_map(Touched::replaced);
-        let replaced: Vec<Replaced> = rows.chain(renamed.into_iter().map(Replaced::Id)).collect();
+        let replaced: Vec<Replaced> = rows.chain(buried).chain(renamed.into_iter().map(Replaced::Id)).collect();
         self.to.versions.supersede(seq, replaced);
     }
 
     fn publish_records(
         &self,
         changed: &Changed,
+        shown_anew: &[Arc<str>],
         seq: Seq,
         state_changed: bool,
     ) -> Vec<Arc<crate::scenery::record::RecordSlot>> {
@@ -574,6 +595,13 @@ impl Core {
             let Some(id) = after.or(before).map(StoredRow::id) else { continue };
             for slot in self.records.get(id).into_iter().flatten() {
                 if slot.show(Ok(after.map(|row| (row_no, row.clone()))), seq) {
+                    moved.push(slot.clone());
+                }
+            }
+        }
+        for id in shown_anew {
+            for slot in self.records.get(id).into_iter().flatten() {
+                if slot.show(self.look_up(id), seq) {
                     moved.push(slot.clone());
                 }
             }

@@ -54,6 +54,8 @@ pub(super) struct Bulk {
     left: std::vec::IntoIter<RowChange>,
     /// Changes of rows that were taken back. They come before those that are left, which may be of the same rows.
     again: Vec<RowChange>,
+    /// Changes of rows with pending writes, which fold their writes over them when all else is there.
+    deferred: Vec<RowChange>,
     failure: Option<Error>,
     batch: OpenBatch,
     stage: Stage,
@@ -122,6 +124,7 @@ impl Core {
         let is_of_one_row = |change: &RowChange| matches!(change, RowChange::Put(_) | RowChange::Delete(_));
         self.bulk.is_none()
             && !apply.at_once
+            && !self.pending.has_clear()
             && changes.len() >= self.to.bulk_changes
             && changes.iter().all(is_of_one_row)
             && apply.began.is_none_or(|began| self.protection.remembers(began))
@@ -143,6 +146,7 @@ impl Core {
             full_copy,
             left: changes.into_iter(),
             again: Vec::new(),
+            deferred: Vec::new(),
             failure: None,
             batch: OpenBatch::of_bulk(seq, cause, announce, reply),
             stage: Stage::Rows,
@@ -205,6 +209,10 @@ impl Core {
                 all = true;
                 break;
             };
+            if change.id().is_some_and(|id| self.pending.stack(id).is_some()) {
+                bulk.deferred.push(change);
+                continue;
+            }
             if let Err(error) = self.apply_change(change, bulk.cause, bulk.began) {
                 bulk.failure = Some(error);
                 bulk.left = Vec::new().into_iter();
@@ -285,6 +293,14 @@ impl Core {
         }
     }
 
+    /// Publishes a bulk that is under way, before something that concerns every row.
+    pub(super) fn finish_bulk(&mut self) {
+        if self.bulk.is_some() {
+            self.commit();
+            self.end_bulk();
+        }
+    }
+
     /// Publishes the bulk, from whatever stage it is in. No batch is open.
     fn end_bulk(&mut self) {
         let Some(mut bulk) = self.bulk.take() else { return };
@@ -295,14 +311,14 @@ impl Core {
         }
         if let Some(began) = bulk.began {
             self.bulk = Some(bulk);
-            self.take_back_protected(began);
+            self.unstage_protected(began);
             let Some(again) = self.bulk.take() else { return };
             bulk = again;
         }
         let seq = bulk.seq;
         let outer = self.batch.replace(std::mem::replace(&mut bulk.batch, OpenBatch::new(seq)));
         debug_assert!(outer.is_none(), "what is open is published before a bulk");
-        for change in std::mem::take(&mut bulk.again) {
+        for change in std::mem::take(&mut bulk.deferred).into_iter().chain(std::mem::take(&mut bulk.again)) {
             if let Err(error) = self.apply_change(change, bulk.cause, bulk.began) {
                 bulk.failure = Some(error);
             }
@@ -325,7 +341,7 @@ impl Core {
             retain(&mut touched, &stays);
             retain(&mut causes, &stays);
             retain(&mut ops, &stays);
-            ops.extend(late.iter().map(op_of));
+            ops.extend(self.confirmed(&late).map(op_of));
             touched.extend(late.iter().cloned());
             causes.extend(late_causes);
             changed = Arc::new(Changed { touched, fresh: None });
@@ -338,7 +354,7 @@ impl Core {
     }
 
     /// Before a row of this id is looked at to be changed: what a bulk has staged of it is taken back.
-    pub(super) fn take_back(&mut self, id: &str) -> Result<()> {
+    pub(super) fn unstage(&mut self, id: &str) -> Result<()> {
         let Some(bulk) = &self.bulk else { return Ok(()) };
         let versions = &self.to.versions;
         let staged = |row: Option<RowNo>| row.filter(|row| bulk.has_staged(*row));
@@ -347,12 +363,12 @@ impl Core {
             None => staged(versions.lookup_as_of(id, Seq(bulk.seq.0 - 1))?),
         };
         if let Some(row) = row {
-            self.take_row_back(row);
+            self.unstage_row(row);
         }
         Ok(())
     }
 
-    fn take_row_back(&mut self, row: RowNo) {
+    fn unstage_row(&mut self, row: RowNo) {
         let Some(bulk) = &mut self.bulk else { return };
         let Some(touched) = bulk.forget(row) else { return };
         let id: Arc<str> = Arc::from(touched.id());
@@ -372,17 +388,13 @@ impl Core {
     }
 
     /// Takes back what a read that began at `began` must leave alone by now, and what is not noted in the row itself.
-    fn take_back_protected(&mut self, began: Seq) {
+    fn unstage_protected(&mut self, began: Seq) {
         let rows: Vec<RowNo> = match (&self.bulk, self.protection.blocks_every(began)) {
             (Some(bulk), true) => bulk.staged_rows(),
             _ => Vec::new(),
         };
         for row in rows {
-            self.take_row_back(row);
-        }
-        for id in self.protection.pending_ids() {
-            // A row that can't be looked up stays as it is staged.
-            let _ = self.take_back(&id);
+            self.unstage_row(row);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Protection: which rows a read that began earlier must leave alone, because a local write is pending or newer.
+//! Protection: which rows a read that began earlier must leave alone, because a local write or deletion is newer.
 //!
 //! Owner: the core.
 //! Invariants: a stale read never undoes a write (`a_read_that_began_before_a_write_was_settled_is_skipped`).
@@ -13,8 +13,6 @@ const REMEMBERED: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Protection {
-    pending: HashMap<Arc<str>, u32>,
-    pending_all: u32,
     /// When an id's last write was settled, or its row deleted: what no row is there to tell.
     recent: HashMap<Arc<str>, Seq>,
     /// The newest Seq in `recent`.
@@ -27,41 +25,12 @@ pub(crate) struct Protection {
 
 impl Protection {
     pub(crate) fn new(seq: Seq) -> Self {
-        Protection {
-            pending: HashMap::new(),
-            pending_all: 0,
-            recent: HashMap::new(),
-            newest: Seq(0),
-            all_settled: Seq(0),
-            floor: seq,
-            prune_at: REMEMBERED,
-        }
+        Protection { recent: HashMap::new(), newest: Seq(0), all_settled: Seq(0), floor: seq, prune_at: REMEMBERED }
     }
 
-    /// A write of this id (`None`: of all) is on its way.
-    pub(crate) fn begin(&mut self, id: Option<&str>, all: bool) {
-        if all {
-            self.pending_all += 1;
-        } else if let Some(id) = id {
-            *self.pending.entry(Arc::from(id)).or_default() += 1;
-        }
-    }
-
-    /// That write was settled, visible at `seq`.
-    pub(crate) fn settle(&mut self, id: Option<&str>, all: bool, seq: Seq) {
-        if all {
-            self.pending_all = self.pending_all.saturating_sub(1);
-            self.all_settled = seq;
-        } else if let Some(id) = id {
-            let left = self.pending.get_mut(id).map(|count| {
-                *count -= 1;
-                *count
-            });
-            if left == Some(0) {
-                self.pending.remove(id);
-            }
-            self.note(Arc::from(id), seq);
-        }
+    /// A write of all rows was settled, visible at `seq`.
+    pub(crate) fn note_all(&mut self, seq: Seq) {
+        self.all_settled = seq;
     }
 
     /// The row of this id was deleted, settled or found as it is at `seq`.
@@ -73,24 +42,17 @@ impl Protection {
 
     /// Whether a read that began at `began` must leave this id alone.
     pub(crate) fn blocks(&self, id: &str, began: Seq) -> bool {
-        self.blocks_every(began)
-            || (!self.pending.is_empty() && self.pending.contains_key(id))
-            || (!self.recent.is_empty() && self.recent.get(id).is_some_and(|seq| *seq > began))
+        self.all_settled > began || (!self.recent.is_empty() && self.recent.get(id).is_some_and(|seq| *seq > began))
     }
 
     /// Whether a read that began at `began` must leave every id alone.
     pub(crate) fn blocks_every(&self, began: Seq) -> bool {
-        self.pending_all > 0 || self.all_settled > began
-    }
-
-    /// The ids that have a write on its way.
-    pub(crate) fn pending_ids(&self) -> Vec<Arc<str>> {
-        self.pending.keys().cloned().collect()
+        self.all_settled > began
     }
 
     /// Whether a read that began at `began` must leave any id alone.
     pub(crate) fn blocks_any(&self, began: Seq) -> bool {
-        self.blocks_every(began) || !self.pending.is_empty() || self.recent.values().any(|seq| *seq > began)
+        self.all_settled > began || self.recent.values().any(|seq| *seq > began)
     }
 
     /// Whether a read that began at `began` can still be judged.
@@ -112,10 +74,6 @@ impl Protection {
         self.floor = self.floor.max(oldest);
         self.prune_at = REMEMBERED.max(self.recent.len() * 2);
     }
-
-    pub(crate) fn pending(&self) -> usize {
-        self.pending.values().map(|count| *count as usize).sum::<usize>() + self.pending_all as usize
-    }
 }
 
 #[cfg(test)]
@@ -125,20 +83,16 @@ mod tests {
     #[test]
     fn a_read_that_began_before_a_write_was_settled_is_skipped() {
         let mut protection = Protection::new(Seq(0));
-        protection.begin(Some("a"), false);
-        assert!(protection.blocks("a", Seq(5)), "pending");
+        protection.note(Arc::from("a"), Seq(6));
         assert!(!protection.blocks("b", Seq(5)), "another row");
-        protection.settle(Some("a"), false, Seq(6));
         assert!(protection.blocks("a", Seq(5)), "settled since");
         assert!(!protection.blocks("a", Seq(6)), "began after");
     }
 
     #[test]
-    fn delete_all_protects_every_row_until_it_is_settled_and_for_older_reads_beyond() {
+    fn a_settled_delete_all_protects_every_row_from_older_reads() {
         let mut protection = Protection::new(Seq(0));
-        protection.begin(None, true);
-        assert!(protection.blocks("anything", Seq(9)));
-        protection.settle(None, true, Seq(10));
+        protection.note_all(Seq(10));
         assert!(protection.blocks("anything", Seq(9)));
         assert!(!protection.blocks("anything", Seq(10)));
     }

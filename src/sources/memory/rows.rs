@@ -38,6 +38,11 @@ impl Rows {
         self.in_order.values().cloned().collect()
     }
 
+    /// The same with their places: numbers that rise with the order, and that are given once.
+    pub(super) fn list_placed(&self) -> Vec<(u64, Arc<str>, Arc<Record>)> {
+        self.in_order.iter().map(|(place, (id, record))| (*place, id.clone(), record.clone())).collect()
+    }
+
     pub(super) fn put(&mut self, id: &str, record: Record) -> Undo {
         let record = Arc::new(record);
         if let Some(place) = self.place_of.get(id)

@@ -21,6 +21,8 @@ use crate::{Error, ErrorKind, Result};
 pub enum Call {
     /// [`list`](crate::vista::TableShell::list).
     List,
+    /// [`page`](crate::vista::TableShell::page).
+    Page,
     /// [`get`](crate::vista::TableShell::get).
     Get,
     /// [`count`](crate::vista::TableShell::count).
@@ -52,6 +54,7 @@ impl Call {
     pub fn as_str(self) -> &'static str {
         match self {
             Call::List => "list",
+            Call::Page => "page",
             Call::Get => "get",
             Call::Count => "count",
             Call::Insert => "insert",

@@ -1,18 +1,20 @@
-//! Pages: a window that begins where an earlier one ended, read from there on instead of from the first row.
+//! Pages: what begins where something read earlier ended, read from there on instead of from the first row.
 //!
-//! Flow: a window → was a row before it read, and is the database still as it was then? → `WHERE` that row's place in the
+//! Flow: a page → `WHERE` the place in its cursor is passed. A window → was a row before it read, and is the database still as it was then? → `WHERE` that row's place in the
 //! order is passed → the rest of the way by `OFFSET`; else `OFFSET` alone. The last row's place is noted.
 //! Invariants: a noted place counts only while nobody has written anything since (`pages_see_what_others_wrote`); with it
 //! or without, the rows are the same (`pages_put_together_are_the_whole`).
 
 use std::collections::VecDeque;
 
+use ciborium::Value;
 use rusqlite::Connection;
 use rusqlite::types::Value as SqlValue;
 
 use super::fault::Fault;
 use super::select::{Sql, Term};
-use crate::vista::QueryDescriptor;
+use crate::vista::{PageCursor, QueryDescriptor};
+use crate::{Error, ErrorKind};
 
 /// Places noted for each connection.
 const KEPT: usize = 64;
@@ -67,6 +69,42 @@ impl Places {
         }
         self.0.push_back(Place { query, version, passed, key });
     }
+}
+
+/// A cursor behind the row whose terms are `key`.
+pub(super) fn seal(source_key: &str, query: &QueryDescriptor, key: Vec<SqlValue>) -> Result<PageCursor, Error> {
+    let values = key.into_iter().map(|value| match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Integer(number) => number.into(),
+        SqlValue::Real(number) => number.into(),
+        SqlValue::Text(text) => text.into(),
+        SqlValue::Blob(bytes) => Value::Bytes(bytes),
+    });
+    let mut place = Vec::new();
+    ciborium::into_writer(&Value::Array(values.collect()), &mut place).map_err(|cause| {
+        Error::new(ErrorKind::Source, "the place of a page's last row can't be written").with_source(cause)
+    })?;
+    Ok(PageCursor::seal(source_key, query, &place))
+}
+
+/// The terms in a cursor.
+pub(super) fn open(cursor: &PageCursor, source_key: &str, query: &QueryDescriptor) -> Result<Vec<SqlValue>, Error> {
+    let place = cursor.open(source_key, query)?;
+    let Ok(Value::Array(values)) = ciborium::from_reader(&place[..]) else { return Err(not_ours()) };
+    let term = |value| match value {
+        Value::Null => Some(SqlValue::Null),
+        Value::Integer(number) => i64::try_from(number).ok().map(SqlValue::Integer),
+        Value::Float(number) => Some(SqlValue::Real(number)),
+        Value::Text(text) => Some(SqlValue::Text(text)),
+        Value::Bytes(bytes) => Some(SqlValue::Blob(bytes)),
+        _ => None,
+    };
+    values.into_iter().map(term).collect::<Option<Vec<_>>>().ok_or_else(not_ours)
+}
+
+/// The error for a cursor that passed as one and holds no place of this table.
+pub(super) fn not_ours() -> Error {
+    Error::new(ErrorKind::Invalid, "the page cursor is none of this table; ask for the first page again")
 }
 
 /// Appends what is true for the rows behind the one whose terms are `key`. The answer: are those all of them? Where it is

@@ -14,13 +14,29 @@ use super::connections::Session;
 use super::fault::Fault;
 use super::pages::{self, DataVersion};
 use super::relation::{IdKind, Relation};
-use super::select::{Sql, Target};
+use super::select::{Sql, Target, Term};
 use crate::value::Record;
 use crate::vista::{CallCx, QueryDescriptor};
 use crate::{Error, ErrorKind};
 
 /// Rows between two looks at the call's context.
 const ROWS_PER_LOOK: usize = 512;
+
+/// Of which row the terms are wanted, which follow the columns: at the latest that at `position`.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    terms: usize,
+    position: usize,
+}
+
+impl Key {
+    const NONE: Key = Key { terms: 0, position: 0 };
+}
+
+/// The terms as further columns of a `SELECT`.
+fn key_columns(terms: &[Term]) -> String {
+    terms.iter().map(|term| format!(", {}", term.expression)).collect()
+}
 
 /// A table's columns as they are read.
 #[derive(Debug)]
@@ -58,19 +74,20 @@ impl Reader {
         ) else {
             return Ok(None);
         };
-        let from_the_first_row = |keyed: &str, terms_read: usize| {
+        let from_the_first_row = |keyed: &str, key: Key| {
             let mut sql = self.select(keyed);
             sql.append(filter);
             sql.order(&terms);
             if let Some(window) = query.window {
                 sql.window(window.offset, window.limit);
             }
-            self.rows(session, cx, &sql, terms_read)
+            self.rows(session, cx, &sql, key)
         };
         let Some(window) = query.window.filter(|_| self.relation.arrival_is_unique()) else {
-            return Ok(Some(from_the_first_row("", 0)?.0));
+            return Ok(Some(from_the_first_row("", Key::NONE)?.0));
         };
-        let keyed: String = terms.iter().map(|term| format!(", {}", term.expression)).collect();
+        let keyed = key_columns(&terms);
+        let last = Key { terms: terms.len(), position: usize::MAX };
         let version = DataVersion::of(&session.connection)?;
         let all = query.without_window();
         let place = session.places.borrow_mut().before(&all, version, window.offset);
@@ -83,19 +100,73 @@ impl Reader {
             sql.append(more_filter);
             sql.order(&terms);
             sql.window(window.offset - passed, window.limit);
-            let (rows, key) = self.rows(session, cx, &sql, terms.len())?;
+            let (rows, key) = self.rows(session, cx, &sql, last)?;
             if are_all || rows.len() == window.limit {
                 found = Some((rows, key));
             }
         }
         let (rows, key) = match found {
             Some(found) => found,
-            None => from_the_first_row(&keyed, terms.len())?,
+            None => from_the_first_row(&keyed, last)?,
         };
         if !rows.is_empty() {
             session.places.borrow_mut().note(all, version, window.offset + rows.len(), key);
         }
         Ok(Some(rows))
+    }
+
+    /// At most `limit` rows of a query from the first, or from behind the row whose terms are `after`; and the terms of the
+    /// last of them if others follow. `None` when the query asks for more than SQL answers.
+    #[expect(clippy::type_complexity, reason = "rows as every source gives them, and one key")]
+    pub(super) fn page(
+        &self,
+        session: &Session,
+        cx: &CallCx,
+        target: Target<'_>,
+        query: &QueryDescriptor,
+        after: Option<&[SqlValue]>,
+        limit: usize,
+    ) -> Result<Option<(Vec<(String, Record)>, Option<Vec<SqlValue>>)>, Fault> {
+        let Some(terms) = target.terms(query) else { return Ok(None) };
+        if after.is_some_and(|after| after.len() != terms.len()) {
+            return Err(pages::not_ours().into());
+        }
+        let wanted = limit.saturating_add(1);
+        let (mut rows, mut key): (Vec<(String, Record)>, Vec<SqlValue>) = (Vec::new(), Vec::new());
+        // What lies behind a row, and then the rows with null in the first term, which an index finds by themselves.
+        let mut with_null_only = false;
+        loop {
+            let mut sql = self.select(&key_columns(&terms));
+            let mut lead = " WHERE ";
+            let mut are_all = true;
+            if with_null_only {
+                sql.push(&format!(" WHERE {} IS NULL", terms.first().map_or("1", |first| &first.expression)));
+                lead = " AND ";
+            } else if let Some(after) = after {
+                sql.push(lead);
+                are_all = pages::behind(&terms, after, &mut sql);
+                lead = " AND ";
+            }
+            if target.filter(query, lead, &mut sql).is_none() {
+                return Ok(None);
+            }
+            sql.order(&terms);
+            sql.window(0, wanted - rows.len());
+            let position = limit.saturating_sub(rows.len()).saturating_sub(1);
+            let is_key_missing = rows.len() < limit;
+            let (more, last) = self.rows(session, cx, &sql, Key { terms: terms.len(), position })?;
+            if is_key_missing && !more.is_empty() {
+                key = last;
+            }
+            rows.extend(more);
+            if are_all || with_null_only || rows.len() == wanted {
+                break;
+            }
+            with_null_only = true;
+        }
+        let has_next = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(Some((rows, has_next.then_some(key))))
     }
 
     /// How many rows a query has; `None` when it asks for more than SQL answers.
@@ -121,7 +192,7 @@ impl Reader {
             return Ok(None);
         }
         sql.push(" LIMIT 2");
-        let (mut rows, _) = self.rows(session, cx, &sql, 0)?;
+        let (mut rows, _) = self.rows(session, cx, &sql, Key::NONE)?;
         Ok(rows.pop().map(|(_, record)| record))
     }
 
@@ -136,7 +207,7 @@ impl Reader {
         let mut sql = self.select("");
         sql.push(&format!(" WHERE {rowid} = "));
         sql.bind(SqlValue::Integer(number));
-        Ok(self.rows(session, cx, &sql, 0)?.0.pop())
+        Ok(self.rows(session, cx, &sql, Key::NONE)?.0.pop())
     }
 
     fn select(&self, more_columns: &str) -> Sql {
@@ -145,19 +216,19 @@ impl Reader {
         sql
     }
 
-    /// The rows, and of the last one the `terms` values that follow its columns.
+    /// The rows, and of the one that `key` names, or of the last before it, the values of the terms.
     #[expect(clippy::type_complexity, reason = "rows as every source gives them, and one key")]
     fn rows(
         &self,
         session: &Session,
         cx: &CallCx,
         sql: &Sql,
-        terms: usize,
+        key: Key,
     ) -> Result<(Vec<(String, Record)>, Vec<SqlValue>), Fault> {
         let mut statement = session.connection.prepare_cached(&sql.text)?;
         let mut found = statement.query(rusqlite::params_from_iter(&sql.values))?;
         let mut rows: Vec<(String, Record)> = Vec::new();
-        let mut key = Vec::new();
+        let mut values = Vec::new();
         let mut ids = HashSet::new();
         while let Some(row) = found.next()? {
             if rows.len() % ROWS_PER_LOOK == ROWS_PER_LOOK - 1 {
@@ -167,15 +238,15 @@ impl Reader {
             if !self.relation.ids_are_unique && !ids.insert(id.clone()) {
                 return Err(self.unusable_id("two rows have the same id", &id).into());
             }
-            rows.push((id, record));
-            if terms > 0 {
-                key.clear();
-                for position in 0..terms {
-                    key.push(row.get(self.names.len() + position)?);
+            if key.terms > 0 && rows.len() <= key.position {
+                values.clear();
+                for position in 0..key.terms {
+                    values.push(row.get(self.names.len() + position)?);
                 }
             }
+            rows.push((id, record));
         }
-        Ok((rows, key))
+        Ok((rows, values))
     }
 
     fn decode(&self, row: &Row<'_>) -> Result<(String, Record), Fault> {

@@ -132,6 +132,11 @@ impl Relation {
         &self.columns[self.id]
     }
 
+    /// A place in an order is that of one row, and what lies behind it can be asked for.
+    pub(super) fn has_pages(&self) -> bool {
+        self.arrival_is_unique() && self.takes_queries
+    }
+
     /// No two rows have the same place in the order of arrival.
     pub(super) fn arrival_is_unique(&self) -> bool {
         self.is_table && (self.rowid.is_some() || self.ids_are_unique)

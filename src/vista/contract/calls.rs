@@ -50,6 +50,9 @@ fn unwanted(checker: &mut Checker<'_>, rule: Rule) -> Option<()> {
     if can.count {
         checker.must_refuse(rule, "count", kind, shell.count(&cx, &all));
     }
+    if can.pages {
+        checker.must_refuse(rule, "page", kind, shell.page(&cx, &all, None, 2));
+    }
     if !checker.brings_rows() {
         return Some(());
     }

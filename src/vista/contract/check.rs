@@ -12,7 +12,7 @@ use crate::vista::{CallCx, Column, QueryDescriptor, Schema, TableShell, WriteOp,
 use crate::{Error, ErrorKind, Result};
 
 use super::report::{ContractReport, Rule, field_difference, first_difference, shown_id};
-use super::{Fixture, Rows, Subject, calls, others, queries, reads, sample, writes};
+use super::{Fixture, Rows, Subject, calls, others, pages, queries, reads, sample, writes};
 
 /// How many rows the larger sources have; the smaller ones have [`FEW`].
 const MANY: usize = 24;
@@ -49,9 +49,10 @@ impl<'f> Checker<'f> {
         if !self.has_ids() {
             return;
         }
-        let sections: [(&str, Section); 5] = [
+        let sections: [(&str, Section); 6] = [
             ("reading", reads::check),
             ("queries", queries::check),
+            ("pages", pages::check),
             ("writing", writes::check),
             ("contexts and threads", calls::check),
             ("the world outside", others::check),

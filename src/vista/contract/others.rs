@@ -166,6 +166,9 @@ fn offline(checker: &mut Checker<'_>) -> Option<()> {
     if can.count {
         checker.must_refuse(Rule::Offline, "count while away", away, table.shell.count(&cx, &all));
     }
+    if can.pages {
+        checker.must_refuse(Rule::Offline, "page while away", away, table.shell.page(&cx, &all, None, 2));
+    }
     for (op, _) in edits(checker, &table) {
         if if op.record().is_some() { can.upsert } else { can.delete } {
             let asked = format!("{} while away", said(&op));

@@ -50,7 +50,7 @@ fn every_query(checker: &mut Checker<'_>) -> Option<()> {
 }
 
 /// The fixture's columns, with the source's word on what they are good for.
-fn asked_schema(fixture: &Schema, source: &Schema) -> Schema {
+pub(super) fn asked_schema(fixture: &Schema, source: &Schema) -> Schema {
     let id = fixture.id_column().unwrap_or_default();
     fixture.columns().iter().fold(Schema::new(id), |schema, column| {
         let orderable = source.column(column.name()).is_none_or(|told| told.is_orderable());
@@ -74,7 +74,7 @@ fn rule_of(query: &QueryDescriptor) -> Rule {
 }
 
 /// A query in words, as it was written: its canonical text would hide a search's case.
-fn asked(query: &QueryDescriptor) -> String {
+pub(super) fn asked(query: &QueryDescriptor) -> String {
     let mut parts: Vec<String> = query.conditions.iter().map(|condition| format!("where {condition}")).collect();
     parts.extend(query.search.as_ref().map(|text| format!("search {text:?}")));
     parts.extend(query.sort.iter().map(|by| format!("order by {by}")));
@@ -88,7 +88,7 @@ fn is_window_alone(query: &QueryDescriptor) -> bool {
 }
 
 /// Plain evaluation.
-fn plain<'a>(rows: &'a Rows, query: &QueryDescriptor, schema: &Schema) -> Vec<(String, &'a Record)> {
+pub(super) fn plain<'a>(rows: &'a Rows, query: &QueryDescriptor, schema: &Schema) -> Vec<(String, &'a Record)> {
     let shared: Vec<(&str, &Record)> = rows.iter().map(|(id, record)| (id.as_str(), record)).collect();
     let selected = query.apply_by(shared, schema, |(id, record)| (id, record));
     selected.into_iter().map(|(id, record)| (id.to_owned(), record)).collect()

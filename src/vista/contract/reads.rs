@@ -191,6 +191,10 @@ fn denied(checker: &mut Checker<'_>) -> Option<()> {
     if !can.count {
         checker.must_refuse(Rule::Denied, "count", unsupported, shell.count(&cx, &all));
     }
+    if !can.pages {
+        checker.must_refuse(Rule::Denied, "page", unsupported, shell.page(&cx, &all, None, 1));
+        checker.must_refuse(Rule::Denied, "page through a Vista", unsupported, subject.vista.page(&cx, None, 1));
+    }
     if !can.changes {
         checker.must_refuse(Rule::Denied, "changes", unsupported, shell.changes(&cx));
     }

@@ -64,6 +64,18 @@ rules! {
     ThroughVista => "whatever is pushed down, a Vista answers a query as plain evaluation does",
     /// A count of the same query.
     CountAgrees => "count is the number of rows that list gives for the same query without its window",
+    /// Piece by piece it is the same whole.
+    Pages => "pages followed from the first to the last give the rows of list, each once and in its order",
+    /// The last page says that it is the last.
+    PagesEnd => "a page without rows is the last one and has no next",
+    /// At least one row, at most so many, of a whole query.
+    PageLimits => "a page has at most as many rows as asked for, and is Invalid for none and for a window",
+    /// A number is right or not called exact.
+    PageTotals => "an exact total is the number of rows that list gives, and one of at least so many is no more than that",
+    /// A place in an order is not a number of rows.
+    PagesAmidChanges => "pages followed while rows come and go give each row that stays exactly once, and none that is gone",
+    /// Nothing else leads into the rows.
+    Cursors => "a cursor is printable, can be used again, and is Invalid for another query or source, cut short or changed",
     /// A handle's conditions are its own.
     Clones => "clones keep their own narrowing",
     /// Told `false`, so it is refused.

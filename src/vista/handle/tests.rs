@@ -51,6 +51,10 @@ impl TableShell for Partial {
         self.inner.list(cx, query)
     }
 
+    fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
+        self.inner.page(cx, query, after, limit)
+    }
+
     fn count(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<u64> {
         self.inner.count(cx, query)
     }
@@ -127,6 +131,37 @@ proptest! {
         if let Some(window) = query.window {
             prop_assert_eq!(&partial.list_window(window.offset, window.limit)?, &expected);
         }
+    }
+
+    #[test]
+    fn whatever_the_source_takes_pages_put_together_are_the_whole(
+        query in any_query(),
+        rows in any_rows(),
+        conditions in any::<u8>(),
+        (search, sort) in any::<(bool, bool)>(),
+        limit in 1..5_usize,
+    ) {
+        let query = query.without_window();
+        let can = Capabilities { pages: true, collations: true, ..Capabilities::read_only() };
+        let inner = MemoryVista::new("t", "id").with_rows(rows.clone()).with_capabilities(can);
+        let vista = Vista::new(Partial { inner, conditions, search, sort, window: false });
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = match vista.page_query(&CallCx::new(), &query, after.as_ref(), limit) {
+                Ok(page) => page,
+                Err(error) => {
+                    prop_assert!(error.kind() == ErrorKind::Unsupported && !sort && !query.sort.is_empty(), "{}", error);
+                    return Ok(());
+                }
+            };
+            prop_assert!(page.rows.len() <= limit && !(page.rows.is_empty() && page.next.is_some()));
+            found.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        prop_assert_eq!(found, plain_answer(&query, &rows));
     }
 }
 
@@ -282,4 +317,38 @@ fn a_collation_that_the_source_does_not_know_is_evaluated_here() -> Result<()> {
         assert_eq!(vista.count_query(&CallCx::new(), &query)?, 4);
     }
     Ok(())
+}
+
+#[test]
+fn a_cursor_is_good_for_one_narrowing_whoever_evaluates_it() {
+    for pushes in [true, false] {
+        let airports = Vista::new(airports().push_down(pushes));
+        let narrowed = |condition: Condition| {
+            let mut narrowed = airports.clone();
+            narrowed.add_condition(condition).unwrap();
+            narrowed
+        };
+        let high = narrowed(Condition::gt("elevation", 100));
+        let page = high.list_page(None, 1).unwrap();
+        let cursor = match page.next {
+            // Evaluated here, a page of the source may have no row that matches, and goes on.
+            Some(cursor) => cursor,
+            None => panic!("one of two rows is the last"),
+        };
+        assert_eq!(ids(page.rows), ["DEN"]);
+        assert_eq!(ids(high.list_page(Some(&cursor), 1).unwrap().rows), ["00M"]);
+        let mut searched = high.clone();
+        searched.set_search(Some("a"));
+        let others = [airports.clone(), narrowed(Condition::lt("elevation", 100)), searched];
+        for other in others {
+            let error = other.list_page(Some(&cursor), 1).unwrap_err();
+            assert_eq!((error.kind(), error.context("table")), (ErrorKind::Invalid, Some("airports")), "{other:?}");
+        }
+        for (query, limit) in [(QueryDescriptor::new(), 0), (QueryDescriptor::new().windowed(0, 1), 1)] {
+            let error = high.page_query(&CallCx::new(), &query, None, limit).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+    }
+    let error = Vista::new(ListOnly).list_page(None, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }

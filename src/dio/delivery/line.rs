@@ -1,0 +1,174 @@
+//! Line: the writes of each row in their order, and which rows have one that may go.
+//!
+//! Invariants:
+//! 1. A row's first write may go only while no write of that row is away.
+//! 2. Each operation costs O(log n), `rename` that times the writes that move.
+//!
+//! Not here: barriers, pauses and what a write is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+
+use crate::WriteNumber;
+use crate::clock::Moment;
+
+/// Which writes keep their order among each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum RowKey {
+    /// The row that has this id, or goes by it until the source has chosen one.
+    Id(Arc<str>),
+    /// All rows.
+    Table,
+}
+
+/// Where a write of a row stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It may go when its turn comes: that of its own number, or of a later one.
+    Ready(WriteNumber),
+    /// It waits for this moment.
+    Waiting(Moment),
+    /// It is being delivered.
+    Away,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    writes: BTreeMap<WriteNumber, Place>,
+    away: usize,
+    /// Where the row's first write is listed.
+    listed: Option<Listed>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Listed {
+    Ready(Turn),
+    Waiting(Moment, WriteNumber),
+}
+
+/// The turn and the number of a write.
+pub(super) type Turn = (WriteNumber, WriteNumber);
+
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    rows: HashMap<RowKey, Row>,
+    /// First writes of rows that may go.
+    ready: BTreeSet<Turn>,
+    /// First writes of rows that wait for a moment.
+    waiting: BTreeMap<(Moment, WriteNumber), RowKey>,
+    /// How often a row was listed anew or looked into.
+    #[cfg(test)]
+    pub(super) steps: std::cell::Cell<u64>,
+}
+
+impl Line {
+    pub(super) fn add(&mut self, row: &RowKey, number: WriteNumber, place: Place) {
+        let found = self.rows.entry(row.clone()).or_default();
+        found.writes.insert(number, place);
+        found.away += usize::from(place == Place::Away);
+        self.list(row);
+    }
+
+    pub(super) fn remove(&mut self, row: &RowKey, number: WriteNumber) {
+        let Some(found) = self.rows.get_mut(row) else { return };
+        let Some(place) = found.writes.remove(&number) else { return };
+        found.away -= usize::from(place == Place::Away);
+        self.list(row);
+    }
+
+    pub(super) fn put(&mut self, row: &RowKey, number: WriteNumber, place: Place) {
+        let Some(found) = self.rows.get_mut(row) else { return };
+        let Some(held) = found.writes.get_mut(&number) else { return };
+        found.away -= usize::from(*held == Place::Away);
+        found.away += usize::from(place == Place::Away);
+        *held = place;
+        self.list(row);
+    }
+
+    pub(super) fn place(&self, row: &RowKey, number: WriteNumber) -> Option<Place> {
+        self.rows.get(row)?.writes.get(&number).copied()
+    }
+
+    /// The write of this row that was accepted next after `number`.
+    pub(super) fn after(&self, row: &RowKey, number: WriteNumber) -> Option<(WriteNumber, Place)> {
+        self.step();
+        let writes = &self.rows.get(row)?.writes;
+        writes.range((Excluded(number), Unbounded)).next().map(|(number, place)| (*number, *place))
+    }
+
+    /// Whose turn it is among the rows' first writes that may go.
+    pub(super) fn first_ready(&self) -> Option<Turn> {
+        self.ready.first().copied()
+    }
+
+    /// When the next of the waiting ones may go.
+    pub(super) fn first_waiting(&self) -> Option<Moment> {
+        self.waiting.first_key_value().map(|((until, _), _)| *until)
+    }
+
+    /// Makes what waits for `now` or an earlier moment ready, for this turn.
+    pub(super) fn wake(&mut self, now: Moment, turn: WriteNumber) {
+        while let Some(first) = self.waiting.first_entry()
+            && first.key().0 <= now
+        {
+            let (number, row) = (first.key().1, first.get().clone());
+            self.put(&row, number, Place::Ready(turn.max(number)));
+        }
+    }
+
+    /// The writes of `old` become writes of `new`, each in its place in the order of acceptance. Returns them.
+    pub(super) fn rename(&mut self, old: &RowKey, new: &RowKey) -> Vec<WriteNumber> {
+        if old == new {
+            return Vec::new();
+        }
+        let Some(mut from) = self.rows.remove(old) else { return Vec::new() };
+        from.unlist(&mut self.ready, &mut self.waiting);
+        let moved = from.writes.keys().copied().collect();
+        let to = self.rows.entry(new.clone()).or_default();
+        to.writes.extend(from.writes);
+        to.away += from.away;
+        self.list(new);
+        moved
+    }
+
+    /// Lists the row's first write anew; a row without writes goes.
+    fn list(&mut self, key: &RowKey) {
+        self.step();
+        let Some(row) = self.rows.get_mut(key) else { return };
+        row.unlist(&mut self.ready, &mut self.waiting);
+        let Some((&number, &place)) = row.writes.first_key_value() else {
+            self.rows.remove(key);
+            return;
+        };
+        if row.away > 0 {
+            return;
+        }
+        row.listed = match place {
+            Place::Ready(turn) => {
+                self.ready.insert((turn, number));
+                Some(Listed::Ready((turn, number)))
+            }
+            Place::Waiting(until) => {
+                self.waiting.insert((until, number), key.clone());
+                Some(Listed::Waiting(until, number))
+            }
+            Place::Away => None,
+        };
+    }
+
+    fn step(&self) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
+    }
+}
+
+impl Row {
+    fn unlist(&mut self, ready: &mut BTreeSet<Turn>, waiting: &mut BTreeMap<(Moment, WriteNumber), RowKey>) {
+        match self.listed.take() {
+            Some(Listed::Ready(turn)) => drop(ready.remove(&turn)),
+            Some(Listed::Waiting(until, number)) => drop(waiting.remove(&(until, number))),
+            None => {}
+        }
+    }
+}

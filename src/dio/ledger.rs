@@ -1,0 +1,161 @@
+//! Ledger: where the writes of a Dio are made durable, if its cache is on a disk: its part of the journal.
+//!
+//! Owner: opened at the first write, or at the start if an earlier run left something; whoever needs it asks for it.
+//! Close/panic: `close` lets go of the journal, so that the table can be opened again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::journal::{Outcome, Replay, Reservation, TableJournal, bytes_for, has_entries};
+use crate::lens::LensInner;
+use crate::sync::{deadline_after, on_own_thread, reply, time_left};
+use crate::vista::WriteOp;
+use crate::{ErrorKind, Result, Seq, WriteNumber};
+
+/// Why an insert is not sent again of which the source keeps no key.
+pub(crate) const MAY_BE_DONE: &str = "the source did not say whether it has made the row, and asking it again could make a \
+                                      second one; look there before you insert it again";
+
+/// See the module.
+pub(crate) struct Ledger {
+    lens: Arc<LensInner>,
+    table: Arc<str>,
+    is_kept: bool,
+    journal: Mutex<State>,
+    kept: AtomicU64,
+}
+
+enum State {
+    NotOpen,
+    Open(Arc<TableJournal>),
+    Closed,
+}
+
+impl Ledger {
+    pub(crate) fn new(lens: Arc<LensInner>, table: Arc<str>) -> Arc<Self> {
+        let is_kept = lens.store().is_ok_and(|store| store.location().is_some());
+        Arc::new(Ledger { lens, table, is_kept, journal: Mutex::new(State::NotOpen), kept: AtomicU64::new(0) })
+    }
+
+    /// Whether writes are made durable at all.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// The journal, once it is open and while it is.
+    pub(crate) fn journal(&self) -> Option<Arc<TableJournal>> {
+        match &*self.journal.lock() {
+            State::Open(journal) => Some(journal.clone()),
+            State::NotOpen | State::Closed => None,
+        }
+    }
+
+    /// What an earlier run left, if it left anything. `synced` is what the cache holds.
+    ///
+    /// # Errors
+    /// Why the journal can't be read. It is left as it is.
+    pub(crate) fn recover(&self, synced: Seq) -> Result<Option<Replay>> {
+        let left = self.is_kept
+            && self.lens.store()?.location().is_some_and(|cache| self.lens.has_journal() || has_entries(cache));
+        if left { self.open(synced).map(Some) } else { Ok(None) }
+    }
+
+    /// Opens the journal for a first write. Blocks for the disk.
+    pub(crate) fn open_to_write(&self) -> Result<()> {
+        if self.is_kept && matches!(*self.journal.lock(), State::NotOpen) {
+            self.open(Seq(0)).map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn open(&self, synced: Seq) -> Result<Replay> {
+        let journal = self.lens.journal()?;
+        for warning in journal.take_warnings() {
+            self.lens.warn(warning);
+        }
+        let (table, replay) = journal.table(&self.table, synced, self.lens.clock.wall_ms())?;
+        *self.journal.lock() = State::Open(Arc::new(table));
+        Ok(replay)
+    }
+
+    /// Lets go of the journal.
+    pub(crate) fn close(&self) {
+        let open = std::mem::replace(&mut *self.journal.lock(), State::Closed);
+        drop(open);
+    }
+
+    /// Takes room for writes before they are shown; waits for it up to `timeout`, on the library's own threads not at all.
+    ///
+    /// # Errors
+    /// `Full`; `Invalid` for a write that there is never room for. Nothing is taken then.
+    pub(crate) fn reserve(&self, ops: &[WriteOp], timeout: Duration) -> Result<Vec<Option<Reservation>>> {
+        let Some(journal) = self.journal() else { return Ok(ops.iter().map(|_| None).collect()) };
+        let deadline = deadline_after(timeout);
+        let may_wait = !on_own_thread() && !timeout.is_zero();
+        loop {
+            let freed = journal.freed().get();
+            let all: Result<Vec<_>> = ops.iter().map(|op| journal.reserve(bytes_for(op)).map(Some)).collect();
+            let left = deadline.map(time_left);
+            match all {
+                Err(error)
+                    if error.kind() == ErrorKind::Full && may_wait && left.is_none_or(|left| !left.is_zero()) =>
+                {
+                    journal.freed().wait_until(freed + 1, left);
+                }
+                all => return all,
+            }
+        }
+    }
+
+    /// Counts a write that the closing leaves to the journal.
+    pub(crate) fn keep(&self) {
+        self.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many writes the closing has left.
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Notes durably that the source may have done these from now on. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Why that is not on the disk; the source must not be asked then.
+    pub(crate) fn note_attempts(&self, numbers: impl Iterator<Item = WriteNumber>) -> Result<()> {
+        let Some(journal) = self.journal() else { return Ok(()) };
+        let noted: Vec<_> = numbers
+            .map(|number| {
+                let (sender, receiver) = reply();
+                journal.attempted(number.0, Box::new(move |result| sender.send(result)));
+                receiver
+            })
+            .collect();
+        noted.into_iter().try_for_each(|noted| noted.wait(None)?)
+    }
+
+    /// Notes what will be delivered for a write from now on; the source has not done it.
+    pub(crate) fn note_rewritten(&self, number: WriteNumber, op: &WriteOp) {
+        if let Some(journal) = self.journal() {
+            journal.rewrite(number.0, op, Vec::new(), Box::new(|_| {}));
+        }
+    }
+
+    /// Notes what became of a write, and calls `then` once that is durable, or never will be. It must not block.
+    pub(crate) fn note_then(&self, number: WriteNumber, outcome: &Outcome, then: impl FnOnce() + Send + 'static) {
+        match self.journal() {
+            Some(journal) => journal.outcome(number.0, outcome, Some(Box::new(move |_| then()))),
+            None => then(),
+        }
+    }
+
+    /// Notes what became of a write.
+    pub(crate) fn note(&self, number: WriteNumber, outcome: &Outcome) {
+        if let Some(journal) = self.journal() {
+            journal.outcome(number.0, outcome, None);
+        }
+    }
+}

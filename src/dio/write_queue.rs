@@ -1,0 +1,385 @@
+//! Write queue: the writes that views show and the source does not have yet, for the writers to take from.
+//!
+//! Owner: callers reserve places, the core fills them, the writers take and finish; each for a moment, under one lock.
+//! Flow: reserve → `announce` (the core, once views show it) → `push` (once it is accepted) → `take` → `finished`.
+//! Invariants: a full queue gives the write back (`a_full_queue_gives_the_write_back`); a place is given back once.
+//! Close/panic: `close` refuses new writes and has what waits tried once more; `abandon` ends the writers.
+//! Not here: which write is next, and when (`delivery`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::{Clock, Moment};
+use crate::dio::WriteTicket;
+use crate::dio::core::StagedWrite;
+use crate::dio::delivery::{Accepted, Delivery, DeliveryPolicy, Next, Outcome, Pending, Refusal, RowKey, Verdict};
+use crate::sync::{Deadline, QueueInfo, deadline_after, on_own_thread};
+use crate::vista::WriteOp;
+use crate::{Error, ErrorKind, Result, WriteNumber};
+
+/// One write on its way to the source.
+pub(crate) struct Item {
+    pub(crate) write: Arc<StagedWrite>,
+    /// Later writes that go with it; what becomes of it becomes of them.
+    pub(crate) merged: Vec<Arc<StagedWrite>>,
+    pub(crate) op: WriteOp,
+    pub(crate) attempt: u32,
+}
+
+impl Item {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<StagedWrite>> {
+        std::iter::once(&self.write).chain(&self.merged)
+    }
+}
+
+/// What a writer is to do.
+pub(crate) enum Job {
+    /// In one call if there are several.
+    Deliver(Vec<Item>),
+    /// A `delete_all` made these pointless.
+    Superseded(Vec<Arc<StagedWrite>>, WriteNumber),
+}
+
+/// What became of a write on its way into the queue.
+pub(crate) enum Pushed {
+    /// It has made these pointless.
+    Queued(Vec<Arc<StagedWrite>>),
+    /// It was withdrawn before, and ends otherwise.
+    Withdrawn,
+    /// The closing has left it.
+    LeftBehind,
+}
+
+impl Pushed {
+    /// The writes that it has made pointless.
+    pub(crate) fn superseded(self) -> Vec<Arc<StagedWrite>> {
+        match self {
+            Pushed::Queued(superseded) => superseded,
+            Pushed::Withdrawn | Pushed::LeftBehind => Vec::new(),
+        }
+    }
+}
+
+struct Queue {
+    delivery: Delivery,
+    writes: HashMap<WriteNumber, Arc<StagedWrite>>,
+    /// Places taken: reserved, announced, queued or being delivered.
+    used: usize,
+    closing: bool,
+    abandoned: bool,
+    /// What was not settled when it was abandoned.
+    left: HashSet<WriteNumber>,
+    /// The queue is closing, nothing is under way, and nothing can be done before some later moment.
+    is_stuck: bool,
+}
+
+/// See the module.
+pub(crate) struct WriteQueue {
+    queue: Mutex<Queue>,
+    room: Condvar,
+    bell: (Sender<()>, Receiver<()>),
+    capacity: usize,
+    writers: usize,
+}
+
+impl WriteQueue {
+    pub(crate) fn new(capacity: usize, policy: DeliveryPolicy, seed: u64) -> Arc<Self> {
+        let writers = policy.parallel.max(1);
+        Arc::new(WriteQueue {
+            queue: Mutex::new(Queue {
+                delivery: Delivery::new(policy, seed),
+                writes: HashMap::new(),
+                used: 0,
+                closing: false,
+                abandoned: false,
+                left: HashSet::new(),
+                is_stuck: false,
+            }),
+            room: Condvar::new(),
+            bell: bounded(writers),
+            capacity,
+            writers,
+        })
+    }
+
+    /// How many threads are to deliver.
+    pub(crate) fn writers(&self) -> usize {
+        self.writers
+    }
+
+    fn ring(&self) {
+        // As many as there are writers: what changed may give work to each.
+        while self.bell.0.try_send(()).is_ok() {}
+        self.room.notify_all();
+    }
+
+    /// Reserves places; waits for them up to `timeout`, on the library's own threads not at all.
+    ///
+    /// # Errors
+    /// `Full`; `Closed`.
+    pub(crate) fn reserve(&self, places: usize, timeout: Duration) -> Result<()> {
+        let may_wait = !on_own_thread() && !timeout.is_zero();
+        let deadline = deadline_after(timeout);
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.closing {
+                return Err(Error::new(ErrorKind::Closed, "the Dio is closed; it takes no more writes"));
+            }
+            let fits =
+                |queue: &Queue| queue.used + places <= self.capacity || (queue.used == 0 && places > self.capacity);
+            if fits(&queue) {
+                queue.used += places;
+                return Ok(());
+            }
+            let timed_out = match deadline {
+                _ if !may_wait => true,
+                Some(deadline) => self.room.wait_until(&mut queue, deadline).timed_out(),
+                None => {
+                    self.room.wait(&mut queue);
+                    false
+                }
+            };
+            if timed_out && !fits(&queue) {
+                let message = format!("{} writes are waiting already (write_queue_capacity)", queue.used);
+                return Err(Error::new(ErrorKind::Full, message));
+            }
+        }
+    }
+
+    /// Takes a place for a write of an earlier run, whether there is room or not.
+    pub(crate) fn occupy(&self) {
+        self.queue.lock().used += 1;
+    }
+
+    /// Gives reserved places back.
+    pub(crate) fn give_back(&self, places: usize) {
+        self.queue.lock().used -= places;
+        self.ring();
+    }
+
+    /// A write is in its reserved place, and views show it. By the core; never waits.
+    pub(crate) fn announce(&self, write: &Arc<StagedWrite>) {
+        let mut queue = self.queue.lock();
+        if queue.abandoned {
+            queue.used -= 1;
+            queue.left.insert(write.number);
+        } else {
+            queue.writes.insert(write.number, write.clone());
+        }
+    }
+
+    /// An announced write may be delivered, unless it was withdrawn meanwhile. `attempted`: the source may have it already,
+    /// from an earlier run. Never waits.
+    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Pushed {
+        let mut queue = self.queue.lock();
+        let Some(write) = queue.writes.get(&number).cloned() else {
+            return if queue.left.contains(&number) { Pushed::LeftBehind } else { Pushed::Withdrawn };
+        };
+        let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
+        let op = Arc::new(write.op.clone());
+        let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
+        let superseded = superseded.into_iter().filter_map(|number| queue.give_up(number)).collect();
+        queue.is_stuck = false;
+        drop(queue);
+        self.ring();
+        Pushed::Queued(superseded)
+    }
+
+    /// A row goes by another id now; its tickets say so already.
+    pub(crate) fn rename(&self, old: &Arc<str>, new: &Arc<str>) {
+        self.queue.lock().delivery.rename(&RowKey::Id(old.clone()), &RowKey::Id(new.clone()));
+        self.ring();
+    }
+
+    /// Takes back a write that is not being delivered.
+    ///
+    /// # Errors
+    /// Why it can't be.
+    pub(crate) fn withdraw(&self, number: WriteNumber) -> Result<Arc<StagedWrite>, Refusal> {
+        let mut queue = self.queue.lock();
+        let write = queue.unsettled(number)?.clone();
+        match queue.delivery.remove(number) {
+            // One that is not accepted yet is unknown there.
+            Ok(_) | Err(Refusal::Unknown) => {}
+            Err(refusal) => return Err(refusal),
+        }
+        queue.writes.remove(&number);
+        queue.used -= 1;
+        drop(queue);
+        self.ring();
+        Ok(write)
+    }
+
+    /// Has a write that waits tried at once.
+    ///
+    /// # Errors
+    /// Why it can't be.
+    pub(crate) fn retry_now(&self, number: WriteNumber) -> Result<(), Refusal> {
+        let mut queue = self.queue.lock();
+        queue.unsettled(number)?;
+        let result = match queue.delivery.retry_now(number) {
+            // One that is not accepted yet is tried as soon as it is.
+            Err(Refusal::Unknown) => {
+                queue.delivery.probe_now();
+                Ok(())
+            }
+            result => result,
+        };
+        drop(queue);
+        self.ring();
+        result
+    }
+
+    /// All writes that are not settled, in the order of acceptance.
+    pub(crate) fn list(&self) -> Vec<Arc<StagedWrite>> {
+        let mut list: Vec<_> = self.queue.lock().writes.values().cloned().collect();
+        list.sort_by_key(|write| write.number);
+        list
+    }
+
+    /// The write of this key that is not settled.
+    pub(crate) fn of_key(&self, key: &str) -> Option<(WriteOp, WriteTicket)> {
+        let queue = self.queue.lock();
+        let write = queue.writes.values().find(|write| *write.key == *key)?;
+        Some((write.op.clone(), write.ticket.ticket()))
+    }
+
+    /// How full it is.
+    pub(crate) fn info(&self) -> QueueInfo {
+        QueueInfo { name: "writes".to_owned(), length: self.queue.lock().used, capacity: Some(self.capacity) }
+    }
+
+    /// Whether the queue rests, because the source can't be reached.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.queue.lock().delivery.is_paused().is_some()
+    }
+
+    /// What to do next; waits for it. `None`: nothing any more.
+    pub(crate) fn take(&self, clock: &Clock) -> Option<Job> {
+        loop {
+            let until = {
+                let mut queue = self.queue.lock();
+                if queue.abandoned {
+                    return None;
+                }
+                match queue.delivery.next(clock.now()) {
+                    Next::Deliver(due) => {
+                        let items = due.into_iter().filter_map(|due| {
+                            let write = queue.writes.get(&due.number)?.clone();
+                            let merged = due.merged.iter().filter_map(|number| queue.writes.get(number).cloned());
+                            // The row may go by another id since the write was made.
+                            let op = match write.ticket.ticket().id() {
+                                Some(id) => (*due.op).clone().with_id(&id),
+                                None => (*due.op).clone(),
+                            };
+                            Some(Item { merged: merged.collect(), write, op, attempt: due.attempt })
+                        });
+                        return Some(Job::Deliver(items.collect()));
+                    }
+                    Next::Superseded { by, numbers } => {
+                        let writes = numbers.into_iter().filter_map(|number| queue.give_up(number)).collect();
+                        return Some(Job::Superseded(writes, by));
+                    }
+                    Next::WaitUntil(until) => {
+                        queue.is_stuck = queue.closing && queue.delivery.in_flight() == 0;
+                        Some(until)
+                    }
+                    Next::Idle => None,
+                }
+            };
+            self.room.notify_all();
+            match until {
+                Some(until) => drop(clock.recv(&self.bell.1, Some(until))),
+                None => drop(self.bell.1.recv()),
+            }
+        }
+    }
+
+    /// How the delivery of a write ended. Its place, and those merged with it, are given back if it is over.
+    pub(crate) fn finished(&self, now: Moment, item: &Item, outcome: Outcome) -> Verdict {
+        let mut queue = self.queue.lock();
+        let verdict = queue.delivery.finished(now, item.write.number, outcome);
+        if !matches!(verdict, Verdict::Waiting { .. }) {
+            for write in item.all() {
+                queue.give_up(write.number);
+            }
+        }
+        drop(queue);
+        self.ring();
+        verdict
+    }
+
+    /// The source refused these as a batch: they go one by one.
+    pub(crate) fn split(&self, items: &[Item]) {
+        let numbers: Vec<WriteNumber> = items.iter().map(|item| item.write.number).collect();
+        self.queue.lock().delivery.split(&numbers);
+        self.ring();
+    }
+
+    /// Takes no more writes. What waits for a later moment is tried once more at once.
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closing = true;
+        queue.delivery.resume();
+        let waiting: Vec<WriteNumber> = queue
+            .delivery
+            .iter()
+            .filter_map(|(number, _, pending)| matches!(pending, Pending::Waiting { .. }).then_some(number))
+            .collect();
+        for number in waiting {
+            // One behind a `delete_all` isn't tried again.
+            let _ = queue.delivery.retry_now(number);
+        }
+        drop(queue);
+        self.ring();
+    }
+
+    /// Waits until every write is delivered, or none can be before some later moment.
+    pub(crate) fn wait_idle(&self, deadline: Deadline) {
+        let mut queue = self.queue.lock();
+        while queue.used > 0 && !queue.is_stuck {
+            if self.room.wait_until(&mut queue, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the writers after the writes they are at. Gives back the writes that are not settled, and says of each whether it
+    /// is at the source.
+    pub(crate) fn abandon(&self) -> Vec<(Arc<StagedWrite>, bool)> {
+        let mut queue = self.queue.lock();
+        queue.abandoned = true;
+        let rest = std::mem::take(&mut queue.writes);
+        let mut rest: Vec<(Arc<StagedWrite>, bool)> = rest
+            .into_values()
+            .map(|write| {
+                let at_the_source = matches!(queue.delivery.pending(write.number), Some(Pending::InFlight { .. }));
+                (write, at_the_source)
+            })
+            .collect();
+        queue.used -= rest.len().min(queue.used);
+        queue.left = rest.iter().map(|(write, _)| write.number).collect();
+        drop(queue);
+        rest.sort_by_key(|(write, _)| write.number);
+        self.ring();
+        rest
+    }
+}
+
+impl Queue {
+    /// A write whose end nobody was told of. It is told before the queue lets go of the write.
+    fn unsettled(&self, number: WriteNumber) -> Result<&Arc<StagedWrite>, Refusal> {
+        let write = self.writes.get(&number).filter(|write| !write.ticket.ticket().state().has_ended());
+        write.ok_or(Refusal::Unknown)
+    }
+
+    fn give_up(&mut self, number: WriteNumber) -> Option<Arc<StagedWrite>> {
+        let write = self.writes.remove(&number)?;
+        self.used -= 1;
+        Some(write)
+    }
+}

@@ -1,0 +1,289 @@
+//! Committer: the journal's thread, which makes what many writers hand over durable with one sync.
+//!
+//! Owner: the thread `<cache>:journal`; handles put entries into its inbox and never wait for it.
+//! Invariants:
+//! 1. Entries get rising numbers and become durable in the order in which they were handed over.
+//! 2. Every entry is answered once: durable, failed, or closed (`whatever_fails_everybody_is_answered_once`).
+//! 3. An entry that must get through is tried again until it does, or the journal closes
+//!    (`an_outcome_that_found_no_room_is_written_later`).
+//!
+//! Close/panic: closing commits what was handed over before, then the thread ends; what comes later is answered `Closed`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::journal::log::{Log, Numbered, Opened};
+use crate::journal::medium::Medium;
+use crate::sync::{self, Deadline, Rank, Role, Worker};
+use crate::{Error, ErrorKind, Result};
+
+/// How long the thread waits before it tries again what found no room, if nothing else wakes it.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Called once, on the journal's thread, with what became of what was asked for. It must not block.
+pub(crate) type Answer<T = ()> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// Gives its answer, at the latest when it is dropped.
+struct Asked<T = ()>(Option<Answer<T>>);
+
+impl<T> Asked<T> {
+    fn answer(mut self, result: Result<T>) {
+        self.give(result);
+    }
+
+    fn give(&mut self, result: Result<T>) {
+        if let Some(answer) = self.0.take()
+            && let Err(error) = sync::catch_panic("an answer of the journal", || answer(result))
+        {
+            tracing::error!(%error, "an answer of the journal ended in a panic");
+        }
+    }
+}
+
+impl<T> Drop for Asked<T> {
+    fn drop(&mut self) {
+        self.give(Err(closed()));
+    }
+}
+
+struct Entry {
+    number: u64,
+    payload: Vec<u8>,
+    must: bool,
+    asked: Asked,
+}
+
+/// What the thread does between two commits.
+enum Job {
+    Read(Asked<Vec<Numbered>>),
+    Wipe(Asked),
+}
+
+#[derive(Default)]
+struct Inbox {
+    entries: VecDeque<Entry>,
+    forgotten: Vec<u64>,
+    jobs: Vec<Job>,
+    next_number: u64,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+}
+
+/// The way into a journal. It keeps nothing alive; after the journal's end it answers `Closed`.
+#[derive(Clone)]
+pub(crate) struct Inlet(Arc<Shared>);
+
+impl Inlet {
+    /// A number for an entry, above all that were given and at least `at_least`.
+    pub(crate) fn number(&self, at_least: u64) -> u64 {
+        let mut inbox = self.0.inbox.lock();
+        let number = inbox.next_number.max(at_least);
+        inbox.next_number = number + 1;
+        number
+    }
+
+    /// The next number that will be given, if nothing asks for a greater one.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.0.inbox.lock().next_number
+    }
+
+    /// Hands an entry over and returns at once. `answer` is called when it is durable, or can't be: on the journal's thread,
+    /// or on this one when the journal is closed. An entry that `must` get through is tried again instead.
+    pub(crate) fn append(&self, number: u64, payload: Vec<u8>, must: bool, answer: Answer) {
+        let entry = Entry { number, payload, must, asked: Asked(Some(answer)) };
+        let mut inbox = self.0.inbox.lock();
+        let refused = if inbox.closed {
+            Some(entry)
+        } else {
+            inbox.entries.push_back(entry);
+            None
+        };
+        drop(inbox);
+        drop(refused);
+        self.0.wake.notify_one();
+    }
+
+    /// These entries are over: their room is given back when there is time.
+    pub(crate) fn forget(&self, numbers: impl IntoIterator<Item = u64>) {
+        self.0.inbox.lock().forgotten.extend(numbers);
+        self.0.wake.notify_one();
+    }
+
+    /// Reads all entries that are not forgotten, in their order.
+    pub(crate) fn read(&self, answer: Answer<Vec<Numbered>>) {
+        self.ask(Job::Read(Asked(Some(answer))));
+    }
+
+    /// Has nothing left on the disk of what was forgotten before.
+    pub(crate) fn wipe_forgotten(&self, answer: Answer) {
+        self.ask(Job::Wipe(Asked(Some(answer))));
+    }
+
+    fn ask(&self, job: Job) {
+        let mut inbox = self.0.inbox.lock();
+        let refused = if inbox.closed {
+            Some(job)
+        } else {
+            inbox.jobs.push(job);
+            None
+        };
+        drop(inbox);
+        drop(refused);
+        self.0.wake.notify_one();
+    }
+}
+
+/// The journal of one cache. Dropping it closes it without waiting.
+pub(crate) struct Journal {
+    inlet: Inlet,
+    worker: Worker,
+}
+
+impl Journal {
+    /// Opens the log and starts its thread, to be called `name`, which drops `held` as the last thing it does.
+    ///
+    /// # Errors
+    /// As [`Log::open`]; `Unavailable` when the system gives no thread.
+    pub(crate) fn open(
+        name: String,
+        medium: impl Medium + 'static,
+        segment_bytes: u64,
+        check: impl Fn(&[u8]) -> Result<()>,
+        held: impl Send + 'static,
+    ) -> Result<(Self, Opened)> {
+        let (log, opened) = Log::open(medium, segment_bytes, check)?;
+        let inbox = Inbox { next_number: opened.next_number, ..Inbox::default() };
+        let shared = Arc::new(Shared { inbox: Mutex::new(inbox), wake: Condvar::new() });
+        let thread = HangUp(shared.clone());
+        let run = move || {
+            let _held = held;
+            let thread = thread;
+            thread.0.run(log);
+        };
+        let worker = sync::spawn(name, Rank::new(0, Role::Store), run)?;
+        Ok((Journal { inlet: Inlet(shared), worker }, opened))
+    }
+
+    pub(crate) fn inlet(&self) -> Inlet {
+        self.inlet.clone()
+    }
+
+    /// Commits what was handed over and ends the thread; says whether it has ended by the deadline.
+    pub(crate) fn close(&self, deadline: Option<Deadline>) -> bool {
+        self.inlet.0.hang_up();
+        deadline.is_some_and(|deadline| self.worker.join_until(deadline))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.inlet.0.hang_up();
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the journal is closed")
+}
+
+/// Answers who still waits when the thread ends, however it ends.
+struct HangUp(Arc<Shared>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.hang_up();
+        // Dropped without the lock: what is not answered answers then.
+        let left = {
+            let mut inbox = self.0.inbox.lock();
+            (std::mem::take(&mut inbox.entries), std::mem::take(&mut inbox.jobs))
+        };
+        drop(left);
+    }
+}
+
+impl Shared {
+    fn hang_up(&self) {
+        self.inbox.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn run<M: Medium>(&self, mut log: Log<M>) {
+        let mut kept: Vec<Entry> = Vec::new();
+        loop {
+            let (entries, forgotten, jobs, closed) = self.next_round(!kept.is_empty());
+            kept.extend(entries);
+            let nothing_new = kept.is_empty() && forgotten.is_empty() && jobs.is_empty();
+            kept = commit(&mut log, std::mem::take(&mut kept));
+            if let Err(error) = log.forget(&forgotten).and_then(|()| log.shrink()) {
+                tracing::warn!(%error, "the journal could not be made smaller; it is tried again");
+            }
+            for job in jobs {
+                match job {
+                    Job::Read(asked) => asked.answer(log.read_live()),
+                    Job::Wipe(asked) => asked.answer(log.wipe_forgotten()),
+                }
+            }
+            if closed && (nothing_new || !kept.is_empty()) {
+                break;
+            }
+        }
+        if let Err(error) = log.leave_clean() {
+            tracing::warn!(%error, "the journal could not be cleared");
+        }
+    }
+
+    /// Waits for something to do: what was handed over, and whether that was all.
+    fn next_round(&self, retries: bool) -> (VecDeque<Entry>, Vec<u64>, Vec<Job>, bool) {
+        let mut inbox = self.inbox.lock();
+        while inbox.entries.is_empty() && inbox.forgotten.is_empty() && inbox.jobs.is_empty() && !inbox.closed {
+            if !retries {
+                self.wake.wait(&mut inbox);
+            } else if self.wake.wait_for(&mut inbox, RETRY).timed_out() {
+                break;
+            }
+        }
+        let inbox = &mut *inbox;
+        let (entries, forgotten) = (std::mem::take(&mut inbox.entries), std::mem::take(&mut inbox.forgotten));
+        (entries, forgotten, std::mem::take(&mut inbox.jobs), inbox.closed)
+    }
+}
+
+/// Makes the entries durable together. If that fails, one by one: a large one may not have found room where others do.
+/// Gives back those that are to be tried again.
+fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
+    if entries.is_empty() {
+        return entries;
+    }
+    let mut waiting = Vec::with_capacity(entries.len());
+    let mut batch = Vec::with_capacity(entries.len());
+    for Entry { number, payload, must, asked } in entries {
+        batch.push((number, payload));
+        waiting.push((must, asked));
+    }
+    let Err(error) = log.append(&batch) else {
+        waiting.into_iter().for_each(|(_, asked)| asked.answer(Ok(())));
+        return Vec::new();
+    };
+    let alone = batch.len() == 1;
+    let mut kept = Vec::new();
+    for (entry, (must, asked)) in batch.into_iter().zip(waiting) {
+        let entry = [entry];
+        let result = if alone { Err(error.clone()) } else { log.append(&entry) };
+        match result {
+            Err(error) if must && error.kind() != ErrorKind::Invalid => {
+                tracing::warn!(%error, "an outcome could not be journaled; it is tried again");
+                let [(number, payload)] = entry;
+                kept.push(Entry { number, payload, must, asked });
+            }
+            result => asked.answer(result),
+        }
+    }
+    kept
+}

@@ -1,0 +1,320 @@
+//! Table journal: one table's writes in the journal of its cache, from acceptance until nothing needs to be known of them.
+//!
+//! Owner: the table's Dio says what happens; the journal's thread answers. Neither waits for the other.
+//! Flow: a fact → its bytes → the journal; the end of a write, or the cache's sync → all entries of the write are forgotten.
+//! Invariants:
+//! 1. All entries of a write are forgotten together, and with them those of the writes it took in, so that none of them is
+//!    ever found without its end (`whatever_fails_a_write_is_found_as_it_was_left`).
+//! 2. An outcome gets through: it is tried again until it is durable (`an_outcome_that_found_no_room_is_written_later`).
+//!
+//! Not here: the bound on bytes (`room`), and what is shown or delivered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::journal::committer::{Answer, Inlet};
+use crate::journal::log::Numbered;
+use crate::journal::record::{self, Acceptance, Outcome};
+use crate::journal::registry::PathJournal;
+use crate::journal::replay::{self, Entries, Recovered, RecoveredState};
+use crate::journal::room::{Reservation, Room};
+use crate::sync::Notifier;
+use crate::vista::WriteOp;
+use crate::{Error, Result, Seq};
+
+/// What was found of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    /// In the order of acceptance, without those whose effect the cache holds.
+    pub(crate) writes: Vec<Recovered>,
+    /// No write of the table that was durable ever had this number or a greater one.
+    pub(crate) next_write: u64,
+    /// What could not be read; it stays in the journal.
+    pub(crate) warnings: Vec<Error>,
+}
+
+impl Replay {
+    /// Whether there is anything to deliver.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.writes.iter().any(|write| matches!(write.state, RecoveredState::Pending))
+    }
+}
+
+/// What is known of a write that is not over.
+#[derive(Default)]
+struct Kept {
+    entries: Entries,
+    confirmed: Option<Seq>,
+}
+
+#[derive(Default)]
+struct State {
+    writes: BTreeMap<u64, Kept>,
+    /// By the Seq that the cache must hold durably before they are forgotten.
+    confirmed: BTreeSet<(Seq, u64)>,
+    synced: Seq,
+}
+
+impl State {
+    /// The write is over; its entries are to be forgotten.
+    fn end(&mut self, write: u64) -> Entries {
+        let Some(kept) = self.writes.remove(&write) else { return Entries::default() };
+        if let Some(seq) = kept.confirmed {
+            self.confirmed.remove(&(seq, write));
+        }
+        kept.entries
+    }
+
+    fn confirm(&mut self, write: u64, seq: Seq) {
+        if let Some(kept) = self.writes.get_mut(&write) {
+            if let Some(old) = kept.confirmed.replace(seq) {
+                self.confirmed.remove(&(old, write));
+            }
+            self.confirmed.insert((seq, write));
+        }
+    }
+
+    fn end_covered(&mut self) -> Entries {
+        let mut over = Entries::default();
+        while let Some((seq, write)) = self.confirmed.first().copied()
+            && seq <= self.synced
+        {
+            over.join(self.end(write));
+            self.confirmed.remove(&(seq, write));
+        }
+        over
+    }
+
+    /// What was durably said of a write.
+    fn note(&mut self, write: u64, noted: Noted) -> Entries {
+        match noted {
+            Noted::Nothing => Entries::default(),
+            Noted::Over => self.end(write),
+            Noted::Confirmed(seq) => {
+                self.confirm(write, seq);
+                self.end_covered()
+            }
+            Noted::Merged(others) => {
+                let mut joined = Entries::default();
+                for other in others.into_iter().filter(|other| *other != write) {
+                    joined.join(self.end(other));
+                }
+                match self.writes.get_mut(&write) {
+                    Some(kept) => {
+                        kept.entries.join(joined);
+                        Entries::default()
+                    }
+                    None => joined,
+                }
+            }
+        }
+    }
+}
+
+/// What changes once an entry is durable.
+enum Noted {
+    Nothing,
+    Over,
+    Confirmed(Seq),
+    Merged(Vec<u64>),
+}
+
+/// The part that outlives a Dio's handle: entries may still be answered when that is gone.
+pub(super) struct Table {
+    name: String,
+    inlet: Inlet,
+    room: Arc<Room>,
+    state: Mutex<State>,
+}
+
+impl Table {
+    pub(super) fn new(name: String, inlet: Inlet, room: Arc<Room>) -> Self {
+        Table { name, inlet, room, state: Mutex::default() }
+    }
+
+    fn forget(&self, over: Entries) {
+        if !over.numbers.is_empty() {
+            self.inlet.forget(over.numbers);
+        }
+        self.room.give_back(over.bytes);
+    }
+
+    /// Brings the state to what was found, whose bytes take room already unless this table was open before.
+    pub(super) fn replay(&self, found: &[Numbered], synced: Seq) -> Replay {
+        let folded = replay::fold(found);
+        let mut state = State { synced, ..State::default() };
+        let mut over = folded.over;
+        let mut writes = Vec::with_capacity(folded.writes.len());
+        for (recovered, entries) in folded.writes {
+            match &recovered.state {
+                RecoveredState::Confirmed(confirmed) if confirmed.seq <= synced => over.join(entries),
+                // One that is confirmed waits for `reapplied`: its own Seq was given before the restart.
+                _ => {
+                    state.writes.insert(recovered.write, Kept { entries, confirmed: None });
+                    writes.push(recovered);
+                }
+            }
+        }
+        *self.state.lock() = state;
+        self.forget(over);
+        Replay { writes, next_write: self.inlet.next_number(), warnings: folded.warnings }
+    }
+
+    /// Nobody has this table any more; gives back the room of what it knew.
+    pub(super) fn clear(&self) {
+        let state = std::mem::take(&mut *self.state.lock());
+        self.room.give_back(state.writes.values().map(|kept| kept.entries.bytes).sum());
+    }
+
+    fn append(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) {
+        let bytes = replay::bytes_of(&payload);
+        // Above the write's own number, so that the numbers given to entries always cover those of writes.
+        let number = self.inlet.number(write.saturating_add(1));
+        self.room.take(bytes);
+        self.state.lock().writes.entry(write).or_default().entries.add(number, bytes);
+        let table = self.clone();
+        let done = move |result: Result<()>| {
+            table.done(write, number, bytes, result.is_ok().then_some(noted));
+            answer(result);
+        };
+        self.inlet.append(number, payload, must, Box::new(done));
+    }
+
+    /// An entry is durable and changes this, or can't be.
+    fn done(&self, write: u64, number: u64, bytes: u64, noted: Option<Noted>) {
+        let mut state = self.state.lock();
+        let known = state.writes.get_mut(&write).filter(|kept| kept.entries.numbers.contains(&number));
+        let over = match (known, noted) {
+            (Some(_), Some(noted)) => state.note(write, noted),
+            (Some(kept), None) => {
+                kept.entries.numbers.retain(|other| *other != number);
+                kept.entries.bytes -= bytes;
+                if kept.entries.numbers.is_empty() {
+                    state.end(write);
+                }
+                Entries { numbers: vec![number], bytes }
+            }
+            // The write ended meanwhile, and its room was given back.
+            (None, _) => Entries { numbers: vec![number], bytes: 0 },
+        };
+        drop(state);
+        self.forget(over);
+    }
+}
+
+/// A table's way to the journal. All calls return at once; answers come on the journal's thread, or on the caller's when
+/// there is nothing to be done: the journal is closed, what is said can't be written, or it is about a write that is over.
+/// An answer must not block.
+pub(crate) struct TableJournal {
+    table: Arc<Table>,
+    /// Makes the keys of this opening unlike those of any other.
+    session: String,
+    path: Arc<PathJournal>,
+}
+
+impl TableJournal {
+    pub(super) fn new(table: Arc<Table>, path: Arc<PathJournal>, wall_ms: i64) -> Self {
+        // The seeds of the standard library's hash maps are the random bytes of the system that need no other package.
+        let random = || RandomState::new().hash_one((wall_ms, std::process::id()));
+        let session = format!("{wall_ms:x}-{:016x}{:016x}", random(), random());
+        TableJournal { table, session, path }
+    }
+
+    /// The idempotency key of a write: no other write anywhere has it.
+    pub(crate) fn key(&self, write: u64) -> String {
+        format!("{}-{write:x}", self.session)
+    }
+
+    /// Takes room for a write, before it is shown; [`bytes_for`](record::bytes_for) says how much.
+    ///
+    /// # Errors
+    /// `Full` when there is not so much; [`freed`](Self::freed) moves when there is more. `Invalid` when there never will be.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation> {
+        self.table.room.reserve(bytes).map_err(|error| error.with("table", &*self.table.name))
+    }
+
+    /// Moves whenever room is given back.
+    pub(crate) fn freed(&self) -> &Notifier {
+        self.table.room.freed()
+    }
+
+    /// Makes the acceptance of a write durable, in the room taken for it. When the answer is an error the write is not
+    /// accepted: `Full` when the disk is full.
+    pub(crate) fn accept(&self, room: Reservation, accepted: Acceptance<'_>, answer: Answer) {
+        match record::accepted(&self.table.name, accepted) {
+            // The room is taken before the reservation is given back, so that nobody gets in between.
+            Ok(payload) => self.table.append(accepted.write, payload, false, Noted::Nothing, answer),
+            Err(error) => answer(Err(error.with("table", &*self.table.name))),
+        }
+        drop(room);
+    }
+
+    /// Notes durably that the source may have done a write from now on.
+    pub(crate) fn attempted(&self, write: u64, answer: Answer) {
+        self.say(write, record::attempted(&self.table.name, write), false, Noted::Nothing, answer);
+    }
+
+    /// Notes what will be delivered for a write from now on: it has taken in the writes `merged`, or is to be tried anew. The
+    /// writes taken in need no outcome; they end with this one.
+    pub(crate) fn rewrite(&self, write: u64, op: &WriteOp, merged: Vec<u64>, answer: Answer) {
+        let payload = record::rewritten(&self.table.name, write, op, &merged);
+        self.say(write, payload, false, Noted::Merged(merged), answer);
+    }
+
+    /// Notes what became of a write. It is tried until it is durable; the answer is an error only when the journal closes
+    /// before that.
+    pub(crate) fn outcome(&self, write: u64, outcome: &Outcome, answer: Option<Answer>) {
+        let noted = match outcome {
+            Outcome::Confirmed(confirmed) => Noted::Confirmed(confirmed.seq),
+            Outcome::Failed { .. } | Outcome::Unknown { .. } => Noted::Nothing,
+            Outcome::Cancelled | Outcome::Superseded { .. } | Outcome::Cleared => Noted::Over,
+        };
+        let answer = answer.unwrap_or_else(|| Box::new(|_| {}));
+        self.say(write, record::outcome(&self.table.name, write, outcome), true, noted, answer);
+    }
+
+    fn say(&self, write: u64, payload: Result<Vec<u8>>, must: bool, noted: Noted, answer: Answer) {
+        let is_over = !self.table.state.lock().writes.contains_key(&write);
+        match payload {
+            Ok(_) if is_over => answer(Ok(())),
+            Ok(payload) => self.table.append(write, payload, must, noted, answer),
+            Err(error) => answer(Err(error.with("table", &*self.table.name))),
+        }
+    }
+
+    /// The effect of a write that was found confirmed is in the cache again, as part of the batch of this Seq. All of them
+    /// belong into one batch, the first one after the start: only then does a cache that holds the Seq of a confirmation hold
+    /// its effect, whatever crashes come between.
+    pub(crate) fn reapplied(&self, write: u64, seq: Seq) {
+        let over = {
+            let mut state = self.table.state.lock();
+            state.confirm(write, seq);
+            state.end_covered()
+        };
+        self.table.forget(over);
+    }
+
+    /// The cache holds everything up to this Seq durably: confirmed writes up to it are forgotten.
+    pub(crate) fn cache_synced(&self, seq: Seq) {
+        let over = {
+            let mut state = self.table.state.lock();
+            state.synced = state.synced.max(seq);
+            state.end_covered()
+        };
+        self.table.forget(over);
+    }
+
+    /// How many writes of the table the journal knows.
+    pub(crate) fn len(&self) -> usize {
+        self.table.state.lock().writes.len()
+    }
+}
+
+impl Drop for TableJournal {
+    fn drop(&mut self) {
+        self.path.left(&self.table.name);
+    }
+}
