@@ -124,7 +124,7 @@ struct Reporter(Mutex<UnixStream>);
 impl Reporter {
     fn say(&self, report: Report) {
         let mut stream = self.0.lock().unwrap();
-        if send(&mut *stream, &Ask::Report(report)).is_err() {
+        if send(&mut stream, &Ask::Report(report)).is_err() {
             // The test has ended before; it says why.
             std::process::exit(1);
         }
