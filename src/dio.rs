@@ -331,7 +331,19 @@ impl Dio {
     /// A refused write leaves no trace.
     pub fn write(&self, op: WriteOp) -> Result<WriteTicket> {
         let timeout = self.handle.lens.defaults().write_timeout;
-        self.enqueue(op, timeout).map_err(Error::from)
+        self.enqueue(op, None, timeout).map_err(Error::from)
+    }
+
+    /// [`write`](Self::write) under a key of the caller's. A write of this key that is on its way already is not made again.
+    pub(crate) fn write_under(&self, key: &str, op: WriteOp) -> Result<WriteTicket> {
+        let key = match self.inner().writes.of_key(key) {
+            Some((made, ticket)) if made.clone().with_id("") == op.clone().with_id("") => return Ok(ticket),
+            // Another write is not to pass for the first one.
+            Some(_) => None,
+            None => cache_handle::check_id(key).is_ok().then(|| Arc::from(key)),
+        };
+        let timeout = self.handle.lens.defaults().write_timeout;
+        self.enqueue(op, key, timeout).map_err(Error::from)
     }
 
     /// [`write`](Self::write), if there is room in the queue now.
@@ -339,10 +351,10 @@ impl Dio {
     /// # Errors
     /// As [`write`](Self::write); the write comes back with the reason.
     pub fn try_write(&self, op: WriteOp) -> Result<WriteTicket, Box<Refused>> {
-        self.enqueue(op, Duration::ZERO).map_err(Box::new)
+        self.enqueue(op, None, Duration::ZERO).map_err(Box::new)
     }
 
-    fn enqueue(&self, op: WriteOp, timeout: Duration) -> Result<WriteTicket, Refused> {
+    fn enqueue(&self, op: WriteOp, key: Option<Arc<str>>, timeout: Duration) -> Result<WriteTicket, Refused> {
         let inner = self.inner();
         let ready = inner
             .check_write(&op)
@@ -352,7 +364,7 @@ impl Dio {
             Ok(room) => room.into_iter().next().flatten(),
             Err(error) => return Err(Refused { error: inner.name_write(&op, error), op }),
         };
-        let (new, receipt) = inner.new_write(op.clone(), room);
+        let (new, receipt) = inner.new_write(op.clone(), key, room);
         match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
             Ok(()) => Ok(receipt),
             Err(error) => Err(Refused { error: inner.name_write(&op, error), op }),
@@ -370,7 +382,7 @@ impl Dio {
         let ready = inner.start_writer(&self.downgrade()).and_then(|()| inner.take_room(&ops, timeout));
         let room = ready.map_err(|error| inner.name_error(error))?;
         let (new, receipts): (Vec<_>, Vec<_>) =
-            ops.into_iter().zip(room).map(|(op, room)| inner.new_write(op, room)).unzip();
+            ops.into_iter().zip(room).map(|(op, room)| inner.new_write(op, None, room)).unzip();
         inner.stage(new, &receipts).map_err(|error| inner.name_error(error))?;
         Ok(receipts)
     }
@@ -754,10 +766,10 @@ impl DioInner {
         room
     }
 
-    fn new_write(&self, op: WriteOp, room: Option<Reservation>) -> (NewWrite, WriteTicket) {
+    fn new_write(&self, op: WriteOp, key: Option<Arc<str>>, room: Option<Reservation>) -> (NewWrite, WriteTicket) {
         let rank = Rank::new(self.level, Role::Writer);
         let (ticket, receipt) = TicketSender::new(op.id(), rank, self.ledger.is_kept());
-        (NewWrite { op, ticket, at: self.clock().wall_ms(), room }, receipt)
+        (NewWrite { op, ticket, at: self.clock().wall_ms(), room, key }, receipt)
     }
 
     /// Has writes shown, as one step; returns once they are.

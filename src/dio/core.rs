@@ -145,6 +145,8 @@ pub(crate) struct NewWrite {
     pub(crate) at: i64,
     /// Its room in the journal.
     pub(crate) room: Option<Reservation>,
+    /// Under which its maker can tell it from others.
+    pub(crate) key: Option<Arc<str>>,
 }
 
 /// A write that views show, on its way to the source.

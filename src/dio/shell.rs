@@ -31,12 +31,16 @@ impl DioShell {
         DioShell { dio }
     }
 
-    /// Writes through the queue and waits for the settlement.
+    /// Writes through the queue and waits for the settlement. A repeated key waits for the write that is on its way.
     fn write(&self, cx: &CallCx, op: WriteOp) -> Result<Written> {
         cx.check()?;
         // Before anything is queued: a refused call leaves no trace.
         may_wait_for(Rank::new(self.dio.inner().level, Role::Writer), "the settlement of a write")?;
-        let outcome = self.dio.write(op)?.wait_until(cx.remaining())?;
+        let ticket = match cx.idempotency_key() {
+            Some(key) => self.dio.write_under(key, op)?,
+            None => self.dio.write(op)?,
+        };
+        let outcome = ticket.wait_until(cx.remaining())?;
         let record = match &outcome.id {
             Some(id) => self.dio.cache().get(id)?,
             None => None,

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::{Clock, Moment};
+use crate::dio::WriteTicket;
 use crate::dio::core::StagedWrite;
 use crate::dio::delivery::{Accepted, Delivery, DeliveryPolicy, Next, Outcome, Pending, Refusal, RowKey, Verdict};
 use crate::sync::{Deadline, QueueInfo, deadline_after, on_own_thread};
@@ -238,6 +239,13 @@ impl WriteQueue {
         let mut list: Vec<_> = self.queue.lock().writes.values().cloned().collect();
         list.sort_by_key(|write| write.number);
         list
+    }
+
+    /// The write of this key that is not settled.
+    pub(crate) fn of_key(&self, key: &str) -> Option<(WriteOp, WriteTicket)> {
+        let queue = self.queue.lock();
+        let write = queue.writes.values().find(|write| *write.key == *key)?;
+        Some((write.op.clone(), write.ticket.ticket()))
     }
 
     /// How full it is.

@@ -15,7 +15,7 @@ use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, Stage
 use crate::dio::delivery::{Outcome, Verdict};
 use crate::dio::write_queue::{Item, Job};
 use crate::dio::{Dio, DioInner, WeakDio, callback, ledger};
-use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest, merged};
+use crate::lens::conflict::{Conflict, ConflictPolicy, Merge, Resolution, WriteRequest};
 use crate::sync::{catch_user, reply};
 use crate::vista::{CallCx, WriteOp, Written};
 use crate::{Error, ErrorKind, Record, Result};
@@ -194,7 +194,8 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
     }
     let mut before = item.write.before().map(|row| row.to_record()).transpose()?;
     let mut op = Cow::Borrowed(&item.op);
-    let mut checked = is_decided && !dio.master.capabilities().compares;
+    // No source compares with a row that was not there.
+    let mut checked = is_decided && (!dio.master.capabilities().compares || is_of_no_row(dio, &op, before.as_ref()));
     for _ in 0..CONFLICTS {
         let found = if std::mem::take(&mut checked) { find_conflict(dio, &op, before.as_ref())? } else { None };
         let answer = match found {
@@ -209,6 +210,10 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
         let (error, current) = match answer {
             Ok(answer) => {
                 let (mut written, changes) = answer?;
+                if written.record.is_none() && is_decided && item.attempt > 1 && dio.master.capabilities().compares {
+                    // It may be the answer to what an earlier attempt has made of the write.
+                    written.record = op.id().and_then(|id| read_back(dio, id));
+                }
                 if matches!(op, Cow::Owned(_)) && written.record.is_none() {
                     // The core knows the write as it was made.
                     written.record = done_to(before, &op);
@@ -246,9 +251,21 @@ fn find_conflict(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> Resul
     if matches!(op, WriteOp::Insert { .. } | WriteOp::DeleteAll) || !dio.master.capabilities().get {
         return Ok(None);
     }
-    let Some(before) = before else { return Ok(None) };
+    let Some(before) = before else {
+        if !is_of_no_row(dio, op, before) {
+            return Ok(None);
+        }
+        let current = read_current(dio, op)?;
+        let is_in_conflict = current.is_some() && op.is_in_conflict(&Record::new(), current.as_ref());
+        return Ok(is_in_conflict.then_some(current));
+    };
     let current = read_current(dio, op)?;
     Ok(op.is_in_conflict(before, current.as_ref()).then_some(current))
+}
+
+/// Whether the write is of a row of which it is known here that there was none.
+fn is_of_no_row(dio: &DioInner, op: &WriteOp, before: Option<&Record>) -> bool {
+    before.is_none() && !matches!(op, WriteOp::Insert { .. } | WriteOp::DeleteAll) && dio.board.is_complete()
 }
 
 fn read_current(dio: &DioInner, op: &WriteOp) -> Result<Option<Record>> {
@@ -288,16 +305,20 @@ fn resolve(
     }
     match (dio.lens.defaults.conflicts, before, current) {
         (ConflictPolicy::MineWins, _, _) => Ok(Resolved::Deliver(op.clone())),
-        (ConflictPolicy::MergeFields, Some(before), Some(current)) => match (merged(op, before, current), op.id()) {
-            (Some(left), Some(id)) if left.is_empty() => Ok(Resolved::Done(Written::row(id, current.clone()))),
-            (Some(left), Some(id)) if dio.write_capabilities().patch => Ok(Resolved::Deliver(WriteOp::patch(id, left))),
-            (Some(left), Some(id)) => {
-                let mut whole = current.clone();
-                whole.merge(&left);
-                Ok(Resolved::Deliver(WriteOp::replace(id, whole)))
+        (ConflictPolicy::MergeFields, before, Some(current)) => {
+            let nothing = Record::new();
+            match (Merge::of(op, before.unwrap_or(&nothing), current), op.id()) {
+                (Some(left), Some(id)) if left.is_empty() => Ok(Resolved::Done(Written::row(id, current.clone()))),
+                (Some(left), Some(id)) if left.removed.is_empty() && dio.write_capabilities().patch => {
+                    Ok(Resolved::Deliver(WriteOp::patch(id, left.set)))
+                }
+                (Some(left), Some(id)) if matches!(op, WriteOp::Upsert { .. }) => {
+                    Ok(Resolved::Deliver(WriteOp::upsert(id, left.over(current))))
+                }
+                (Some(left), Some(id)) => Ok(Resolved::Deliver(WriteOp::replace(id, left.over(current)))),
+                _ => Err(error),
             }
-            _ => Err(error),
-        },
+        }
         _ => Err(error),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
-use crate::value::Record;
+use crate::value::{Record, Value};
 use crate::vista::{CallCx, WriteOp};
 
 /// What wins when a row was changed at the source after the user of a write last saw it.
@@ -96,20 +97,50 @@ impl fmt::Display for WriteRequest<'_> {
     }
 }
 
-/// The fields that the write changes and nobody else has: what is left of it in a merge.
-pub(crate) fn merged(op: &WriteOp, before: &Record, current: &Record) -> Option<Record> {
-    let record = match op {
-        WriteOp::Patch { record, .. } | WriteOp::Replace { record, .. } | WriteOp::Upsert { record, .. } => record,
-        WriteOp::Insert { .. } | WriteOp::Delete { .. } | WriteOp::DeleteAll => return None,
-    };
-    let mut left = Record::new();
-    for (field, mine) in record.iter() {
-        let (was, theirs) = (before.get(field), current.get(field));
-        if was != Some(mine) && was == theirs {
-            left.insert(field, mine.clone());
+/// What is left of a write in a merge: what it changes and nobody else has.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Merge {
+    pub(crate) set: Record,
+    pub(crate) removed: Vec<Arc<str>>,
+}
+
+impl Merge {
+    /// `None`: the write is of a kind that can't be merged.
+    pub(crate) fn of(op: &WriteOp, before: &Record, current: &Record) -> Option<Self> {
+        let (record, id, is_whole) = match op {
+            WriteOp::Patch { id, record } => (record, id, false),
+            WriteOp::Replace { id, record } | WriteOp::Upsert { id, record } => (record, id, true),
+            WriteOp::Insert { .. } | WriteOp::Delete { .. } | WriteOp::DeleteAll => return None,
+        };
+        let mut set = Record::new();
+        for (field, mine) in record.iter() {
+            let (was, theirs) = (before.get(field), current.get(field));
+            if was != Some(mine) && was == theirs {
+                set.insert(field, mine.clone());
+            }
         }
+        // A row may carry its own id, also where the write doesn't.
+        let is_id = |value: &Value| matches!(value, Value::Text(text) if text == id);
+        let is_removed =
+            |field: &str, was: &Value| !record.contains(field) && current.get(field) == Some(was) && !is_id(was);
+        let removed = before.iter().filter(|(field, was)| is_whole && is_removed(field, was));
+        let removed = removed.map(|(field, _)| Arc::from(field)).collect();
+        Some(Merge { set, removed })
     }
-    Some(left)
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.removed.is_empty()
+    }
+
+    /// The row with it.
+    pub(crate) fn over(&self, current: &Record) -> Record {
+        let mut row = current.clone();
+        row.merge(&self.set);
+        for field in &self.removed {
+            row.remove(field);
+        }
+        row
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +166,17 @@ mod tests {
         let before = record! { "name" => "Bell", "price" => 10, "stock" => 1 };
         let mine = record! { "name" => "Gong", "price" => 11, "stock" => 1 };
         let theirs = record! { "name" => "Bell", "price" => 12, "stock" => 5 };
-        let left = merged(&WriteOp::replace("b", mine), &before, &theirs).unwrap();
-        assert_eq!(left, record! { "name" => "Gong" });
+        let left = Merge::of(&WriteOp::replace("b", mine), &before, &theirs).unwrap();
+        assert_eq!((&left.set, left.removed.len()), (&record! { "name" => "Gong" }, 0));
+        assert_eq!(left.over(&theirs), record! { "name" => "Gong", "price" => 12, "stock" => 5 });
+    }
+
+    #[test]
+    fn a_merge_removes_what_only_the_write_has_removed() {
+        let before = record! { "id" => "b", "name" => "Bell", "price" => 10, "stock" => 1 };
+        let theirs = record! { "id" => "b", "name" => "Bell", "price" => 12, "stock" => 1 };
+        let left = Merge::of(&WriteOp::replace("b", record! { "name" => "Bell" }), &before, &theirs).unwrap();
+        assert_eq!(left.over(&theirs), record! { "id" => "b", "name" => "Bell", "price" => 12 });
+        assert!(Merge::of(&WriteOp::patch("b", record! { "name" => "Bell" }), &before, &theirs).unwrap().is_empty());
     }
 }

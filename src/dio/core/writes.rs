@@ -74,8 +74,8 @@ impl Core {
     }
 
     fn stage_row(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
-        let NewWrite { op, ticket, at, .. } = new;
-        let prepared = self.row_of(op).and_then(|(id, op)| {
+        let NewWrite { op, ticket, at, key, .. } = new;
+        let prepared = self.row_of(op, key.as_ref()).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
             let is_known = stack.base.is_some() || stack.makes_a_row();
             let (row, is_hidden) = (stack.row, stack.tombstone.is_some());
@@ -91,7 +91,7 @@ impl Core {
         };
         ticket.number(number, Some(id.clone()));
         // A row that the source is to name goes by the key of its insert until then.
-        let key = if op.id().is_none() { id.clone() } else { self.key(number) };
+        let key = if op.id().is_none() { id.clone() } else { key.unwrap_or_else(|| self.key(number)) };
         let write = Arc::new(StagedWrite {
             number,
             key,
@@ -116,8 +116,14 @@ impl Core {
 
     /// The id of the row that a write is about, and the write with that id: a row that the source has renamed answers to its
     /// first id, too. A row that the source is to name goes by an id of ours until then.
-    fn row_of(&self, op: WriteOp) -> Result<(Arc<str>, WriteOp)> {
+    fn row_of(&self, op: WriteOp, key: Option<&Arc<str>>) -> Result<(Arc<str>, WriteOp)> {
         let Some(id) = op.id() else {
+            if let Some(key) = key
+                && self.pending.stack(key).is_none()
+                && self.to.versions.lookup_newest(key)?.is_none()
+            {
+                return Ok((key.clone(), op));
+            }
             return Ok((Arc::from(uuid::Uuid::now_v7().to_string()), op));
         };
         if self.pending.stack(id).is_none()
@@ -163,9 +169,9 @@ impl Core {
 
     /// `key`: the one it had in an earlier run.
     fn stage_all(&mut self, new: NewWrite, number: WriteNumber, key: Option<Arc<str>>) -> Result<Arc<StagedWrite>> {
-        let NewWrite { op, ticket, at, .. } = new;
+        let NewWrite { op, ticket, at, key: given, .. } = new;
         let is_recovered = key.is_some();
-        let key = key.unwrap_or_else(|| self.key(number));
+        let key = key.or(given).unwrap_or_else(|| self.key(number));
         // The scan reads published rows.
         self.commit();
         let mut rows = Vec::new();
@@ -370,8 +376,8 @@ impl Core {
             other => {
                 self.take_layer(&id, number);
                 if let (SettledAs::Rejected(error), Some(stack)) = (&other, self.pending.stack_mut(&id)) {
-                    // Somebody else has changed the row.
-                    stack.missed |= error.kind() == ErrorKind::Conflict;
+                    // Somebody else has changed or deleted the row.
+                    stack.missed |= matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
                 }
                 let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
@@ -931,7 +937,7 @@ impl Core {
         let shown = if matches!(write.op, WriteOp::DeleteAll) {
             let staged = self.recovered(write, None);
             let StagedWrite { op, ticket, at, key, .. } = staged;
-            self.stage_all(NewWrite { op, ticket, at, room: None }, number, Some(key))
+            self.stage_all(NewWrite { op, ticket, at, room: None, key: None }, number, Some(key))
         } else {
             let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
             let before = write.before.take().map(|record| StoredRow::encode(&id, &record, write.accepted_at));
