@@ -9,6 +9,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use diorama::WriteRequest;
 use diorama::prelude::*;
 use diorama::vista::{Column, ColumnType, Schema};
 
@@ -18,13 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let shop = shop();
     // The service's own rule. A driver says what is wrong with each field; the form shows it there.
     let service = shop.clone();
-    let check = move |_: &Dio, op: &WriteOp| -> diorama::Result<Written> {
-        let price = op.record().and_then(|record| record.int("price"));
+    let check = move |_: &Dio, write: &WriteRequest<'_>| -> diorama::Result<Written> {
+        let price = write.record().and_then(|record| record.int("price"));
         if price.is_some_and(|price| price < 20) {
             let refused = diorama::Error::new(ErrorKind::Rejected, "the shop refused the product");
             return Err(refused.with_field("price", "must be at least 20"));
         }
-        Vista::new(service.clone()).write(&CallCx::new(), op)
+        Vista::new(service.clone()).write(write.cx(), write.op())
     };
     let lens = Lens::new().in_memory().on_write(check).build()?;
     let products = lens.make_dio(shop.clone())?;

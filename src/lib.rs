@@ -2,8 +2,8 @@
 //!
 //! A desktop app, a game or a service shows and edits rows that live somewhere slow: a file, a database, a web service.
 //! Diorama stands in between. It keeps a copy in a cache on disk, answers every read from it, brings it up to date when
-//! asked or on a schedule, takes edits into a queue for the source, and tells exactly the views that changed. It is made of
-//! plain threads and blocking calls; there is no executor, and a frame loop never waits.
+//! asked or on a schedule, shows edits at once and delivers them to the source behind, and tells exactly the views that
+//! changed. It is made of plain threads and blocking calls; there is no executor, and a frame loop never waits.
 //!
 //! ```
 //! use std::time::Duration;
@@ -26,10 +26,10 @@
 //! let before = by_price.snapshot();
 //! assert_eq!(before.row(0).unwrap().text("name"), Some("Bell"));
 //!
-//! // An edit. Once its ticket is confirmed, the source has it and every view shows it.
+//! // An edit. Every view shows it when this returns; once its ticket is confirmed, the source has it.
 //! let ticket = products.write(WriteOp::patch("b", record! { "price" => 99 }))?;
-//! ticket.wait(Duration::from_secs(5))?;
 //! assert_eq!(total.int(), Some(129));
+//! ticket.wait(Duration::from_secs(5))?;
 //!
 //! // What changed, as a list widget wants it. The old snapshot is frozen.
 //! let changes = by_price.changes_since(before.generation()).changes;
@@ -88,10 +88,11 @@
 //! | `generation`, `view_moves`, `snapshot`, `row_count`, `try_row`, `status`, `seq`, `request_refresh`, `invalidate_record`; reads and edits of a [`Draft`] | nothing that is slow; fit for a frame loop |
 //! | `row`, `rows`, `position_of`, `cache().get` | at most a read of the cache file, through its memory map |
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
-//! | `write`, [`Draft::save`] | room in the write queue, up to `write_timeout`; `try_write` doesn't |
+//! | `write`, [`Draft::save`] | the core, and before it room in the write queue and the journal, up to `write_timeout`, for which `try_write` doesn't wait |
+//! | `drop_write` | the core |
 //! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
-//! | `make_dio` over an empty cache, `refresh`, `WriteTicket::wait`, writes through the facade, `Import::step` | the source, whose calls are told to end after `source_timeout` |
-//! | `flush` | the disk |
+//! | `make_dio` over an empty cache, `refresh`, [`WriteTicket::wait`], `wait_for_writes`, writes through the facade, `Import::step` | the source, whose calls are told to end after `source_timeout` |
+//! | `flush`, [`WriteTicket::wait_durable`] | the disk |
 //!
 //! Callbacks, sources and hooks run on the library's threads, under no lock; a panic of theirs fails that one operation.
 //! In them, a wait that could never end (a callback that waits for its own Dio's writes, a refresh inside a refresh) is an
@@ -99,14 +100,32 @@
 //!
 //! # Writes
 //!
-//! [`Dio::write`] checks the write against the source's capabilities and schema, queues it and returns a [`WriteTicket`].
-//! The writer delivers it to the source, or to `on_write`; a confirmed write shows, a failed one leaves no trace but its
-//! error in the ticket, in a `WriteFailed` event and in [`Dio::status`]. A read of the source that began before a write
-//! never undoes it. A write is not shown before it is confirmed, and is tried once; what is still queued when the Dio
-//! closes is reported as failed.
+//! [`Dio::write`] checks the write against the source's capabilities and schema, and returns a [`WriteTicket`] once every
+//! view shows it. What then becomes of it:
+//!
+//! 1. **Shown.** Its row is [`PendingWrite`](RowStatus::PendingWrite): what the source last confirmed, with the writes that
+//!    are not settled over it, in their order. A read of the source that began before a write never undoes it.
+//! 2. **Accepted.** Over a cache on the disk it is durable as soon as the journal beside the cache has it
+//!    ([`WriteTicket::wait_durable`]). Over a cache in memory no write outlives the program.
+//! 3. **Delivered** to the source, or to `on_write`, after the writes of its row that came before it. What fails for now is
+//!    tried again, by the [`DeliveryPolicy`]; a source that can't be reached pauses all writes. Each attempt carries the same
+//!    key, by which a source that can tell repeats does a write once ([`WriteRequest`]).
+//! 4. **Settled.** Confirmed, the row is `Fresh`, as the source stored it, perhaps under another id. Refused, only this
+//!    write's effect is taken back; the error is in the ticket, in a `WriteFailed` event and in [`Dio::failed_writes`], from
+//!    where it can be made again, corrected or not ([`Dio::retry_failed`]), or cleared.
+//!
+//! [`Dio::pending_writes`] lists what is not settled; one of them can be tried at once ([`Dio::retry_write`]) or taken back
+//! ([`Dio::drop_write`]). What is not delivered when the program ends, or is killed, is shown as pending again at the next
+//! start, and delivered then. Whether the source made a row that it was to name itself can't always be found out after a
+//! failure: such a write ends as [`Unknown`](WriteState::Unknown) and is not repeated.
+//!
+//! When somebody else changed the row after it was last seen here, the [`ConflictPolicy`] of
+//! [`LensBuilder::conflicts`] says who wins, or [`on_conflict`](LensBuilder::on_conflict) decides. Unless told otherwise
+//! the write does.
 //!
 //! [`Dio::draft`] is for forms: a user's unsaved fields over the live row, with conflicts where both moved, and a `save` that
-//! writes what changed. [`Dio::import`] is for many rows at once, with progress, and can be stopped and resumed.
+//! writes what changed and, refused, leaves the user his fields. [`Dio::import`] is for many rows at once, with progress, and
+//! can be stopped and resumed; its rows show once the source has them.
 //!
 //! # Errors
 //!
@@ -124,7 +143,8 @@
 //! # Closing
 //!
 //! [`Lens::close`] and [`Dio::close`] refuse new work, deliver what can be delivered in the time given, wake everyone who
-//! waits, end the threads, and report what was left. Views keep their order and the rows in memory, and say
+//! waits, end the threads, and report what was left: the journal keeps it for the next start, and without one it has failed.
+//! Views keep their order and the rows in memory, and say
 //! [`Closed`](ErrorKind::Closed) for the rest. Dropping the last handle of a Dio closes it too, waiting `drop_timeout` (1 s)
 //! at the most for its writes. Views don't keep a Dio alive; handles, facades and event callbacks that hold a handle do.
 //!

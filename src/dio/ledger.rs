@@ -144,6 +144,14 @@ impl Ledger {
         }
     }
 
+    /// Notes what became of a write, and calls `then` once that is durable, or never will be. It must not block.
+    pub(crate) fn note_then(&self, number: WriteNumber, outcome: &Outcome, then: impl FnOnce() + Send + 'static) {
+        match self.journal() {
+            Some(journal) => journal.outcome(number.0, outcome, Some(Box::new(move |_| then()))),
+            None => then(),
+        }
+    }
+
     /// Notes what became of a write.
     pub(crate) fn note(&self, number: WriteNumber, outcome: &Outcome) {
         if let Some(journal) = self.journal() {

@@ -157,7 +157,7 @@ fn read(path: &Path, at_most: usize) -> io::Result<Vec<u8>> {
 
 fn failed(what: &str, path: &Path, cause: io::Error) -> Error {
     let kind = match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::Full,
         _ => ErrorKind::Cache,
     };
     Error::new(kind, what).with("path", path.display().to_string()).with_source(cause)

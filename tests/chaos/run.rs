@@ -360,6 +360,8 @@ impl World {
     /// A write that shows now.
     fn accept(&mut self, op: WriteOp) {
         let target = op.id().map(|id| self.here.target(id));
+        let is_all = matches!(op, WriteOp::DeleteAll);
+        let before = is_all.then(|| (self.source.calls(Call::List), self.source.hold(Call::Get, Point::BeforeWork)));
         let ticket = self.dio.write(op.clone()).unwrap();
         let id = ticket.id().map(|id| id.to_string());
         let op = match target {
@@ -369,16 +371,14 @@ impl World {
             }
             None => op,
         };
-        let is_all = matches!(op, WriteOp::DeleteAll);
         self.here.stage(op, id);
         self.pending.push(Pending { ticket, done: None });
-        if is_all {
-            let lists = self.source.calls(Call::List);
+        if let Some((lists, gets)) = before {
             let pointless = self.here.supersede();
             for write in self.pending.drain(1..1 + pointless) {
                 assert_eq!(write.ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Cancelled, "{}", self.at);
             }
-            self.reread_skipped(lists);
+            self.reread_skipped(lists, gets);
             if pointless > 0 {
                 // Rows may have been read again.
                 return self.check(false);

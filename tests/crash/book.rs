@@ -21,6 +21,7 @@ pub(crate) struct Book {
     /// What was shown last.
     pub(crate) shown: Vec<ShownRow>,
     pub(crate) rest: Option<(usize, usize, u64, bool)>,
+    said: Vec<(usize, Report)>,
     /// Looks at what is shown, and pending writes seen there.
     pub(crate) looks: usize,
     pub(crate) seen_pending: usize,
@@ -60,7 +61,28 @@ impl Book {
         )
     }
 
+    /// What was said of a row and of writes to all rows, for who has to understand a failure.
+    fn history(&self, tag: i64) -> String {
+        let mut history = String::new();
+        for (look, report) in &self.said {
+            let (what, mark, number) = match report {
+                Report::Intends(mark) => ("intends", mark, None),
+                Report::Accepted { mark, number } => ("accepted", mark, Some(*number)),
+                Report::Confirmed { mark, number } => ("confirmed", mark, Some(*number)),
+                _ => continue,
+            };
+            if mark.tag == Some(tag) || (mark.tag.is_none() && mark.mark > tag) {
+                let failed = number.and_then(|number| self.failed.get(&number).or(None));
+                let superseded = number.and_then(|number| self.superseded.get(&number));
+                let line = format!("life {look}: {what} {mark:?} {number:?} {failed:?} {superseded:?}\n");
+                history.push_str(&line);
+            }
+        }
+        history
+    }
+
     pub(crate) fn note(&mut self, report: Report) {
+        self.said.push((self.looks, report.clone()));
         match report {
             Report::Intends(mark) => self.intended.push(mark),
             Report::Accepted { mark, number } => {
@@ -80,7 +102,10 @@ impl Book {
                 }
             }
             Report::Failed { number, may_be_done, error } => {
-                assert!(!self.confirmed.contains_key(&number), "write {number} was confirmed, and failed: {error}");
+                // Without a key, one whose confirmation the crash took is done again, and may find its row gone.
+                let may_fail_again = |mark: &Mark| !self.keeps_keys && mark.is_named;
+                let is_possible = self.confirmed.get(&number).is_none_or(may_fail_again);
+                assert!(is_possible, "write {number} was confirmed, and failed: {error}");
                 self.failed.insert(number, (may_be_done, error));
             }
             Report::Superseded { number, by } => drop(self.superseded.insert(number, by)),
@@ -102,7 +127,7 @@ impl Book {
             let Some(tag) = tag else { continue };
             let Some(other) = by_tag.insert(tag, row) else { continue };
             // An insert whose answer the crash took may show beside the row that it made, until it is repeated.
-            assert!(tag >= FIRST_MARK && row.is_pending != other.is_pending, "shown twice: {row:?} and {other:?}");
+            assert!(tag >= FIRST_MARK && (row.is_pending || other.is_pending), "shown twice: {row:?} and {other:?}");
             if mark_of(other) > mark_of(row) {
                 by_tag.insert(tag, other);
             }
@@ -118,16 +143,16 @@ impl Book {
             match by_tag.get(tag).map(|row| mark_of(row)) {
                 Some(shown) => assert!(
                     shown > confirmed || (!last_deletes && shown == confirmed),
-                    "row {tag} shows {shown}, but {confirmed} was confirmed: {last:?}; all deleted at {}; {:?}",
-                    self.last_of_all,
+                    "row {tag} shows {shown}, but {confirmed} was confirmed: {:?}\n{}",
                     by_tag.get(tag),
+                    self.history(*tag),
                 ),
                 None => {
                     let may_be_gone = |mark: &Mark| {
                         deletes(mark) && mark.mark >= confirmed && mark.tag.is_none_or(|other| other == *tag)
                     };
                     let is_gone = last_deletes || self.intended.iter().any(may_be_gone);
-                    assert!(is_gone, "row {tag} is not shown, but was confirmed and never deleted: {last:?}");
+                    assert!(is_gone, "row {tag} is not shown, but {confirmed} was confirmed\n{}", self.history(*tag));
                 }
             }
         }

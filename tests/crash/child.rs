@@ -124,7 +124,7 @@ struct Reporter(Mutex<UnixStream>);
 impl Reporter {
     fn say(&self, report: Report) {
         let mut stream = self.0.lock().unwrap();
-        if send(&mut *stream, &Ask::Report(report)).is_err() {
+        if send(&mut stream, &Ask::Report(report)).is_err() {
             // The test has ended before; it says why.
             std::process::exit(1);
         }
@@ -180,6 +180,8 @@ fn write_for_ever(life: &Life, dio: &Dio, report: &Reporter, rows: &[ShownRow]) 
     let marks = AtomicI64::new(life.first_mark);
     // A `delete_all` is made alone, so that marks and writes have one order.
     let order = RwLock::new(());
+    // A row that shows twice, since an answer got lost, is let be.
+    let is_single = |tag: i64| rows.iter().filter(|row| row.fields.get("tag") == Some(&tag)).count() == 1;
     thread::scope(|scope| {
         for number in 0..WRITERS {
             let unnamed = rows.iter().filter_map(|row| Some((row.id.clone(), *row.fields.get("tag")?)));
@@ -190,7 +192,9 @@ fn write_for_ever(life: &Life, dio: &Dio, report: &Reporter, rows: &[ShownRow]) 
                 marks: &marks,
                 order: &order,
                 chance: Chance::new(life.seed ^ (number as u64 + 1) << 32),
-                unnamed: unnamed.filter(|(_, tag)| *tag >= FIRST_MARK && tag % WRITERS == number).collect(),
+                unnamed: unnamed
+                    .filter(|(_, tag)| *tag >= FIRST_MARK && tag % WRITERS == number && is_single(*tag))
+                    .collect(),
                 open: Vec::new(),
             };
             scope.spawn(move || {

@@ -142,7 +142,7 @@ fn w8_patches_that_went_as_one_do_so_after_a_restart_under_the_same_key() {
         let row = view.snapshot().iter().nth(1).unwrap();
         assert_eq!(
             (row.text("name"), row.int("price"), row.status()),
-            (Some("Gong".into()), Some(11), RowStatus::PendingWrite)
+            (Some("Gong"), Some(11), RowStatus::PendingWrite)
         );
         held.release();
         dio.wait_for_writes(SOON).unwrap();

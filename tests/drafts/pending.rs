@@ -2,9 +2,10 @@
 
 use diorama::prelude::*;
 use diorama::sources::memory::{Call, HoldGuard};
+use diorama::vista::Capabilities;
 use diorama::{RecordStatus, WriteState, WriteTicket};
 
-use crate::{SOON, form, form_on, goes, moves, products, received, saved, too_cheap, wait_until};
+use crate::{SOON, form, form_on, goes, moves, products, received, saved, too_cheap};
 
 /// A draft whose price is being saved as 33; the source has been asked and doesn't answer yet.
 fn saving(source: &MemoryVista, draft: &Draft) -> (HoldGuard, WriteTicket) {
@@ -173,4 +174,70 @@ fn a_save_that_a_delete_all_supersedes_leaves_the_fields_of_a_row_that_is_gone()
     assert_eq!((draft.status(), draft.get("price")), (DraftStatus::RowGone, Some(33.into())));
     draft.save_as_new().unwrap().wait(SOON).unwrap();
     assert_eq!(source.row("a").unwrap().int("price"), Some(33));
+}
+
+#[test]
+fn a_new_row_of_which_nobody_knows_whether_it_was_made_stays_a_draft_that_says_so() {
+    let able = Capabilities { idempotent_writes: false, ..Capabilities::read_write() };
+    let (source, dio, _draft) = form_on(products().with_capabilities(able).assign_ids_from("p"));
+    let draft = dio.draft_new().unwrap();
+    draft.set("name", "Bell").unwrap();
+    draft.set("price", 10).unwrap();
+    source.fail_next(Call::Insert, 1, Error::new(ErrorKind::Timeout, "the line went dead"));
+    let ticket = draft.save().unwrap().unwrap();
+    ticket.wait(SOON).unwrap_err();
+    assert!(matches!(ticket.state(), WriteState::Unknown(_)), "{ticket:?}");
+    assert_eq!((draft.is_new(), draft.status(), draft.is_dirty()), (true, DraftStatus::Rejected, true));
+    assert!(draft.error().unwrap().message().contains("look there before"), "{:?}", draft.error());
+    assert_eq!((draft.get("name"), dio.status().pending_writes), (Some("Bell".into()), 0));
+}
+
+/// A Dio over a cache on a disk, whose source can't be reached for writes.
+#[cfg(feature = "lmdb")]
+fn away(directory: &std::path::Path, source: &MemoryVista) -> (Lens, Dio) {
+    let lens = Lens::new().cache_at(directory).build().unwrap();
+    let dio = lens.make_dio(source.clone()).unwrap();
+    for call in [Call::Patch, Call::Insert] {
+        source.fail_next(call, 1_000, Error::new(ErrorKind::Unavailable, "no network"));
+    }
+    (lens, dio)
+}
+
+#[cfg(feature = "lmdb")]
+#[test]
+fn a_save_that_the_journal_keeps_counts_as_saved_and_what_was_edited_since_does_not() {
+    let (directory, source) = (tempfile::tempdir().unwrap(), products());
+    let (lens, dio) = away(directory.path(), &source);
+    let (draft, edited) = (dio.draft("a").unwrap(), dio.draft("a").unwrap());
+    for (draft, field, value) in [(&draft, "price", 33), (&edited, "stock", 6)] {
+        draft.set(field, value).unwrap();
+        draft.save().unwrap().unwrap().wait_durable(SOON).unwrap();
+    }
+    edited.set("stock", 7).unwrap();
+    edited.set("name", "Big anvil").unwrap();
+    lens.close(SOON).unwrap();
+    assert_eq!((draft.status(), draft.is_dirty(), draft.error().map(|_| ())), (DraftStatus::Clean, false, None));
+    assert_eq!(draft.get("price"), Some(33.into()), "the row as it was last shown");
+    assert_eq!((edited.status(), edited.touched()), (DraftStatus::Changed, vec!["stock".into(), "name".into()]));
+    drop(dio);
+
+    let (_lens, dio) = away(directory.path(), &source);
+    let draft = dio.draft("a").unwrap();
+    assert_eq!((draft.get("price"), draft.status()), (Some(33.into()), DraftStatus::Clean));
+}
+
+#[cfg(feature = "lmdb")]
+#[test]
+fn a_new_row_that_the_journal_keeps_is_no_new_row_any_more() {
+    let (directory, source) = (tempfile::tempdir().unwrap(), products());
+    let (lens, dio) = away(directory.path(), &source);
+    let draft = dio.draft_new().unwrap();
+    for (field, value) in [("id", Value::from("b")), ("name", "Bell".into()), ("price", 10.into())] {
+        draft.set(field, value).unwrap();
+    }
+    draft.save().unwrap().unwrap().wait_durable(SOON).unwrap();
+    assert!(draft.is_new());
+    lens.close(SOON).unwrap();
+    assert_eq!((draft.id().as_deref(), draft.status(), draft.is_dirty()), (Some("b"), DraftStatus::Clean, false));
+    assert_eq!(draft.get("name"), Some("Bell".into()));
 }

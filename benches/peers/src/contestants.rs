@@ -66,6 +66,11 @@ pub trait Table {
         Ok(None)
     }
 
+    /// Replaces many rows through the library's way of writing to its source, without waiting in between.
+    fn write(&mut self, _rows: &[Row], _tops: Tops) -> Done<Writing> {
+        Ok(None)
+    }
+
     /// The sum of the amounts of 50 rows of view 0, beginning here.
     fn window(&mut self, _at: usize) -> Done<i64> {
         Ok(None)
@@ -116,6 +121,14 @@ pub trait Table {
     fn top(&self, _view: usize) -> Option<i64> {
         None
     }
+}
+
+/// How long many writes took, all together.
+pub struct Writing {
+    /// Until every open view showed the last; `None` where writing shows nothing by itself.
+    pub until_shown: Option<Duration>,
+    /// Until the source had all.
+    pub until_stored: Duration,
 }
 
 /// The executor of those that need one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::contestants::{Contestant, Done, Prepared, Table, Works};
+use crate::contestants::{Contestant, Done, Prepared, Table, Works, Writing};
 use crate::rows::{Feed, Row, SEARCHED, SHOWN_BAND};
 
 /// What a scenario gave in one run; a median where it was done many times.
@@ -45,6 +45,8 @@ scenarios! {
     "cpu-100": "the same with 100 different views",
     "cpu-1000": "the same with 1,000 different views",
     "burst": "1,000 rows change at once, until visible; per row",
+    "write-shown": "1,000 rows written for the source, until visible; per row",
+    "write": "1,000 rows written for the source, until it has them; per row",
     "window": "50 rows read from the middle of a view",
     "get": "one row read by id",
     "count-sum": "call to visible: one view, the count of all rows and the sum of a column",
@@ -151,6 +153,7 @@ impl Run<'_> {
         self.views = usize::from(shown.is_some());
         let per_change = self.change("change-1", "cpu-1", true)?;
         self.burst()?;
+        self.writes()?;
         self.reads()?;
         self.values()?;
         if self.plan.wants("wake-up") {
@@ -279,6 +282,23 @@ impl Run<'_> {
             let (rows, tops) = self.feed.settled(&rows);
             self.table.burst(&rows, tops)?;
         }
+        Ok(())
+    }
+
+    fn writes(&mut self) -> Step {
+        if !self.plan.wants_any(&["write", "write-shown"]) {
+            return Ok(());
+        }
+        let (rows, tops) = self.feed.burst(BURST);
+        let Some(Writing { until_shown, until_stored }) = self.table.write(&rows, tops)? else {
+            self.cells.extend([("write-shown", Cell::Absent), ("write", Cell::Absent)]);
+            return Ok(());
+        };
+        let each = |took: Duration| Cell::Number(took.as_nanos() as f64 / rows.len() as f64);
+        self.cells.push(("write-shown", until_shown.map_or(Cell::Absent, each)));
+        self.cells.push(("write", each(until_stored)));
+        let (rows, tops) = self.feed.settled(&rows);
+        self.table.write(&rows, tops)?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::dio::core::StagedWrite;
+use crate::dio::core::writes::Covering;
 use crate::dio::hot_tier::STATUS_PENDING;
 use crate::dio::versions::RowMap;
 use crate::value::{Record, StoredRow};
@@ -205,9 +206,8 @@ pub(crate) struct Pending {
     ids: HashMap<WriteNumber, Arc<str>>,
     /// The rows that the cache is not told of.
     rows: RowMap<()>,
-    /// Settled `delete_all`s that the cache may not know of, because of rows with pending writes, and whether the journal was
-    /// told so.
-    pub(super) uncovered_clears: Vec<(WriteNumber, bool)>,
+    /// Settled `delete_all`s that the cache may not know of, because of rows with pending writes.
+    pub(super) uncovered_clears: Vec<Covering>,
 }
 
 impl Pending {

@@ -285,7 +285,12 @@ impl Core {
         let batch = self.batch();
         let seq = batch.seq;
         let uncovered = stack.uncovered.into_iter();
-        batch.covering.extend(uncovered.map(|number| Covering { id: Some(id.clone()), number, is_said: true }));
+        batch.covering.extend(uncovered.map(|number| Covering {
+            id: Some(id.clone()),
+            number,
+            is_said: true,
+            done_at: seq,
+        }));
         self.protection.note(id.clone(), seq);
         if let Some(since) = stack.tombstone {
             self.bury(stack.row, id.clone(), since);
@@ -352,7 +357,12 @@ impl Core {
                     Ok(stored) => {
                         let batch = self.batch();
                         let seq = batch.seq;
-                        batch.covering.push(Covering { id: Some(stored_id.clone()), number, is_said: false });
+                        batch.covering.push(Covering {
+                            id: Some(stored_id.clone()),
+                            number,
+                            is_said: false,
+                            done_at: seq,
+                        });
                         self.protection.note(stored_id.clone(), seq);
                         let id = Some(stored_id.clone());
                         (SettledAs::Confirmed(Settled { id, record: None, stored, changes: Vec::new(), at }), stored_id)
@@ -465,8 +475,17 @@ impl Core {
             return Ok(value);
         }
         self.follow(&layers, id, stored_id);
+        let known = match self.pending.stack(stored_id) {
+            Some(stack) => stack.base.clone(),
+            None => self.newest(stored_id)?.map(|(_, row)| row),
+        };
         if !layers.is_empty() {
             self.stack_of(stored_id)?.join(layers);
+        }
+        if known.is_some() && write.op.id().is_none() {
+            // A read has brought the row before; the answer to an insert that was repeated is older.
+            (self.to.reread)(Some(stored_id));
+            return Ok(known);
         }
         match (self.pending.stack_mut(stored_id), &value) {
             (Some(stack), value) => stack.base.clone_from(value),
@@ -610,13 +629,15 @@ impl Core {
             (self.to.reread)(None);
         }
         if is_done {
-            self.batch().covering.push(Covering { id: None, number, is_said: false });
+            let batch = self.batch();
+            let done_at = batch.seq;
+            batch.covering.push(Covering { id: None, number, is_said: false, done_at });
         }
         result
     }
 
     /// Says what became of a settled write.
-    pub(super) fn tell(&self, write: &StagedWrite, result: SettledAs, seq: Seq) {
+    pub(super) fn tell(&self, write: &Arc<StagedWrite>, result: SettledAs, seq: Seq) {
         let id = write.ticket.ticket().id();
         let failed = |error: Error, state: WriteState| {
             self.to.events.publish(DioEvent::WriteFailed { id: id.clone(), seq, error: error.clone() });
@@ -624,10 +645,19 @@ impl Core {
         };
         match result {
             SettledAs::Confirmed(settled) => {
-                self.note_confirmed(write, &settled, seq);
+                let noted = self.confirmation(&settled, seq);
                 self.to.events.publish(DioEvent::WriteSettled { id: settled.id.clone(), seq });
-                let outcome = WriteOutcome { id: settled.id.map(|id| id.to_string()), seq };
-                write.ticket.end(WriteState::Confirmed(outcome), || self.to.board.delivered());
+                let state = WriteState::Confirmed(WriteOutcome { id: settled.id.map(|id| id.to_string()), seq });
+                let is_nameless = matches!(write.op, WriteOp::Insert { id: None, .. });
+                if is_nameless && !write.ticket.ticket().state().has_ended() {
+                    // After a crash nobody may be able to say it again.
+                    self.to.board.delivered();
+                    let write = write.clone();
+                    self.to.ledger.note_then(write.number, &noted, move || write.ticket.end(state, || {}));
+                } else {
+                    self.to.ledger.note(write.number, &noted);
+                    write.ticket.end(state, || self.to.board.delivered());
+                }
             }
             SettledAs::Rejected(error) => {
                 let (kind, message) = (error.kind(), error.to_string());
@@ -718,15 +748,15 @@ impl Core {
         journal.accept(room, acceptance, answer);
     }
 
-    /// Notes in the journal what the source made of a write. While other writes of the row are pending, the cache does not
-    /// hear of it, so it is not covered by any Seq.
-    fn note_confirmed(&self, write: &StagedWrite, settled: &Settled, seq: Seq) {
+    /// What the journal is to know of a confirmed write. While other writes of the row are pending, the cache does not hear
+    /// of it, so it is not covered by any Seq.
+    fn confirmation(&self, settled: &Settled, seq: Seq) -> Outcome {
         let is_held = match &settled.id {
             Some(id) => self.pending.stack(id).is_some(),
             None => !self.pending.is_empty(),
         };
         let covered_by = if is_held { NEVER } else { seq };
-        self.to.ledger.note(write.number, &confirmed(settled.id.as_deref(), settled.stored.clone(), seq, covered_by));
+        confirmed(settled.id.as_deref(), settled.stored.clone(), seq, covered_by)
     }
 
     /// The settled writes whose rows go to the cache with this batch.
@@ -736,14 +766,13 @@ impl Core {
             match covering.id.as_ref().map(|id| self.pending.stack_mut(id)) {
                 Some(Some(stack)) => stack.uncovered.push(covering.number),
                 Some(None) => covered.push(covering),
-                None => self.pending.uncovered_clears.push((covering.number, covering.is_said)),
+                None => self.pending.uncovered_clears.push(covering),
             }
         }
         if self.pending.is_empty() {
-            let clears = self.pending.uncovered_clears.drain(..);
-            covered.extend(clears.map(|(number, is_said)| Covering { id: None, number, is_said }));
+            covered.append(&mut self.pending.uncovered_clears);
         } else {
-            self.pending.uncovered_clears.iter_mut().for_each(|(_, is_said)| *is_said = true);
+            self.pending.uncovered_clears.iter_mut().for_each(|clear| clear.is_said = true);
         }
         covered
     }
@@ -751,9 +780,12 @@ impl Core {
     /// The cache is told of these with the batch `seq`: once it is synced, the journal may forget them.
     pub(super) fn cover(&mut self, covered: &[Covering], seq: Seq) {
         for covering in covered.iter().filter(|covering| covering.is_said) {
-            // What was noted says that no Seq covers it; this does.
-            let row = covering.id.as_ref().and_then(|id| self.newest(id).ok().flatten()).map(|(_, row)| row);
-            self.to.ledger.note(covering.number, &confirmed(covering.id.as_deref(), row, seq, seq));
+            // What was noted says that no Seq covers it; this does. Rows that were made after a `delete_all` stay.
+            let outcome = match &covering.id {
+                Some(id) => confirmed(Some(id), self.newest(id).ok().flatten().map(|(_, row)| row), seq, seq),
+                None => confirmed(None, None, covering.done_at, seq),
+            };
+            self.to.ledger.note(covering.number, &outcome);
         }
         self.unsynced += covered.len();
         if self.unsynced == 0 || (!self.pending.is_empty() && self.unsynced < SYNC_EVERY) {
@@ -794,13 +826,6 @@ impl Core {
                     let error = Error::new(ErrorKind::Source, message.clone());
                     self.recovered_failure(write, error, true);
                 }
-                RecoveredState::Pending if write.attempted && matches!(write.op, WriteOp::Insert { id: None, .. }) => {
-                    let message = "the program ended while the source had the write, and asking it again could make a second \
-                                   row; look there before you insert it again";
-                    let unknown = Outcome::Unknown { message: message.to_owned() };
-                    self.to.ledger.note(WriteNumber(write.write), &unknown);
-                    self.recovered_failure(write, Error::new(ErrorKind::Source, message), true);
-                }
                 RecoveredState::Pending => pending.push(write),
             }
         }
@@ -828,7 +853,7 @@ impl Core {
             let done_at = done_at(&confirmed);
             let is_said = confirmed.seq == NEVER;
             let id = confirmed.id.as_deref().map(Arc::from);
-            covering.push(Covering { id, number: WriteNumber(write.write), is_said });
+            covering.push(Covering { id, number: WriteNumber(write.write), is_said, done_at });
             let Some(id) = confirmed.id else {
                 rows.clear();
                 cleared = Some(done_at);
@@ -940,6 +965,8 @@ pub(super) struct Covering {
     pub(super) number: WriteNumber,
     /// Whether the journal was told that no Seq covers it.
     pub(super) is_said: bool,
+    /// The batch that showed it.
+    pub(super) done_at: Seq,
 }
 
 /// The Seq of a confirmation that the cache has not been told of.

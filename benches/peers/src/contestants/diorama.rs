@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use diorama::prelude::*;
 
-use super::{Done, PATIENCE, Prepared, Table};
+use super::{Done, PATIENCE, Prepared, Table, Writing};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Diorama {
@@ -111,6 +111,18 @@ impl Table for Diorama {
         self.dio()?.cache().insert_many(rows.iter().map(|row| (row.id.clone(), record(row))))?;
         self.wait_until_shown(tops)?;
         Ok(Some(()))
+    }
+
+    fn write(&mut self, rows: &[Row], tops: Tops) -> Done<Writing> {
+        let dio = self.dio()?;
+        let begin = Instant::now();
+        for row in rows {
+            dio.write(WriteOp::replace(row.id.as_str(), record(row)))?;
+        }
+        self.wait_until_shown(tops)?;
+        let until_shown = Some(begin.elapsed());
+        dio.wait_for_writes(PATIENCE)?;
+        Ok(Some(Writing { until_shown, until_stored: begin.elapsed() }))
     }
 
     fn window(&mut self, at: usize) -> Done<i64> {

@@ -13,13 +13,13 @@ use std::time::Instant;
 use ciborium::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use vantage_dataset_0_4::prelude::ReadableValueSet;
+use vantage_dataset_0_4::prelude::{ReadableValueSet, WritableValueSet};
 use vantage_diorama_0_4::{Dio, Generation, Lens, SortDir, TableScenery, ValueScenery};
 use vantage_types_0_4::Record;
 use vantage_vista_0_4::mocks::MockShell;
 use vantage_vista_0_4::{Column, Vista, VistaMetadata};
 
-use super::{Done, PATIENCE, Prepared, RUNTIME, Table};
+use super::{Done, PATIENCE, Prepared, RUNTIME, Table, Writing};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Vantage {
@@ -174,6 +174,27 @@ impl Table for Vantage {
             self.wait_until_shown(tops).await
         })?;
         Ok(Some(()))
+    }
+
+    fn write(&mut self, rows: &[Row], _tops: Tops) -> Done<Writing> {
+        // Its queue is first in, first out. Nobody is told when the source has a write, and no view shows it by itself.
+        let dio = self.dio()?.clone();
+        let Some(last) = rows.last() else { return Ok(None) };
+        let begin = Instant::now();
+        RUNTIME.block_on(async {
+            let facade = dio.vista();
+            for row in rows {
+                facade.replace_value(&row.id, &record(row)).await?;
+            }
+            let wanted = record(last);
+            while dio.master().get_value(&last.id).await?.as_ref() != Some(&wanted) {
+                if begin.elapsed() > PATIENCE {
+                    return Err("the source never had the last write".into());
+                }
+                tokio::task::yield_now().await;
+            }
+            Ok(Some(Writing { until_shown: None, until_stored: begin.elapsed() }))
+        })
     }
 
     fn window(&mut self, at: usize) -> Done<i64> {

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 use vantage_dataset_1_5::prelude::ReadableValueSet;
 use vantage_diorama_1_5::aggregate::{Count, Sum};
 use vantage_diorama_1_5::{
-    Cache, ChangeEvent, Dio, Generation, Lens, Loader, LoaderCx, TableScenery, Tuning, ValueScenery,
+    Cache, ChangeEvent, ChangeFlash, Dio, Generation, Lens, Loader, LoaderCx, TableScenery, Tuning, ValueScenery,
 };
 use vantage_types_1_5::Record;
 use vantage_vista_1_5::mocks::MockShell;
 use vantage_vista_1_5::{Column, Condition, FilterOp, SortDirection, Vista, VistaMetadata};
 
-use super::{Done, PATIENCE, Prepared, RUNTIME, Table};
+use super::{Done, PATIENCE, Prepared, RUNTIME, Table, Writing};
 use crate::rows::{Row, SHOWN_BAND, Tops};
 
 struct Vantage {
@@ -179,6 +179,27 @@ impl Table for Vantage {
             self.wait_until_shown(tops).await
         })?;
         Ok(Some(()))
+    }
+
+    fn write(&mut self, rows: &[Row], tops: Tops) -> Done<Writing> {
+        // A call returns when the source has the write, so each is a task.
+        let dio = self.dio()?.clone();
+        let begin = Instant::now();
+        let tasks: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let (dio, flash) = (dio.clone(), ChangeFlash::replace(row.id.as_str(), record(row)));
+                RUNTIME.spawn(async move { dio.flash(flash).await.map(drop).map_err(|error| error.to_string()) })
+            })
+            .collect();
+        RUNTIME.block_on(async {
+            self.wait_until_shown(tops).await?;
+            let until_shown = Some(begin.elapsed());
+            for task in tasks {
+                task.await??;
+            }
+            Ok(Some(Writing { until_shown, until_stored: begin.elapsed() }))
+        })
     }
 
     fn window(&mut self, at: usize) -> Done<i64> {
