@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::journal::{Outcome, RecoveredState, Replay, Reservation, TableJournal, bytes_for, has_entries};
+use crate::journal::{Outcome, Replay, Reservation, TableJournal, bytes_for, has_entries};
 use crate::lens::LensInner;
 use crate::sync::{deadline_after, on_own_thread, reply, time_left};
 use crate::vista::WriteOp;
@@ -63,15 +63,7 @@ impl Ledger {
         if !left {
             return Ok(None);
         }
-        let mut replay = self.open(synced)?;
-        for write in replay.writes.iter_mut().filter(|write| write.attempted) {
-            if matches!((&write.state, &write.op), (RecoveredState::Pending, WriteOp::Insert { id: None, .. })) {
-                let message = MAY_BE_DONE.to_owned();
-                self.note(WriteNumber(write.write), &Outcome::Unknown { message: message.clone() });
-                write.state = RecoveredState::Unknown { message };
-            }
-        }
-        Ok(Some(replay))
+        self.open(synced).map(Some)
     }
 
     /// Opens the journal for a first write. Blocks for the disk.
