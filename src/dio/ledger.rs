@@ -60,7 +60,10 @@ impl Ledger {
     pub(crate) fn recover(&self, synced: Seq) -> Result<Option<Replay>> {
         let left = self.is_kept
             && self.lens.store()?.location().is_some_and(|cache| self.lens.has_journal() || has_entries(cache));
-        if left { self.open(synced).map(Some) } else { Ok(None) }
+        if !left {
+            return Ok(None);
+        }
+        self.open(synced).map(Some)
     }
 
     /// Opens the journal for a first write. Blocks for the disk.

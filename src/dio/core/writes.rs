@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::dio::core::pending::{Clear, Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Message, NewWrite, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::event::{Cause, DioEvent};
+use crate::dio::ledger::MAY_BE_DONE;
 use crate::dio::ticket::{TicketSender, WriteOutcome, WriteState};
 use crate::dio::write_queue::Pushed;
 use crate::journal::{Acceptance, Confirmed, Outcome, Recovered, RecoveredState, Replay, Reservation, TableJournal};
@@ -830,6 +831,11 @@ impl Core {
                 RecoveredState::Unknown { message } => {
                     let error = Error::new(ErrorKind::Source, message.clone());
                     self.recovered_failure(write, error, true);
+                }
+                RecoveredState::Pending if write.attempted && matches!(write.op, WriteOp::Insert { id: None, .. }) => {
+                    let message = MAY_BE_DONE.to_owned();
+                    self.to.ledger.note(WriteNumber(write.write), &Outcome::Unknown { message });
+                    self.recovered_failure(write, Error::new(ErrorKind::Source, MAY_BE_DONE), true);
                 }
                 RecoveredState::Pending => pending.push(write),
             }
