@@ -493,7 +493,7 @@ impl World {
                 }
             }
             Err(kind) => {
-                if let (ErrorKind::Conflict, Some(id)) = (kind, &write.id) {
+                if let (ErrorKind::Conflict | ErrorKind::NotFound, Some(id)) = (kind, &write.id) {
                     // It is read again, as somebody else seems to know more of it.
                     self.here.miss(id);
                 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, unbounded};
 use diorama::prelude::*;
 use diorama::sources::memory::{Call, HoldGuard};
 use diorama::{RecordStatus, WriteTicket};
@@ -137,12 +138,17 @@ impl Model {
     }
 }
 
+/// The id of no row.
+const NOBODYS: &str = "nobody's";
+
 struct Bench {
     source: MemoryVista,
     dio: Dio,
     draft: Draft,
     live: RecordScenery,
     held: [HoldGuard; 2],
+    /// Told when the load thread comes to the row that nobody has.
+    comes_to_nobodys: Receiver<()>,
     /// The writes under way, in their order, and whether each is the draft's save.
     under_way: VecDeque<(WriteTicket, bool)>,
     model: Model,
@@ -154,11 +160,18 @@ impl Bench {
         let source = MemoryVista::new("rows", "id").with_rows([("a", row)]);
         let dio = Lens::new().in_memory().build().unwrap().make_dio(source.clone()).unwrap();
         let (draft, live) = (dio.draft("a").unwrap(), dio.record_scenery("a").unwrap());
+        let (tell, comes_to_nobodys) = unbounded();
+        source.fail_when(move |seen| {
+            if seen.id == Some(NOBODYS) {
+                tell.send(()).unwrap();
+            }
+            None
+        });
         let held = [source.hold(Call::Patch), source.hold(Call::Insert)];
         let (touched, shown, settled) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let model =
             Model { touched, sent: None, shown, settled, is_there: true, is_pending: false, sent_is_insert: false };
-        let mut bench = Bench { source, dio, draft, live, held, under_way: VecDeque::new(), model };
+        let mut bench = Bench { source, dio, draft, live, held, comes_to_nobodys, under_way: VecDeque::new(), model };
         bench.look();
         bench
     }
@@ -175,6 +188,12 @@ impl Bench {
         if !model.is_pending {
             model.settled.clone_from(&model.shown);
         }
+    }
+
+    /// Waits until what a settled write has had read again shows: the load thread does one thing after the other.
+    fn wait_for_rereads(&self) {
+        self.dio.handle_event(ChangeEvent::Updated { id: NOBODYS.to_owned(), record: None }).unwrap();
+        self.comes_to_nobodys.recv_timeout(SOON).unwrap();
     }
 
     fn is_saving(&self) -> bool {
@@ -296,6 +315,7 @@ impl Bench {
         held.let_one_pass();
         let result = ticket.wait(SOON);
         assert!(!refused || result.is_err());
+        self.wait_for_rereads();
         self.look();
         match result {
             _ if !is_save => {}

@@ -297,12 +297,12 @@ impl World {
         let ticket = self.dio.write(op.clone()).unwrap();
         self.here.stage(op.clone(), op.id().map(str::to_owned));
         self.check(true);
-        if let (Err(ErrorKind::Conflict), Some(id)) = (&expected, op.id()) {
+        if let (Err(kind @ (ErrorKind::Conflict | ErrorKind::NotFound)), Some(id)) = (&expected, op.id()) {
             // Somebody else knows more of the row: it is read again.
             self.here.reject();
             let refused = || {
                 drop(held);
-                assert_eq!(ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Conflict);
+                assert_eq!(ticket.wait(SOON).unwrap_err().kind(), *kind);
             };
             self.reread(id, refused, false);
             return self.check(false);
