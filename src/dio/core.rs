@@ -16,13 +16,16 @@
 //! `Closed` (`a_message_that_the_core_never_handles_is_answered_closed`).
 //! Not here: when to refresh (`refresh`), delivering writes (`writer`), storing (`store`).
 
+mod accept;
 mod batch;
 mod body;
 mod bulk;
 mod customs;
 mod pending;
 mod protect;
+mod recover;
 mod route;
+mod settle;
 mod views;
 mod writes;
 

@@ -10,7 +10,7 @@ use crate::dio::JUST_NOW;
 use crate::dio::cache_handle::check_id;
 use crate::dio::core::bulk::{MANY_REPLACED, Prepared, op_of, retain};
 use crate::dio::core::{
-    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, SettledAs, StagedWrite, Touched, writes::Covering,
+    Announce, Apply, Changed, Core, FullCopy, RowChange, RowChanges, SettledAs, StagedWrite, Touched, accept::Covering,
 };
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};

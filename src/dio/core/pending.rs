@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::dio::core::StagedWrite;
-use crate::dio::core::writes::Covering;
+use crate::dio::core::accept::Covering;
 use crate::dio::hot_tier::STATUS_PENDING;
 use crate::dio::versions::RowMap;
 use crate::value::{Record, StoredRow};

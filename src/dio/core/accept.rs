@@ -1,0 +1,208 @@
+//! Accept: writes on their way into the journal and the queue, what their tickets say, and what the journal may forget.
+//!
+//! Owner: the core; the journal's answers come on its own thread, and only hand on.
+//! Invariants: a write is delivered once it is accepted, not before; the journal forgets a confirmed write only once the cache
+//! has its effect on the disk.
+
+use std::sync::Arc;
+
+use crate::dio::core::{Core, Message, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::event::DioEvent;
+use crate::dio::ticket::{WriteOutcome, WriteState};
+use crate::dio::write_queue::Pushed;
+use crate::journal::{Acceptance, Confirmed, Outcome, Reservation, TableJournal};
+use crate::value::{Record, StoredRow};
+use crate::vista::WriteOp;
+use crate::{Error, Result, Seq, WriteNumber};
+
+impl Core {
+    /// Says what became of a settled write.
+    pub(super) fn tell(&self, write: &Arc<StagedWrite>, result: SettledAs, seq: Seq) {
+        let id = write.ticket.ticket().id();
+        let failed = |error: Error, state: WriteState| {
+            self.to.events.publish(DioEvent::WriteFailed { id: id.clone(), seq, error: error.clone() });
+            write.ticket.end(state, || self.to.board.write_failed(&error));
+        };
+        match result {
+            SettledAs::Confirmed(settled) => {
+                let noted = self.confirmation(&settled, seq);
+                self.to.events.publish(DioEvent::WriteSettled { id: settled.id.clone(), seq });
+                let state = WriteState::Confirmed(WriteOutcome { id: settled.id.map(|id| id.to_string()), seq });
+                let is_nameless = matches!(write.op, WriteOp::Insert { id: None, .. });
+                if is_nameless && !write.ticket.ticket().state().has_ended() {
+                    // After a crash nobody may be able to say it again.
+                    self.to.board.delivered();
+                    let write = write.clone();
+                    self.to.ledger.note_then(write.number, &noted, move || write.ticket.end(state, || {}));
+                } else {
+                    self.to.ledger.note(write.number, &noted);
+                    write.ticket.end(state, || self.to.board.delivered());
+                }
+            }
+            SettledAs::Rejected(error) => {
+                let (kind, message) = (error.kind(), error.to_string());
+                self.to.ledger.note(write.number, &Outcome::Failed { kind, message });
+                self.to.failures.add(write, error.clone(), false);
+                failed(error.clone(), WriteState::Rejected(error));
+            }
+            SettledAs::Unknown(error) => {
+                self.to.ledger.note(write.number, &Outcome::Unknown { message: error.to_string() });
+                self.to.failures.add(write, error.clone(), true);
+                failed(error.clone(), WriteState::Unknown(error));
+            }
+            SettledAs::Superseded(by) => {
+                self.to.ledger.note(write.number, &Outcome::Superseded { by: by.0 });
+                write.ticket.end(WriteState::Superseded { by }, || {});
+            }
+            SettledAs::Cancelled => {
+                self.to.ledger.note(write.number, &Outcome::Cancelled);
+                write.ticket.end(WriteState::Cancelled, || {});
+            }
+        }
+    }
+
+    /// Hands writes that are shown now on for their delivery: through the journal, if there is one.
+    pub(super) fn hand_on(&mut self, staged: Vec<(Arc<StagedWrite>, Option<Reservation>)>, seq: Seq) {
+        for (write, room) in staged {
+            let id = write.ticket.ticket().id();
+            self.to.events.publish(DioEvent::WritePending { id, seq });
+            // Whoever has made it finds it among the pending ones.
+            self.to.writes.announce(&write);
+            write.ticket.staged();
+            match (self.to.ledger.journal(), room) {
+                (Some(journal), Some(room)) => self.accept(&journal, room, write),
+                _ => {
+                    let superseded = self.to.writes.push(write.number, false).superseded();
+                    self.supersede_writes(superseded, write.number);
+                }
+            }
+        }
+    }
+
+    /// A `delete_all` has made these pointless before they were tried.
+    pub(super) fn supersede_writes(&mut self, writes: Vec<Arc<StagedWrite>>, by: WriteNumber) {
+        if writes.is_empty() {
+            return;
+        }
+        for write in writes {
+            self.settle(Settlement { write, result: SettledAs::Superseded(by), reply: None });
+        }
+        self.commit();
+    }
+
+    /// Has the journal make a write durable; then it is delivered.
+    pub(super) fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
+        let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
+        let before = write.before().and_then(|row| row.to_record().ok());
+        let op = match write.ticket.ticket().id() {
+            Some(id) => write.op.clone().with_id(&id),
+            None => write.op.clone(),
+        };
+        let staged = write.clone();
+        let answer = Box::new(move |result: Result<()>| match result {
+            Ok(()) => {
+                staged.ticket.durable();
+                match writes.push(staged.number, false) {
+                    Pushed::Queued(superseded) => {
+                        for write in superseded {
+                            let result = SettledAs::Superseded(staged.number);
+                            let _ = core.send(Message::Settle(Settlement { write, result, reply: None }));
+                        }
+                    }
+                    Pushed::LeftBehind => staged.ticket.end(WriteState::Kept, || ledger.keep()),
+                    Pushed::Withdrawn => {}
+                }
+            }
+            Err(error) => {
+                // Taken back already, or the Dio is closed.
+                if writes.withdraw(staged.number).is_ok() {
+                    let result = SettledAs::Rejected(error);
+                    let _ = core.send(Message::Settle(Settlement { write: staged, result, reply: None }));
+                } else {
+                    staged.ticket.end(WriteState::Rejected(error), || {});
+                }
+            }
+        });
+        let acceptance =
+            Acceptance { write: write.number.0, key: &write.key, op: &op, before: before.as_ref(), at: write.at };
+        journal.accept(room, acceptance, answer);
+    }
+
+    /// What the journal is to know of a confirmed write. While other writes of the row are pending, the cache does not hear
+    /// of it, so it is not covered by any Seq.
+    pub(super) fn confirmation(&self, settled: &Settled, seq: Seq) -> Outcome {
+        let is_held = match &settled.id {
+            Some(id) => self.pending.stack(id).is_some(),
+            None => !self.pending.is_empty(),
+        };
+        let covered_by = if is_held { NEVER } else { seq };
+        confirmed(settled.id.as_deref(), settled.stored.clone(), seq, covered_by)
+    }
+
+    /// The settled writes whose rows go to the cache with this batch.
+    pub(super) fn covered(&mut self, covering: Vec<Covering>) -> Vec<Covering> {
+        let mut covered = Vec::new();
+        for covering in covering {
+            match covering.id.as_ref().map(|id| self.pending.stack_mut(id)) {
+                Some(Some(stack)) => stack.uncovered.push(covering.number),
+                Some(None) => covered.push(covering),
+                None => self.pending.uncovered_clears.push(covering),
+            }
+        }
+        if self.pending.is_empty() {
+            covered.append(&mut self.pending.uncovered_clears);
+        } else {
+            self.pending.uncovered_clears.iter_mut().for_each(|clear| clear.is_said = true);
+        }
+        covered
+    }
+
+    /// The cache is told of these with the batch `seq`: once it is synced, the journal may forget them.
+    pub(super) fn cover(&mut self, covered: &[Covering], seq: Seq) {
+        for covering in covered.iter().filter(|covering| covering.is_said) {
+            // What was noted says that no Seq covers it; this does. Rows that were made after a `delete_all` stay.
+            let outcome = match &covering.id {
+                Some(id) => confirmed(Some(id), self.newest(id).ok().flatten().map(|(_, row)| row), seq, seq),
+                None => confirmed(None, None, covering.done_at, seq),
+            };
+            self.to.ledger.note(covering.number, &outcome);
+        }
+        self.unsynced += covered.len();
+        if self.unsynced == 0 || (!self.pending.is_empty() && self.unsynced < SYNC_EVERY) {
+            return;
+        }
+        self.unsynced = 0;
+        if let Some(journal) = self.to.ledger.journal() {
+            self.to.store.sync_then(Box::new(move || journal.cache_synced(seq)));
+        }
+    }
+}
+
+/// A settled write on its way to being forgotten by the journal.
+pub(super) struct Covering {
+    /// The row that the cache is to hold; `None`: all rows.
+    pub(super) id: Option<Arc<str>>,
+    pub(super) number: WriteNumber,
+    /// Whether the journal was told that no Seq covers it.
+    pub(super) is_said: bool,
+    /// The batch that showed it.
+    pub(super) done_at: Seq,
+}
+
+/// The Seq of a confirmation that the cache has not been told of.
+pub(super) const NEVER: Seq = Seq(u64::MAX);
+/// Settled writes after which the cache is synced, so that the journal may forget them, also while others are pending.
+const SYNC_EVERY: usize = 1_024;
+
+pub(super) fn confirmed(id: Option<&str>, row: Option<StoredRow>, seq: Seq, covered_by: Seq) -> Outcome {
+    let deleted = row.is_none();
+    // A deleted row is told by an empty one, for its Seq; so are all rows.
+    let mut row = row.unwrap_or_else(|| StoredRow::encode(id.unwrap_or_default(), &Record::new(), 0));
+    row.set_seq(seq);
+    Outcome::Confirmed(Confirmed { id: id.map(str::to_owned), row: Some(row), deleted, seq: covered_by })
+}
+
+/// The batch that showed a confirmation.
+pub(super) fn done_at(confirmed: &Confirmed) -> Seq {
+    confirmed.row.as_ref().map_or(Seq(0), StoredRow::seq)
+}
