@@ -361,6 +361,11 @@ impl World {
     fn accept(&mut self, op: WriteOp) {
         let target = op.id().map(|id| self.here.target(id));
         let is_all = matches!(op, WriteOp::DeleteAll);
+        if is_all && self.here.clears_all() {
+            // What the earlier one has kept off is read again at once.
+            self.end_refresh(None);
+            self.check(true);
+        }
         let before = is_all.then(|| (self.source.calls(Call::List), self.source.hold(Call::Get, Point::BeforeWork)));
         let ticket = self.dio.write(op.clone()).unwrap();
         let id = ticket.id().map(|id| id.to_string());
@@ -378,8 +383,8 @@ impl World {
             for write in self.pending.drain(1..1 + pointless) {
                 assert_eq!(write.ticket.wait(SOON).unwrap_err().kind(), ErrorKind::Cancelled, "{}", self.at);
             }
-            self.reread_skipped(lists, gets);
             if pointless > 0 {
+                self.reread_skipped(lists, gets);
                 // Rows may have been read again.
                 return self.check(false);
             }
