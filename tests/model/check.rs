@@ -277,7 +277,7 @@ pub(crate) struct RecordView {
     view: RecordScenery,
     /// The id that its row goes by.
     id: String,
-    last: Option<(Generation, RecordStatus, Option<(String, Record)>)>,
+    last: Option<(Generation, RecordStatus, Option<Plain>)>,
 }
 
 impl RecordView {
