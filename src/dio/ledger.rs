@@ -99,9 +99,11 @@ impl Ledger {
         let Some(journal) = self.journal() else { return Ok(ops.iter().map(|_| None).collect()) };
         let deadline = deadline_after(timeout);
         let may_wait = !on_own_thread() && !timeout.is_zero();
+        let sizes: Vec<u64> = ops.iter().map(bytes_for).collect();
         loop {
             let freed = journal.freed().get();
-            let all: Result<Vec<_>> = ops.iter().map(|op| journal.reserve(bytes_for(op)).map(Some)).collect();
+            // As one: what is taken for some and given back again would count as room that was freed, and be no reason to wait.
+            let all = journal.reserve(sizes.iter().sum());
             let left = deadline.map(time_left);
             match all {
                 Err(error)
@@ -109,7 +111,10 @@ impl Ledger {
                 {
                     journal.freed().wait_until(freed + 1, left);
                 }
-                all => return all,
+                all => {
+                    let mut all = all?;
+                    return Ok(sizes.iter().map(|bytes| Some(all.split_off(*bytes))).collect());
+                }
             }
         }
     }

@@ -78,8 +78,36 @@ pub(crate) struct Reservation {
     bytes: u64,
 }
 
+impl Reservation {
+    /// A part of it, at most all, as a reservation of its own.
+    pub(crate) fn split_off(&mut self, bytes: u64) -> Reservation {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Reservation { room: self.room.clone(), bytes }
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.room.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_frees_nothing_and_parts_are_given_back_once() {
+        let room = Arc::new(Room::new(100));
+        let mut whole = room.reserve(90).map_err(|error| error.to_string()).expect("there is room");
+        let freed = room.freed().get();
+        assert_eq!(room.reserve(20).err().map(|error| error.kind()), Some(ErrorKind::Full));
+        assert_eq!((room.freed().get(), room.used()), (freed, 90), "nobody who waits is woken");
+        let parts = [whole.split_off(30), whole.split_off(60)];
+        drop(whole);
+        assert_eq!((room.freed().get(), room.used()), (freed, 90));
+        drop(parts);
+        assert_eq!((room.freed().get(), room.used()), (freed + 2, 0));
     }
 }
