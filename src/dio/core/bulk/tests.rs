@@ -384,8 +384,12 @@ proptest! {
         drop(held);
         ended().unwrap().unwrap();
         let touched = |n: &i64| meanwhile.iter().any(|(edited, _)| edited == n);
-        // What the bulk wouldn't change when it looks is not part of it: an edit may come before that look or after it.
-        let is_open = |n: &i64| touched(n) && bulk.get(n).is_some_and(|value| plain.get(n) == value.as_ref());
+        // What the bulk wouldn't change when it looks is not part of it, and it may look before any of the edits or after: the
+        // row was once, before them or between two of them, what the bulk makes of it.
+        let was = |n: &i64, value: &Option<i64>| {
+            plain.get(n) == value.as_ref() || meanwhile.iter().any(|(edited, made)| edited == n && made == value)
+        };
+        let is_open = |n: &i64| touched(n) && bulk.get(n).is_some_and(|value| was(n, value));
         let mut expected = edited.clone();
         for (n, value) in &bulk {
             if !(is_read && touched(n)) {
