@@ -20,6 +20,8 @@ mod thread;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
+#[cfg(feature = "async")]
+pub(crate) use notifier::Reaching;
 pub(crate) use notifier::WaitedAny;
 pub use notifier::{Notifier, Subscription, Waited};
 pub(crate) use pieces::Pieces;
