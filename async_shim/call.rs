@@ -41,14 +41,16 @@ pub(super) async fn call<T: Send + 'static>(
     answer
 }
 
-/// What `work` answers, which blocks for long and has no pool: on a thread of its own, which goes on if nobody waits any more.
+/// What `work` answers, which blocks for long and has no pool: on a thread of its own, which has ended then, and goes on if
+/// nobody waits any more.
 pub(super) async fn call_on_own_thread<T: Send + 'static>(
     name: String,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T, Error> {
     let (sender, receiver) = reply();
     let job = move || sender.send(catch_panic("a call", work).and_then(|answer| answer));
-    // Nobody joins it: its answer is its end.
-    drop(spawn(name, Rank::above_all(), job)?);
-    receiver.await?
+    let worker = spawn(name, Rank::above_all(), job)?;
+    let answer = receiver.await;
+    worker.ended().reached(1).await;
+    answer?
 }

@@ -112,7 +112,8 @@ impl AsyncTableScenery {
     /// As [`TableScenery::wait_until_ready`], but for the timeout.
     pub async fn wait_until_ready(&self) -> Result<()> {
         let (landed, request) = self.view.landing();
-        wait(landed, request, || self.view.wait_until_ready(Some(Duration::ZERO))).await
+        // Not the last one at each look: who goes on asking for others would never be answered, or told of no time.
+        wait(landed, request, || self.view.wait_until_landed(request, Some(Duration::ZERO))).await
     }
 
     /// Waits until there are [`first_rows`](TableScenery::first_rows), or the whole is there (`None`).
