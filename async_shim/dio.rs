@@ -42,13 +42,19 @@ impl Deref for AsyncDio {
 
 impl AsyncDio {
     /// A call that waits for the core or the cache's file at the most.
-    async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Dio) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Dio) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let dio = self.0.clone();
         call(self.call_pool(), move || work(&dio)).await
     }
 
     /// A call that may wait for a source, a callback or the disk.
-    async fn source_call<T: Send + 'static>(&self, work: impl FnOnce(&Dio) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn source_call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Dio) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let dio = self.0.clone();
         call(&self.0.inner().lens.source_call_pool, move || work(&dio)).await
     }

@@ -8,7 +8,7 @@ use super::streams::{ChangeSets, Generations};
 use super::views::chained;
 use super::wait::{any, wait};
 use crate::lens::Pool;
-use crate::scenery::snapshot::{FirstRows, Row};
+use crate::scenery::snapshot::{FirstRows, Row, TableSnapshot};
 use crate::scenery::table::{TableScenery, TableSceneryBuilder};
 use crate::value::IntoValue;
 use crate::vista::{Condition, SortBy, SortDir};
@@ -147,13 +147,17 @@ impl AsyncTableScenery {
         ChangeSets::new(self.view.clone(), from)
     }
 
+    pub(super) async fn call<T: Send + 'static>(&self, read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        call(&self.pool, read).await
+    }
+
     /// The row at a position of the newest state, read from the disk if need be.
     ///
     /// # Errors
     /// `Closed`. What is wrong with the row itself it says itself: [`Row::status`].
     pub async fn row(&self, index: usize) -> Result<Option<Row>> {
         let snapshot = self.view.snapshot();
-        call(&self.pool, move || Ok(snapshot.row(index))).await
+        self.call(move || Ok(snapshot.row(index))).await
     }
 
     /// The rows of these positions of the newest state, read from the disk if need be.
@@ -161,8 +165,16 @@ impl AsyncTableScenery {
     /// # Errors
     /// As [`row`](Self::row).
     pub async fn rows(&self, range: Range<usize>) -> Result<Vec<Row>> {
-        let snapshot = self.view.snapshot();
-        call(&self.pool, move || Ok(snapshot.rows(range).collect())).await
+        self.rows_of(&self.view.snapshot(), range).await
+    }
+
+    /// The rows of these positions of a snapshot, such as a change set's, read from the disk if need be.
+    ///
+    /// # Errors
+    /// As [`row`](Self::row).
+    pub async fn rows_of(&self, snapshot: &TableSnapshot, range: Range<usize>) -> Result<Vec<Row>> {
+        let snapshot = snapshot.clone();
+        self.call(move || Ok(snapshot.rows(range).collect())).await
     }
 
     /// The position of a row in the newest state.
@@ -171,6 +183,6 @@ impl AsyncTableScenery {
     /// As [`TableScenery::position_of`].
     pub async fn position_of(&self, id: impl Into<String>) -> Result<Option<usize>> {
         let (snapshot, id) = (self.view.snapshot(), id.into());
-        call(&self.pool, move || snapshot.position_of(&id)).await
+        self.call(move || snapshot.position_of(&id)).await
     }
 }

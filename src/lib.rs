@@ -180,7 +180,8 @@ pub mod vista;
 
 #[cfg(feature = "async")]
 pub use async_shim::{
-    AsyncCacheHandle, AsyncDio, AsyncLens, AsyncRecordScenery, AsyncTableScenery, AsyncTableSceneryBuilder,
+    AsyncCacheHandle, AsyncDio, AsyncDraft, AsyncImport, AsyncLens, AsyncRecordScenery, AsyncTableScenery,
+    AsyncTableSceneryBuilder, AsyncTypedDio, AsyncTypedRecord, AsyncTypedTable, AsyncTypedTableBuilder,
     AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista, AsyncWriteTicket,
 };
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};

@@ -21,6 +21,8 @@ mod closing;
 mod events;
 #[path = "async_shim/facade.rs"]
 mod facade;
+#[path = "async_shim/forms.rs"]
+mod forms;
 #[path = "common/limit.rs"]
 mod limit;
 #[path = "async_shim/many.rs"]

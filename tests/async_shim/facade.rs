@@ -27,6 +27,15 @@ async fn x4_reads_answer_from_the_cache_also_offline() {
     let page = facade.list_page(None, 2).await.unwrap();
     assert_eq!(page.rows.len(), 2);
     assert_eq!(facade.list_page(page.next, 2).await.unwrap().rows.len(), 1);
+    let query = || diorama::QueryDescriptor::new().sorted("price", SortDir::Asc);
+    assert_eq!(facade.list_query(query()).await.unwrap()[0].0, "b");
+    assert_eq!(facade.count_query(query().filtered(Condition::gt("price", 15))).await.unwrap(), 2);
+    assert_eq!(facade.page_query(query(), None, 1).await.unwrap().rows[0].0, "b");
+    let plain: &Vista = &facade;
+    assert_eq!(
+        facade.batch(Vec::new()).await.unwrap_err().to_string(),
+        plain.batch(&CallCx::new(), &[]).unwrap_err().to_string()
+    );
     let cheap = facade.narrowed(|vista| vista.add_condition(Condition::lt("price", 25)).map(drop)).unwrap();
     assert_eq!((cheap.get_count().await.unwrap(), facade.get_count().await.unwrap()), (2, 3));
     assert_eq!(dio.master().list_values().await.unwrap_err().kind(), ErrorKind::Unavailable, "past the cache");
@@ -46,7 +55,11 @@ async fn x4_writes_wait_for_their_settlement() {
     assert_eq!((written.id.as_deref(), written.record.unwrap().int("price")), (Some("a"), Some(31)));
 
     source.next(Call::Upsert, Trouble::Fails(Error::new(ErrorKind::Rejected, "not like this")));
-    assert_eq!(facade.upsert_value("d", product("Drum", 1)).await.unwrap_err().kind(), ErrorKind::Rejected);
+    let error = facade.upsert_value("d", product("Drum", 1)).await.unwrap_err();
+    source.next(Call::Upsert, Trouble::Fails(Error::new(ErrorKind::Rejected, "not like this")));
+    let plain: &Vista = &facade;
+    let blocking = plain.upsert_value("d", &product("Drum", 1)).unwrap_err();
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, blocking.to_string()));
     facade.insert_value(Some("d".to_owned()), product("Drum", 2)).await.unwrap();
     facade.replace_value("d", product("Drum", 3)).await.unwrap();
     facade.delete("d").await.unwrap();

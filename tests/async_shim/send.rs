@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use diorama::QueryDescriptor;
 use diorama::async_shim::{ChangeSets, EventStream, Generations, wait_any};
 use diorama::prelude::*;
 use diorama::{
-    AsyncCacheHandle, AsyncDio, AsyncLens, AsyncRecordScenery, AsyncTableScenery, AsyncTableSceneryBuilder,
+    AsyncCacheHandle, AsyncDio, AsyncDraft, AsyncImport, AsyncLens, AsyncRecordScenery, AsyncTableScenery,
+    AsyncTableSceneryBuilder, AsyncTypedDio, AsyncTypedRecord, AsyncTypedTable, AsyncTypedTableBuilder,
     AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista, AsyncWriteTicket,
 };
 
@@ -25,7 +27,13 @@ fn every_type_can_be_shared_between_threads() {
     handle::<AsyncTableSceneryBuilder>();
     handle::<AsyncRecordScenery>();
     handle::<AsyncValueScenery>();
+    handle::<AsyncDraft>();
+    handle::<AsyncTypedDio<Row>>();
+    handle::<AsyncTypedTable<Row>>();
+    handle::<AsyncTypedRecord<Row>>();
+    shared::<AsyncTypedTableBuilder<Row>>();
     shared::<AsyncValueSceneryBuilder>();
+    shared::<Generations<Draft>>();
     shared::<Generations<TableScenery>>();
     shared::<Generations<RecordScenery>>();
     shared::<Generations<ValueScenery>>();
@@ -34,6 +42,12 @@ fn every_type_can_be_shared_between_threads() {
     goes::<EventStream>();
     goes::<Generations<TableScenery>>();
     goes::<ChangeSets>();
+    goes::<AsyncImport<std::vec::IntoIter<(String, Record)>>>();
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Row {
+    id: String,
 }
 
 /// A future that can go to another thread. It is dropped, and does nothing before it is polled.
@@ -81,6 +95,10 @@ fn every_future_can_go_to_another_thread() {
         goes(vista.list_values());
         goes(vista.list_window(0, 1));
         goes(vista.list_page(None, 1));
+        goes(vista.list_query(QueryDescriptor::new()));
+        goes(vista.page_query(QueryDescriptor::new(), None, 1));
+        goes(vista.count_query(QueryDescriptor::new()));
+        goes(vista.batch(vec![op()]));
         goes(vista.get_value("a"));
         goes(vista.get_count());
         goes(vista.write(op()));
@@ -113,6 +131,34 @@ fn every_future_can_go_to_another_thread() {
     goes(value.wait_for_seq(Seq(0)));
     goes(value.wait_until_ready());
     goes(wait_any(&[(&view, Generation(0)), (&record, Generation(0)), (&value, Generation(0))]));
+
+    let rows = dio.typed::<Row>();
+    let row = Row { id: "a".to_owned() };
+    goes(rows.get("a"));
+    goes(rows.list());
+    goes(rows.insert(&row));
+    goes(rows.insert_as("a", &row));
+    goes(rows.replace("a", &row));
+    goes(rows.upsert("a", &row));
+    goes(rows.patch("a", &row));
+    goes(rows.delete("a"));
+    goes(rows.record_scenery("a"));
+    goes(rows.table_scenery().open());
+    goes(rows.table_scenery().open_now());
+    let typed_view = pollster::block_on(rows.table_scenery().open()).unwrap();
+    goes(typed_view.row(0));
+    goes(typed_view.rows(0..1));
+    goes(view.rows_of(&view.snapshot(), 0..1));
+
+    goes(dio.draft("a"));
+    goes(dio.draft_new());
+    let draft = pollster::block_on(dio.draft("a")).unwrap();
+    goes(draft.save());
+    goes(draft.save_as_new());
+    goes(draft.wait_for_change(Generation(0)));
+    let mut import = dio.import(Vec::<(String, Record)>::new());
+    goes(import.step());
+    goes(import.run());
 
     let ticket = pollster::block_on(dio.write(op())).unwrap();
     goes(ticket.wait());
