@@ -156,6 +156,19 @@ const OTHER_HALF_REVERSED = `
   UPDATE airports SET city = 'Gone', name = iif(place % 2, printf('%d Springs', 999 - place), 'Gone')
   FROM springs WHERE springs.id = iata`;
 
+/// Kills the server and starts it again at the same place.
+async function restart(server, pages) {
+  server.child.kill("SIGKILL");
+  await server.ended;
+  for (const page of pages) {
+    await until(page, "that it is not live", () => document.querySelector("#connection").dataset.state !== "live");
+  }
+  await picture(pages[0], "5-reconnecting");
+  const next = await serve(server.port);
+  for (const page of pages) await live(page);
+  return next;
+}
+
 async function run(context) {
   let server = await serve(0);
   await context.addInitScript(takeDown);
@@ -243,15 +256,8 @@ async function run(context) {
   const holder = await start("other-program", database, "lock");
   check((await edit(one, "00V", "city", "Colorado Springs")) === 202, "the edit was not accepted while the database is locked");
   for (const page of [one, two]) await rowIsPending(page, "00V", true);
-  server.child.kill("SIGKILL");
-  await server.ended;
+  server = await restart(server, [one, two]);
   for (const page of [one, two]) {
-    await until(page, "that it is not live", () => document.querySelector("#connection").dataset.state !== "live");
-  }
-  await picture(one, "5-reconnecting");
-  server = await serve(server.port);
-  for (const page of [one, two]) {
-    await live(page);
     await rowIsPending(page, "00V", true);
     await cellSays(page, "00V", "city", "Colorado Springs");
   }
@@ -296,6 +302,17 @@ async function run(context) {
   await rowsAre(two, BY_NAME);
   check((await told(two)).slice(toldBefore).includes("rows"), "a change of the whole list came as steps");
   pass("small changes come step by step, a change of the whole list as the rows anew");
+
+  await one.click("#lock");
+  await until(one, "the notice of the lock", () => !document.querySelector("#notice").hidden);
+  const highest = (await sql("SELECT iata FROM airports ORDER BY latitude DESC"))[0];
+  check((await edit(one, highest, "city", "North Pole")) === 202, "the edit was not accepted while the database is locked");
+  server = await restart(server, [one, two]);
+  await rowIsPending(one, highest, true);
+  await one.click('#lock[aria-pressed="true"]');
+  await rowIsPending(one, highest, false);
+  check((await sql(`SELECT city FROM airports WHERE iata = '${highest}'`))[0] === "North Pole", "the edit was not delivered");
+  pass("the lock that a page takes outlives the server, too");
 
   check(loads === 2, "a page was loaded again");
   check(problems.length === 0, `errors in the pages: ${problems.join("; ")}`);

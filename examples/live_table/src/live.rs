@@ -89,6 +89,8 @@ impl Page {
                 told = status;
             }
             tokio::select! {
+                // In this order: a write's outcome is told after the rows as it left them.
+                biased;
                 () = page.closed() => return None,
                 set = changes.next() => {
                     let set = set?;
