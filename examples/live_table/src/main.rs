@@ -69,7 +69,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/refresh", post(refresh))
         .route("/lock", post(lock))
         .with_state(app);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))
+        .await
+        .map_err(|error| format!("can't listen on port {}: {error}; --port takes another one", settings.port))?;
     println!("Live table: http://{}", listener.local_addr()?);
 
     // Closing ends the pages' streams, for which the server waits.
