@@ -157,7 +157,10 @@ impl AsyncTableScenery {
     /// `Closed`. What is wrong with the row itself it says itself: [`Row::status`].
     pub async fn row(&self, index: usize) -> Result<Option<Row>> {
         let snapshot = self.view.snapshot();
-        self.call(move || Ok(snapshot.row(index))).await
+        match snapshot.try_row(index) {
+            None if index < snapshot.row_count() => self.call(move || Ok(snapshot.row(index))).await,
+            in_memory => Ok(in_memory),
+        }
     }
 
     /// The rows of these positions of the newest state, read from the disk if need be.
@@ -173,6 +176,10 @@ impl AsyncTableScenery {
     /// # Errors
     /// As [`row`](Self::row).
     pub async fn rows_of(&self, snapshot: &TableSnapshot, range: Range<usize>) -> Result<Vec<Row>> {
+        let positions = range.start..range.end.min(snapshot.row_count());
+        if let Some(in_memory) = positions.map(|index| snapshot.try_row(index)).collect() {
+            return Ok(in_memory);
+        }
         let snapshot = snapshot.clone();
         self.call(move || Ok(snapshot.rows(range).collect())).await
     }
