@@ -16,6 +16,9 @@ use crate::{ErrorKind, Generation, Result, Scenery};
 
 use std::time::Duration;
 
+/// How many rows a poll looks for in memory itself: some microseconds.
+const ROWS_AT_ONCE: usize = 256;
+
 /// Describes a table view before it is opened: [`AsyncDio::table_scenery`](super::AsyncDio::table_scenery).
 #[must_use = "nothing is opened before `open` or `open_now`"]
 #[derive(Debug, Clone)]
@@ -177,7 +180,9 @@ impl AsyncTableScenery {
     /// As [`row`](Self::row).
     pub async fn rows_of(&self, snapshot: &TableSnapshot, range: Range<usize>) -> Result<Vec<Row>> {
         let positions = range.start..range.end.min(snapshot.row_count());
-        if let Some(in_memory) = positions.map(|index| snapshot.try_row(index)).collect() {
+        if positions.len() <= ROWS_AT_ONCE
+            && let Some(in_memory) = positions.map(|index| snapshot.try_row(index)).collect()
+        {
             return Ok(in_memory);
         }
         let snapshot = snapshot.clone();
