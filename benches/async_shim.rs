@@ -260,8 +260,8 @@ async fn call(kind: usize, number: usize, dio: AsyncDio, calls: Arc<AtomicUsize>
                 Ok(ticket) => ticket.wait().await.map(drop),
                 Err(error) => Err(error),
             },
-            3 => dio.cache().get(id.as_str()).await.map(drop),
-            _ => view.wait_for_change(view.generation()).await.map(drop),
+            3 => view.wait_for_change(view.generation()).await.map(drop),
+            _ => dio.cache().get(id.as_str()).await.map(drop),
         };
         calls.fetch_add(1, Ordering::Relaxed);
         match ended {
@@ -278,21 +278,25 @@ fn ticker() {
     runtime.block_on(async {
         let clock = Clock::system();
         tell_ticks("alone", &mut ticks(&clock).await);
-        let rows = (0..10_000).map(|row| (format!("r{row:04}"), record! { "price" => row }));
-        let source = MemoryVista::new("ticker", "id").with_rows(rows).with_latency(Duration::from_millis(20));
-        let lens = AsyncLens::build(Lens::new().in_memory()).await.unwrap();
-        let dio = lens.make_dio(source).await.unwrap();
-        let calls = Arc::new(AtomicUsize::new(0));
-        let mut tasks = tokio::task::JoinSet::new();
-        for number in 0..1_000 {
-            tasks.spawn(call(number % 5, number, dio.clone(), calls.clone()));
-        }
-        let mut gaps = ticks(&clock).await;
-        tell_ticks("1,000 calls and a source of 20 ms in flight", &mut gaps);
-        println!("  ({} calls came to their end meanwhile)", calls.load(Ordering::Relaxed));
-        lens.close(Duration::from_secs(30)).await.unwrap();
-        while let Some(ended) = tasks.join_next().await {
-            ended.unwrap();
+        for (what, kinds) in
+            [("calls and a source", 4), ("calls, some of them of memory in a tight loop, and a source", 5)]
+        {
+            let rows = (0..10_000).map(|row| (format!("r{row:04}"), record! { "price" => row }));
+            let source = MemoryVista::new("ticker", "id").with_rows(rows).with_latency(Duration::from_millis(20));
+            let lens = AsyncLens::build(Lens::new().in_memory()).await.unwrap();
+            let dio = lens.make_dio(source).await.unwrap();
+            let calls = Arc::new(AtomicUsize::new(0));
+            let mut tasks = tokio::task::JoinSet::new();
+            for number in 0..1_000 {
+                tasks.spawn(call(number % kinds, number, dio.clone(), calls.clone()));
+            }
+            let mut gaps = ticks(&clock).await;
+            tell_ticks(&format!("1,000 {what} of 20 ms in flight"), &mut gaps);
+            println!("  ({} calls came to their end meanwhile)", calls.load(Ordering::Relaxed));
+            lens.close(Duration::from_secs(30)).await.unwrap();
+            while let Some(ended) = tasks.join_next().await {
+                ended.unwrap();
+            }
         }
     });
 }

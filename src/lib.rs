@@ -256,3 +256,8 @@ pub struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/cookbook/writing-a-driver.md")]
 pub struct WritingADriver;
+
+/// The async programs of the cookbook, compiled and run as tests.
+#[cfg(all(doctest, feature = "async"))]
+#[doc = include_str!("../docs/cookbook/async-programs.md")]
+pub struct AsyncPrograms;
