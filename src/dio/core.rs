@@ -173,7 +173,7 @@ pub(crate) struct StagedWrite {
     pub(crate) number: WriteNumber,
     /// Under which the source can tell it from others.
     pub(crate) key: Arc<str>,
-    pub(crate) op: WriteOp,
+    pub(crate) op: Arc<WriteOp>,
     pub(crate) at: i64,
     pub(crate) ticket: TicketSender,
     /// Whether anything is known of the row here, so that a patch can be folded over it.

@@ -193,7 +193,7 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
         dio.catch_up()?;
     }
     let mut before = item.write.before().map(|row| row.to_record()).transpose()?;
-    let mut op = Cow::Borrowed(&item.op);
+    let mut op = Cow::Borrowed(&*item.op);
     // No source compares with a row that was not there.
     let mut checked = is_decided && (!dio.master.capabilities().compares || is_of_no_row(dio, &op, before.as_ref()));
     for _ in 0..CONFLICTS {
@@ -370,7 +370,7 @@ fn hand_over(
 /// A repeated insert finds its own row, where the source keeps no keys: then it was done.
 fn done_before(dio: &DioInner, item: &Item, error: Error) -> Result<Written> {
     let is_repeated = item.attempt > 1 || item.write.is_recovered;
-    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) = (error.kind(), is_repeated, &item.op)
+    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) = (error.kind(), is_repeated, &*item.op)
         && let Some(row) = read_back(dio, id)
         && record.iter().all(|(field, value)| row.get(field) == Some(value))
     {
@@ -422,7 +422,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         }
         return;
     }
-    let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
+    let ops: Vec<WriteOp> = items.iter().map(|item| (*item.op).clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
     let cx = call_cx(dio, first, None).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
     let span = tracing::debug_span!("deliver", table = %dio.name, writes = ops.len());

@@ -32,7 +32,7 @@ impl Layer {
     }
 
     fn makes_a_row(&self) -> bool {
-        matches!(self, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
+        matches!(self, Layer::Write(write) if matches!(*write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
     }
 }
 
@@ -137,7 +137,7 @@ impl Stack {
         let before = self.layers.iter().take_while(|layer| !layer.makes_a_row());
         before
             .filter_map(|layer| match layer {
-                Layer::Write(write) if matches!(write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {
+                Layer::Write(write) if matches!(*write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {
                     Some(write)
                 }
                 _ => None,
@@ -213,6 +213,13 @@ pub(crate) struct Pending {
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         self.stacks.is_empty() && self.clears.is_empty()
+    }
+
+    /// Makes room for so many writes.
+    pub(super) fn reserve(&mut self, writes: usize) {
+        self.stacks.reserve(writes);
+        self.ids.reserve(writes);
+        self.rows.reserve(writes);
     }
 
     /// Whether the cache is not to hear of this row now.

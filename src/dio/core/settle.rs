@@ -21,7 +21,7 @@ impl Core {
     pub(super) fn settle(&mut self, settlement: Settlement) {
         self.publish_first_load();
         let Settlement { write, result, reply } = settlement;
-        let is_all = matches!(write.op, WriteOp::DeleteAll);
+        let is_all = matches!(*write.op, WriteOp::DeleteAll);
         if is_all {
             self.finish_bulk();
         }
@@ -77,7 +77,7 @@ impl Core {
                     // Somebody else has changed or deleted the row.
                     stack.missed |= matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
                 }
-                let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
+                let made_a_row = matches!(*write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
                 }
@@ -89,7 +89,7 @@ impl Core {
             self.show_again(id, cause);
         }
         // Not if another row has the id that was proposed.
-        if matches!(write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
+        if matches!(*write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
             self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
@@ -112,7 +112,7 @@ impl Core {
         record: Option<Record>,
         at: i64,
     ) -> Result<Option<StoredRow>> {
-        let record = match (&write.op, record) {
+        let record = match (&*write.op, record) {
             (WriteOp::Delete { .. } | WriteOp::DeleteAll, _) => None,
             (_, Some(record)) => Some(record),
             (WriteOp::Patch { record, .. }, None) => match base {
@@ -149,13 +149,13 @@ impl Core {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
                 // The source has a row that nobody here knows any more.
-                stack.missed |= value.is_none() && matches!(write.op, WriteOp::Patch { .. });
+                stack.missed |= value.is_none() && matches!(*write.op, WriteOp::Patch { .. });
                 stack.base.clone_from(&value);
             }
             return Ok(value);
         }
         // An insert under another id than was proposed has nothing to do with a row that has the proposed one.
-        let is_insert = matches!(write.op, WriteOp::Insert { .. });
+        let is_insert = matches!(*write.op, WriteOp::Insert { .. });
         let stays_behind = is_insert && base.is_some();
         let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
         stack.remove(write.number);
@@ -200,7 +200,7 @@ impl Core {
                 write.ticket.rename(id.clone());
                 self.pending.note(write.number, id.clone());
                 // The journal will forget who was renamed before it forgets these.
-                self.to.ledger.note_rewritten(write.number, &write.op.clone().with_id(id));
+                self.to.ledger.note_rewritten(write.number, &write.op.clone().named(id));
             }
         }
         self.to.writes.rename(old, id);
