@@ -370,7 +370,8 @@ fn hand_over(
 /// A repeated insert finds its own row, where the source keeps no keys: then it was done.
 fn done_before(dio: &DioInner, item: &Item, error: Error) -> Result<Written> {
     let is_repeated = item.attempt > 1 || item.write.is_recovered;
-    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) = (error.kind(), is_repeated, &*item.op)
+    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) =
+        (error.kind(), is_repeated, &*item.op)
         && let Some(row) = read_back(dio, id)
         && record.iter().all(|(field, value)| row.get(field) == Some(value))
     {

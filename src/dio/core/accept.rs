@@ -93,7 +93,7 @@ impl Core {
     /// Has the journal make a write durable; then it is delivered.
     pub(super) fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
-        let before = write.before().and_then(|row| row.to_record().ok());
+        let before = write.before();
         let op = match write.ticket.ticket().id() {
             Some(id) => write.op.clone().named(&id),
             None => write.op.clone(),

@@ -104,6 +104,14 @@ impl OpenBatch {
         self.copy_began = began.unwrap_or(self.seq);
     }
 
+    /// Makes room for so many rows.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.touched.reserve(rows);
+        self.causes.reserve(rows);
+        self.differs.reserve(rows);
+        self.by_row.reserve(rows);
+    }
+
     /// Whether it put rows that it deleted again.
     pub(super) fn has_gone(&self) -> bool {
         !self.gone.is_empty()

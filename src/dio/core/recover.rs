@@ -39,10 +39,10 @@ impl Core {
             _ => None,
         });
         self.seq = newest.fold(self.seq, Seq::max);
-        let (confirmed, rest): (Vec<Recovered>, Vec<Recovered>) =
-            replay.writes.into_iter().partition(|write| matches!(write.state, RecoveredState::Confirmed(_)));
+        let mut rest = replay.writes;
+        let confirmed = rest.extract_if(.., |write| matches!(write.state, RecoveredState::Confirmed(_))).collect();
         let renamed = self.reapply(confirmed)?;
-        let mut pending = Vec::new();
+        let mut pending = Vec::with_capacity(rest.len());
         for write in rest {
             match &write.state {
                 RecoveredState::Confirmed(_) => {}
@@ -63,6 +63,7 @@ impl Core {
             }
         }
         self.pending.reserve(pending.len());
+        self.batch().reserve(pending.len());
         let restaged = pending.into_iter().map(|write| self.restage(write, &renamed));
         let shown = restaged.collect::<Result<Vec<Arc<StagedWrite>>>>()?;
         self.commit();
@@ -185,7 +186,7 @@ impl Core {
             return Ok(self.stage_all(new, number, Some(key), rows));
         }
         let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
-        let before = write.before.take().map(|record| StoredRow::encode(&id, &record, write.accepted_at));
+        let before = write.before.take().map(|before| before.0);
         let staged = Arc::new(self.recovered(write, before));
         staged.ticket.number(number, Some(id.clone()));
         let is_first = self.pending.stack(&id).is_none();
