@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock::{Clock, Moment};
 use crate::dio::WriteTicket;
-use crate::dio::core::StagedWrite;
+use crate::dio::core::{SettledAs, StagedWrite};
 use crate::dio::delivery::{Accepted, Delivery, DeliveryPolicy, Next, Outcome, Pending, Refusal, RowKey, Verdict};
 use crate::sync::{Deadline, QueueInfo, deadline_after, on_own_thread};
 use crate::vista::WriteOp;
@@ -73,6 +73,8 @@ struct Queue {
     abandoned: bool,
     /// What was not settled when it was abandoned.
     left: HashSet<WriteNumber>,
+    /// What the source has done with a write, but the core can't settle yet.
+    unsettled: HashMap<WriteNumber, SettledAs>,
     /// The queue is closing, nothing is under way, and nothing can be done before some later moment.
     is_stuck: bool,
 }
@@ -97,6 +99,7 @@ impl WriteQueue {
                 closing: false,
                 abandoned: false,
                 left: HashSet::new(),
+                unsettled: HashMap::new(),
                 is_stuck: false,
             }),
             room: Condvar::new(),
@@ -321,6 +324,16 @@ impl WriteQueue {
         drop(queue);
         self.ring();
         verdict
+    }
+
+    /// What became of a write at the source, for its writer to bring again.
+    pub(crate) fn hand_back(&self, number: WriteNumber, result: SettledAs) {
+        self.queue.lock().unsettled.insert(number, result);
+    }
+
+    /// See [`hand_back`](Self::hand_back).
+    pub(crate) fn take_back(&self, number: WriteNumber) -> Option<SettledAs> {
+        self.queue.lock().unsettled.remove(&number)
     }
 
     /// The source refused these as a batch: they go one by one.

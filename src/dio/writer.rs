@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::{Outcome, Verdict};
@@ -40,6 +42,9 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
     }
 }
 
+/// How long the cache is given to become readable before a write that the source has done is settled again.
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
 /// Settles writes; returns once the core has: what waits behind them may be a patch of a row that was not inserted, or that
 /// has another id now. A closed core drops the settlements, and with them the tickets, which say so.
 fn settle(dio: &DioInner, settled: impl Iterator<Item = (Arc<StagedWrite>, SettledAs)>) {
@@ -51,6 +56,29 @@ fn settle(dio: &DioInner, settled: impl Iterator<Item = (Arc<StagedWrite>, Settl
     }
     if let Some(last) = last {
         let _ = last.wait(None);
+    }
+}
+
+/// Settles a write that the source has done, and doesn't let go of it while the cache can't be read. Says whether it is
+/// settled; else the Dio is being closed, and the next run is to ask the source again.
+fn settle_surely(dio: &DioInner, write: &Arc<StagedWrite>, mut result: SettledAs) -> bool {
+    let (bell, rung) = bounded(1);
+    let mut watch = None;
+    loop {
+        let (sender, receiver) = reply();
+        let _ = dio.send(Message::Settle(Settlement { write: write.clone(), result, reply: Some(sender) }));
+        let answer = receiver.wait(None);
+        let Some(again) = dio.writes.take_back(write.number) else { return true };
+        if let Ok(Err(error)) = answer {
+            tracing::warn!(table = %dio.name, %error, "a write is done, but can't be shown as done while the cache can't be read");
+            write.ticket.waiting(dio.clock().now().after(SETTLE_AGAIN), error);
+        }
+        watch.get_or_insert_with(|| dio.cancel.ring_on_cancel(&bell));
+        let _ = rung.recv_timeout(SETTLE_AGAIN);
+        if !dio.is_open() {
+            return false;
+        }
+        result = again;
     }
 }
 
@@ -132,13 +160,13 @@ fn may_be_done(error: &Error) -> bool {
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
     let Settled { id, record, mut changes, at, .. } = settled;
-    let confirmed = item.all().map(|write| {
+    let is_settled = item.all().all(|write| {
         let changes: Vec<RowChange> = std::mem::take(&mut changes);
         let settled = Settled { id: id.clone(), record: record.clone(), stored: None, changes, at };
-        (write.clone(), SettledAs::Confirmed(settled))
+        settle_surely(dio, write, SettledAs::Confirmed(settled))
     });
-    settle(dio, confirmed);
-    dio.writes.finished(now, item, Outcome::Done);
+    let outcome = if is_settled { Outcome::Done } else { Outcome::Unavailable { retry_after: None } };
+    dio.writes.finished(now, item, outcome);
 }
 
 fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {

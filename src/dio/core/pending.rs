@@ -238,6 +238,14 @@ impl Pending {
         self.stacks.get_mut(id)
     }
 
+    /// The stack of this row; one over this confirmed value if there is none.
+    pub(super) fn stack_over(&mut self, id: &Arc<str>, row: RowNo, base: Option<StoredRow>) -> &mut Stack {
+        self.stacks.entry(id.clone()).or_insert_with(|| {
+            self.rows.insert(row, ());
+            Stack::new(row, base)
+        })
+    }
+
     pub(super) fn ids(&self) -> Vec<Arc<str>> {
         self.stacks.keys().cloned().collect()
     }
@@ -277,7 +285,11 @@ impl Pending {
     }
 
     pub(super) fn add_clear(&mut self, clear: Clear) {
-        self.clears.push(clear);
+        for (row, _, _) in clear.hidden.values() {
+            self.rows.insert(*row, ());
+        }
+        let place = self.clears.partition_point(|earlier| earlier.number < clear.number);
+        self.clears.insert(place, clear);
     }
 
     pub(super) fn hide(&mut self, id: Arc<str>, row: RowNo, base: StoredRow, since: Seq) {

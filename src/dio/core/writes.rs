@@ -18,7 +18,7 @@ use crate::dio::ticket::TicketSender;
 use crate::journal::Reservation;
 use crate::value::StoredRow;
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, RowNo, Seq, WriteNumber};
+use crate::{Error, Result, RowNo, Seq, WriteNumber};
 
 impl Core {
     // ---- staging -----------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ impl Core {
     /// Undoes the staging of a write.
     pub(super) fn take_back(&mut self, write: &StagedWrite) {
         if matches!(*write.op, WriteOp::DeleteAll) {
-            self.settle_all(write, SettledAs::Cancelled);
+            let _ = self.settle_all(write, SettledAs::Cancelled);
         } else if let Some(id) = self.pending.id_of(write.number) {
             self.pending.forget(write.number);
             self.take_layer(&id, write.number);
@@ -143,17 +143,20 @@ impl Core {
 
     /// The stack of this row, a new one if there is none.
     pub(super) fn stack_of(&mut self, id: &Arc<str>) -> Result<&mut Stack> {
-        if self.pending.stack(id).is_none() {
-            let stack = match self.pending.unhide(id) {
-                Some(stack) => stack,
-                None => match self.newest(id)? {
-                    Some((row, base)) => Stack::new(row, Some(base)),
-                    None => Stack::new(self.new_row(), None),
-                },
-            };
-            self.pending.add(id.clone(), stack);
+        self.unhides(id);
+        let found = if self.pending.stack(id).is_none() { self.newest(id)? } else { None };
+        Ok(self.stack_over(id, found))
+    }
+
+    /// The stack of this row, which is not hidden; a new one over the row as it was found if there is none.
+    pub(super) fn stack_over(&mut self, id: &Arc<str>, found: Option<(RowNo, StoredRow)>) -> &mut Stack {
+        let next = RowNo(self.next_row);
+        let (row, base) = found.map_or((next, None), |(row, base)| (row, Some(base)));
+        let stack = self.pending.stack_over(id, row, base);
+        if stack.row == next {
+            self.next_row += 1;
         }
-        self.pending.stack_mut(id).ok_or_else(|| Error::new(ErrorKind::Corrupt, "a row's pending writes were lost"))
+        stack
     }
 
     pub(super) fn new_row(&mut self) -> RowNo {
@@ -235,7 +238,7 @@ impl Core {
     }
 
     /// What a row with pending writes shows, in the open batch.
-    fn shown_now(&self, id: &str) -> Result<Option<StoredRow>> {
+    pub(super) fn shown_now(&self, id: &str) -> Result<Option<StoredRow>> {
         match self.pending.stack(id) {
             // The cache may still have one that is hidden.
             Some(stack) if stack.tombstone.is_none() => self.to.versions.row_newest(stack.row),
