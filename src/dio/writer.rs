@@ -90,6 +90,19 @@ fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
     }
 }
 
+/// Has the core know that rows which are read from now on may be the one that the source makes of this insert.
+fn say_at_source(dio: &DioInner, item: &Item) {
+    if makes_a_nameless_row(&item.op) {
+        let _ = dio.send(Message::AtSource(item.write.number));
+    }
+}
+
+fn say_not_done(dio: &DioInner, item: &Item) {
+    if makes_a_nameless_row(&item.op) {
+        let _ = dio.send(Message::NotDone(item.write.number));
+    }
+}
+
 fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
     for write in item.all() {
         write.ticket.delivering(item.attempt);
@@ -98,6 +111,7 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
     if is_lost && let Err(error) = dio.ledger.note_attempts(std::iter::once(item.write.number)) {
         return conclude(dio, item, Err(name(dio, &item.op, not_noted(error))), false);
     }
+    say_at_source(dio, item);
     let span = tracing::debug_span!("deliver", table = %dio.name, write = item.op.verb(), id = item.op.id());
     let result = span.in_scope(|| {
         let result = deliver(dio, strong, item).map_err(|error| name(dio, &item.op, error));
@@ -134,6 +148,7 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             dio.writes.finished(now, item, Outcome::Failed);
         }
         outcome => {
+            say_not_done(dio, item);
             if is_lost {
                 // It was not there. Before the next attempt is noted, maybe by another writer.
                 dio.ledger.note_rewritten(item.write.number, &item.op);
@@ -451,6 +466,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         }
         return;
     }
+    items.iter().for_each(|item| say_at_source(dio, item));
     let ops: Vec<WriteOp> = items.iter().map(|item| (*item.op).clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
     let cx = call_cx(dio, first, None).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
@@ -470,6 +486,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         Err(error) => match Outcome::of(&error) {
             Outcome::Done | Outcome::Failed => {
                 nameless().for_each(|item| dio.ledger.note_rewritten(item.write.number, &item.op));
+                items.iter().for_each(|item| say_not_done(dio, item));
                 dio.writes.split(items);
             }
             _ => batch_failed(dio, items, &error),

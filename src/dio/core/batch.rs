@@ -560,7 +560,8 @@ impl Core {
         ops.splice(0..0, gone);
         let mut table_meta =
             vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
-        if let Some(copy) = batch.full_copy {
+        // What is held back is missing in the cache, which is not to pass for as new as this copy.
+        if let Some(copy) = batch.full_copy.filter(|_| self.hold.is_empty()) {
             table_meta.push((meta::COMPLETE.to_owned(), meta::number(1)));
             table_meta.push((meta::LAST_REFRESH.to_owned(), meta::number(copy.at.max(0) as u64)));
             table_meta.push((meta::TOTAL.to_owned(), copy.total.and_then(meta::number)));

@@ -61,6 +61,11 @@ impl Core {
             self.protection.note_all(seq);
         }
         self.to.board.set_pending(self.pending.writes());
+        let stored = match &result {
+            SettledAs::Confirmed(settled) => settled.id.clone(),
+            _ => None,
+        };
+        self.landed(write.number, stored.as_ref());
         let batch = self.batch();
         batch.force = true;
         batch.settled.push((write, result));
