@@ -68,8 +68,12 @@
 //! own; it waits for nothing but the journal's sync of writes made just before, 250 ms at the most.
 
 mod call;
+pub(crate) mod callbacks;
 mod dio;
+mod drive;
 mod lens;
+pub(crate) mod runtime;
+mod source;
 mod streams;
 mod table;
 mod ticket;
@@ -79,6 +83,7 @@ mod wait;
 
 pub use dio::{AsyncCacheHandle, AsyncDio};
 pub use lens::AsyncLens;
+pub use source::{AsyncSource, AsyncTableShell, ChangesFromOutside};
 pub use streams::{ChangeSets, EventStream, Generations};
 pub use table::{AsyncTableScenery, AsyncTableSceneryBuilder};
 pub use ticket::AsyncWriteTicket;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+#[cfg(feature = "async")]
+use crate::async_shim::runtime::Runtime;
 use crate::clock::{Clock, Moment};
 use crate::value::Record;
 use crate::{Error, ErrorKind, Result};
@@ -105,6 +107,9 @@ pub struct CallCx {
     idempotency_key: Option<Arc<str>>,
     attempt: u32,
     before: Option<Arc<Record>>,
+    /// In whose context an async source makes the call, if it was given none itself.
+    #[cfg(feature = "async")]
+    runtime: Runtime,
 }
 
 impl Default for CallCx {
@@ -121,7 +126,16 @@ impl CallCx {
 
     /// The same on a given clock.
     pub fn on(clock: Clock) -> Self {
-        CallCx { cancel: CancelToken::new(), deadline: None, clock, idempotency_key: None, attempt: 1, before: None }
+        CallCx {
+            cancel: CancelToken::new(),
+            deadline: None,
+            clock,
+            idempotency_key: None,
+            attempt: 1,
+            before: None,
+            #[cfg(feature = "async")]
+            runtime: Runtime::default(),
+        }
     }
 
     /// The call is to end within `after`.
@@ -163,6 +177,17 @@ impl CallCx {
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
         self.cancel = cancel;
         self
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn in_runtime(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// The idempotency key of a write; `None` for reads.
