@@ -6,14 +6,13 @@
 //! (`a_callback_that_awaits_its_own_dio_would_deadlock_and_says_so`); a thread of the application never drives a future, for it
 //! may be an executor's (`an_event_handed_over_on_an_executors_thread_is_taken_in_elsewhere`).
 
-
 use super::dio::AsyncDio;
-use super::drive::to_the_end;
+use super::drive::until_cancelled;
 use super::runtime::wait_here;
 use crate::lens::{Conflict, LensBuilder, Resolution, WriteRequest};
 use crate::sync::{Rank, reply};
 use crate::vista::{ChangeEvent, Written};
-use crate::{Dio, Result};
+use crate::{Dio, Error, ErrorKind, Result};
 
 /// The setting that takes a runtime.
 const SETTING: &str = "tokio_handle";
@@ -24,6 +23,9 @@ const SETTING: &str = "tokio_handle";
 /// What a callback does through its [`AsyncDio`] counts as in a blocking one: inserts, removals, `clear` and `patched` are one
 /// batch, which reads there see, applied when it returns `Ok` and dropped when it fails. Tasks that it spawns elsewhere are no
 /// part of it. The blocking calls are there, too ([`AsyncDio`] dereferences to [`Dio`]), and may be used.
+///
+/// A callback goes on for as long as it likes, and a refresh or a write with it; closing the Dio ends it where it awaits, by
+/// dropping its future.
 ///
 /// A callback whose futures need Tokio (its timers, sockets, `spawn`) is given the handle of a multi-thread runtime by
 /// `LensBuilder::tokio_handle` (feature `tokio`); without it, it fails with an error of kind
@@ -60,8 +62,8 @@ impl LensBuilder {
         self.on_refresh(move |dio| drive("on_refresh", dio, &callback))
     }
 
-    /// Delivers writes, as [`on_write`](Self::on_write) does. The [`WriteRequest`]'s [`cx`](WriteRequest::cx) says until when it
-    /// is wanted; nobody else ends a callback that goes on for longer.
+    /// Delivers writes, as [`on_write`](Self::on_write) does. The [`WriteRequest`]'s [`cx`](WriteRequest::cx) says until when the
+    /// answer is wanted, for whatever timeout the client takes.
     ///
     /// ```
     /// use diorama::prelude::*;
@@ -151,9 +153,12 @@ impl LensBuilder {
 
 /// Runs a callback to its end.
 fn drive<T>(what: &'static str, dio: &Dio, callback: impl AsyncFnOnce(&AsyncDio) -> Result<T>) -> Result<T> {
-    let runtime = &dio.inner().lens.callbacks.runtime;
+    let cx = dio.inner().call_cx();
     let dio = AsyncDio::of_callback(dio.clone());
-    runtime.run(what, SETTING, || to_the_end(callback(&dio)))
+    cx.runtime().run(what, SETTING, || {
+        let closed = || Err(Error::new(ErrorKind::Closed, "the Dio was closed before the callback was over"));
+        until_cancelled(&cx.cancel, callback(&dio)).unwrap_or_else(closed)
+    })
 }
 
 /// [`Dio::handle_event`] by an async `on_event`, on a thread of the library.

@@ -7,6 +7,7 @@
 //!    (`a_wake_up_that_a_nested_block_on_takes_is_not_lost` and those after it).
 //! 2. A call of a source ends when it is cancelled or its time is over, on whichever clock: the future is dropped
 //!    (`a_call_that_is_cancelled_drops_its_future`, `a_call_ends_at_its_deadline_on_the_clock_of_the_lens`).
+//! 3. A callback ends where it awaits when its Dio closes (`closing_ends_an_async_callback_where_it_awaits`).
 //!
 //! Not here: the fence against panics, and the runtime's context; they are `runtime`'s.
 
@@ -19,7 +20,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use crossbeam_channel::{Sender, bounded};
 
 use crate::Result;
-use crate::vista::CallCx;
+use crate::vista::{CallCx, CancelToken};
 
 /// Notes that the future was woken, and wakes the thread that drives it.
 struct Noted {
@@ -38,18 +39,23 @@ impl Wake for Noted {
     }
 }
 
-/// What the future comes to. Blocks for as long as it takes.
-pub(super) fn to_the_end<F: Future>(future: F) -> F::Output {
+/// What the future comes to; `None`: the token was cancelled first, and the future is dropped. Blocks for as long as that takes.
+pub(super) fn until_cancelled<F: Future>(cancel: &CancelToken, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut noted = None;
+    let mut driver = None;
     pollster::block_on(poll_fn(|cx| {
-        let (noted, waker) = noted.get_or_insert_with(|| {
+        let (noted, waker, _watch) = driver.get_or_insert_with(|| {
             let noted = Arc::new(Noted { woken: AtomicBool::new(false), thread: cx.waker().clone() });
-            (noted.clone(), Waker::from(noted))
+            let waker = Waker::from(noted.clone());
+            let watch = cancel.wake_on_cancel(&waker);
+            (noted, waker, watch)
         });
         loop {
             if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(waker)) {
-                return Poll::Ready(answer);
+                return Poll::Ready(Some(answer));
+            }
+            if cancel.is_cancelled() {
+                return Poll::Ready(None);
             }
             // Once this says no, nothing but the executor's sleep is between here and the thread's token.
             if !noted.woken.swap(false, Ordering::AcqRel) {

@@ -180,8 +180,9 @@ pub mod vista;
 
 #[cfg(feature = "async")]
 pub use async_shim::{
-    AsyncCacheHandle, AsyncDio, AsyncLens, AsyncRecordScenery, AsyncSource, AsyncTableScenery, AsyncTableSceneryBuilder,
-    AsyncTableShell, AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista, AsyncWriteTicket,
+    AsyncCacheHandle, AsyncDio, AsyncLens, AsyncRecordScenery, AsyncSource, AsyncTableScenery,
+    AsyncTableSceneryBuilder, AsyncTableShell, AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista,
+    AsyncWriteTicket,
 };
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::delivery::DeliveryPolicy;
