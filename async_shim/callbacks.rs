@@ -167,5 +167,5 @@ pub(crate) fn handle_event(dio: &Dio, event: ChangeEvent) -> Result<()> {
     let taken_in = dio.clone();
     let job = move || sender.send(taken_in.handle_event(event));
     dio.inner().lens.source_call_pool.submit(Rank::above_all(), Box::new(job))?;
-    wait_here(|| receiver.wait(None))?
+    wait_here(receiver)
 }

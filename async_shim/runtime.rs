@@ -13,7 +13,7 @@
 #[cfg(feature = "tokio")]
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::sync::catch_panic;
+use crate::sync::{ReplyReceiver, catch_panic};
 use crate::{Error, ErrorKind, Result};
 
 /// How Tokio's panic begins when a future needs a runtime and there is none.
@@ -97,10 +97,15 @@ fn explained(panic: Error, what: &str, setting: &str) -> Error {
 }
 
 /// Waits on a thread that may be one of an executor's: a worker of a Tokio runtime hands its other tasks on first.
-pub(super) fn wait_here<T>(wait: impl FnOnce() -> T) -> T {
+pub(super) fn wait_here<T>(answer: ReplyReceiver<Result<T>>) -> Result<T> {
+    let mut answer = Some(answer);
+    let mut wait = || answer.take().map(|answer| answer.wait(None));
     #[cfg(feature = "tokio")]
     if Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() != RuntimeFlavor::CurrentThread) {
-        return tokio::task::block_in_place(wait);
+        // Tokio panics in a `LocalSet`, whose thread has nothing to hand on: then the wait has not begun.
+        if let Ok(Some(waited)) = catch_panic("a wait", || tokio::task::block_in_place(&mut wait)) {
+            return waited?;
+        }
     }
-    wait()
+    wait().ok_or_else(|| Error::new(ErrorKind::Panicked, "the wait for the answer panicked"))??
 }

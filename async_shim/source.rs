@@ -270,7 +270,7 @@ impl Calls {
         let job = move || sender.send(runtime.run("the source", SETTING, || work(&cx)));
         // Nobody joins it: its answer is its end.
         drop(spawn(format!("{}:source-call", self.name), Rank::above_all(), job)?);
-        wait_here(|| receiver.wait(None))?
+        wait_here(receiver)
     }
 }
 

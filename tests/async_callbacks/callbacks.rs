@@ -201,6 +201,8 @@ fn a_callback_that_awaits_its_own_dio_would_deadlock_and_says_so() {
         let asked = Arc::new(AtomicBool::new(false));
         let (in_write, in_refresh, in_event) = (known.clone(), known.clone(), answer.clone());
         let written = answer.clone();
+        // Nothing but b is settled before everything was waited for.
+        let (go, gate) = watch::channel(false);
         let lens = Lens::new()
             .in_memory()
             .on_refresh_async(async move |dio| {
@@ -214,6 +216,8 @@ fn a_callback_that_awaits_its_own_dio_would_deadlock_and_says_so() {
                 if request.id() == Some("b") && !asked.swap(true, Ordering::SeqCst) {
                     let waits = wait_for_everything(dio, &in_write).await;
                     let _ = written.send(("write", waits));
+                } else {
+                    let _ = gate.clone().wait_for(|is_open| *is_open).await;
                 }
                 Ok(Written::id(request.id().unwrap_or_default()))
             })
@@ -238,7 +242,10 @@ fn a_callback_that_awaits_its_own_dio_would_deadlock_and_says_so() {
         };
         dio.refresh().unwrap();
         check("refresh", 6);
-        write(&dio, WriteOp::patch("b", price(1))).unwrap();
+        // It stands behind those of the refresh, which go on without having been waited for.
+        let ticket = dio.write(WriteOp::patch("b", price(1))).unwrap();
+        go.send_replace(true);
+        ticket.wait(SOON).unwrap();
         check("write", 6);
         dio.wait_for_writes(SOON).unwrap();
         dio.handle_event(ChangeEvent::Invalidated).unwrap();

@@ -148,6 +148,9 @@ fn a_blocking_call_on_the_runtimes_only_worker_thread_works() {
             Vista::new(source).list_values().unwrap().len()
         });
         assert_eq!(runtime.block_on(blocks).unwrap(), 1);
+        // In a `LocalSet`, where Tokio hands nothing on.
+        let local = tokio::task::LocalSet::new();
+        runtime.block_on(local.run_until(async { dio.handle_event(ChangeEvent::Invalidated) })).unwrap();
         // And from a runtime that stands still meanwhile.
         current_thread().block_on(async { dio.handle_event(ChangeEvent::Invalidated) }).unwrap();
         assert_eq!(cached(&dio).last().unwrap(), "event=1");
