@@ -152,7 +152,10 @@ impl AsyncTableScenery {
     /// `Closed`. What is wrong with the row itself it says itself: [`Row::status`].
     pub async fn row(&self, index: usize) -> Result<Option<Row>> {
         let snapshot = self.view.snapshot();
-        call(&self.pool, move || Ok(snapshot.row(index))).await
+        match snapshot.try_row(index) {
+            None if index < snapshot.row_count() => call(&self.pool, move || Ok(snapshot.row(index))).await,
+            in_memory => Ok(in_memory),
+        }
     }
 
     /// The rows of these positions of the newest state, read from the disk if need be.
@@ -161,7 +164,11 @@ impl AsyncTableScenery {
     /// As [`row`](Self::row).
     pub async fn rows(&self, range: Range<usize>) -> Result<Vec<Row>> {
         let snapshot = self.view.snapshot();
-        call(&self.pool, move || Ok(snapshot.rows(range).collect())).await
+        let positions = range.start..range.end.min(snapshot.row_count());
+        match positions.map(|index| snapshot.try_row(index)).collect() {
+            Some(in_memory) => Ok(in_memory),
+            None => call(&self.pool, move || Ok(snapshot.rows(range).collect())).await,
+        }
     }
 
     /// The position of a row in the newest state.
