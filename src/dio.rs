@@ -917,5 +917,7 @@ impl DioInner {
     }
 }
 
+#[cfg(all(test, feature = "lmdb"))]
+mod storage_fault_tests;
 #[cfg(test)]
 mod tests;
