@@ -40,6 +40,13 @@ impl Deref for AsyncDio {
     }
 }
 
+impl AsyncDio {
+    /// As a callback gets it: the drop of the app's own last handle is left as the app has it.
+    pub(super) fn of_callback(dio: Dio) -> Self {
+        AsyncDio(dio)
+    }
+}
+
 /// What a write that found no room is to wait for.
 enum Taken<T> {
     Done(T),

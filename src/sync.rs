@@ -26,6 +26,8 @@ pub(crate) use notifier::WaitedAny;
 pub use notifier::{Notifier, Subscription, Waited};
 pub(crate) use pieces::Pieces;
 pub(crate) use prims::{Deadline, deadline_after, time_left};
+#[cfg(feature = "async")]
+pub(crate) use reply::ReplyReceiver;
 pub(crate) use reply::{ReplySender, reply};
 pub use thread::{QueueInfo, ThreadInfo, live_threads};
 pub(crate) use thread::{Rank, Role, Worker, as_rank, catch_panic, catch_user, may_wait_for, on_own_thread, spawn};
