@@ -41,6 +41,13 @@ impl Deref for AsyncDio {
 }
 
 impl AsyncDio {
+    /// As a callback gets it: the drop of the app's own last handle is left as the app has it.
+    pub(super) fn of_callback(dio: Dio) -> Self {
+        AsyncDio(dio)
+    }
+}
+
+impl AsyncDio {
     /// A call that waits for the core or the cache's file at the most.
     pub(super) async fn call<T: Send + 'static>(
         &self,

@@ -62,16 +62,51 @@
 //! its Dio is part of its batch, and a wait that could never end is [`WouldDeadlock`](crate::ErrorKind::WouldDeadlock) as
 //! ever.
 //!
+//! # Callbacks and sources
+//!
+//! Callbacks may be futures: [`on_start_async`](crate::LensBuilder::on_start_async),
+//! [`on_refresh_async`](crate::LensBuilder::on_refresh_async), [`on_write_async`](crate::LensBuilder::on_write_async),
+//! [`on_conflict_async`](crate::LensBuilder::on_conflict_async), [`on_event_async`](crate::LensBuilder::on_event_async). So may
+//! the calls of a source: [`AsyncTableShell`], which [`Vista::from_async`](crate::Vista::from_async) makes an ordinary one. Any
+//! Lens takes them, also one that is used without futures.
+//!
+//! The thread that would run the blocking callback, or make the blocking call, drives the future, so that it need not be
+//! `Send`. A call is dropped when it is cancelled or its time is over; a callback when its Dio closes.
+//!
+//! Futures that need Tokio are given a multi-thread runtime's handle by `LensBuilder::tokio_handle`, or by
+//! `AsyncSource::with_tokio` (feature `tokio`). Without it they fail with an error that says so:
+//!
+//! ```
+//! use diorama::prelude::*;
+//!
+//! # fn main() -> diorama::Result<()> {
+//! let lens = Lens::new()
+//!     .in_memory()
+//!     .on_refresh_async(async |dio| {
+//!         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+//!         dio.cache().insert("a", record! { "price" => 30 }).await
+//!     })
+//!     .build()?;
+//! let error = lens.make_dio(MemoryVista::new("products", "id")).unwrap_err();
+//! assert_eq!((error.kind(), error.context("setting")), (ErrorKind::Invalid, Some("tokio_handle")));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Ending
 //!
 //! Await [`AsyncLens::close`] before the program ends. The drop of the last [`AsyncDio`] closes it behind, on a thread of its
 //! own; it waits for nothing but the journal's sync of writes made just before, 250 ms at the most.
 
 mod call;
+pub(crate) mod callbacks;
 mod dio;
 mod draft;
+mod drive;
 mod import;
 mod lens;
+pub(crate) mod runtime;
+mod source;
 mod streams;
 mod table;
 mod ticket;
@@ -84,6 +119,7 @@ pub use dio::{AsyncCacheHandle, AsyncDio};
 pub use draft::AsyncDraft;
 pub use import::AsyncImport;
 pub use lens::AsyncLens;
+pub use source::{AsyncSource, AsyncTableShell, ChangesFromOutside};
 pub use streams::{ChangeSets, EventStream, Generations};
 pub use table::{AsyncTableScenery, AsyncTableSceneryBuilder};
 pub use ticket::AsyncWriteTicket;

@@ -6,7 +6,7 @@
 //! Not here: what a row's bytes mean, when a batch is written, and which row numbers exist; the Dio's core knows.
 
 pub mod contract;
-mod faulty;
+pub(crate) mod faulty;
 #[cfg(feature = "lmdb")]
 mod lmdb;
 mod memory;

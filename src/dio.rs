@@ -539,6 +539,10 @@ impl Dio {
     /// What `on_event` fails with (nothing it did is applied then); `Invalid`; `Closed`.
     pub fn handle_event(&self, event: ChangeEvent) -> Result<()> {
         let inner = self.inner();
+        #[cfg(feature = "async")]
+        if inner.lens.callbacks.on_event_is_async && !on_own_thread() {
+            return crate::async_shim::callbacks::handle_event(self, event);
+        }
         if let Some(on_event) = &inner.lens.callbacks.on_event {
             let ((), batch) = callback::run(inner, "on_event", || on_event(self, event))?;
             return match batch {
@@ -936,5 +940,7 @@ impl DioInner {
     }
 }
 
+#[cfg(all(test, feature = "lmdb"))]
+mod storage_fault_tests;
 #[cfg(test)]
 mod tests;

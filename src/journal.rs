@@ -17,6 +17,8 @@ pub mod bench_support;
 mod committer;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+pub(crate) mod faulty_medium;
 mod log;
 mod medium;
 mod record;

@@ -154,7 +154,8 @@
 //! | --- | --- | --- |
 //! | `lmdb` | yes | the cache on disk, in LMDB: [`LensBuilder::cache_at`]; needs a C compiler |
 //! | `csv` | yes | `CsvVista`: a CSV file as a source |
-//! | `async` | no | futures of every call that waits, and streams: `async_shim`; no executor comes along |
+//! | `async` | no | futures of every call that waits, and streams, async callbacks and sources: `async_shim`; no executor comes along |
+//! | `tokio` | no | `async`, and async callbacks and sources in the context of a Tokio runtime: `LensBuilder::tokio_handle`, `AsyncSource::with_tokio` |
 //! | `sqlite` | no | `SqliteVista`: a table, a view or a query of a SQLite database as a source; needs a C compiler |
 //!
 //! `ARCHITECTURE.md` in the repository says how it works inside and what holds it together.
@@ -180,9 +181,9 @@ pub mod vista;
 
 #[cfg(feature = "async")]
 pub use async_shim::{
-    AsyncCacheHandle, AsyncDio, AsyncDraft, AsyncImport, AsyncLens, AsyncRecordScenery, AsyncTableScenery,
-    AsyncTableSceneryBuilder, AsyncTypedDio, AsyncTypedRecord, AsyncTypedTable, AsyncTypedTableBuilder,
-    AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista, AsyncWriteTicket,
+    AsyncCacheHandle, AsyncDio, AsyncDraft, AsyncImport, AsyncLens, AsyncRecordScenery, AsyncSource, AsyncTableScenery,
+    AsyncTableSceneryBuilder, AsyncTableShell, AsyncTypedDio, AsyncTypedRecord, AsyncTypedTable,
+    AsyncTypedTableBuilder, AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista, AsyncWriteTicket,
 };
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::delivery::DeliveryPolicy;

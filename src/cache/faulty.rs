@@ -27,8 +27,9 @@ pub struct FaultyBackend {
     faults: Arc<Faults>,
 }
 
+/// What is to fail, for all calls that share it.
 #[derive(Default)]
-struct Faults(Mutex<Plan>);
+pub(crate) struct Faults(Mutex<Plan>);
 
 #[derive(Default)]
 struct Plan {
@@ -79,6 +80,12 @@ impl FaultyBackend {
         self.faults.0.lock().calls
     }
 
+    /// What fails, for other calls to be counted and to fail with these.
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> Arc<Faults> {
+        self.faults.clone()
+    }
+
     fn plan(&self, n: u64, fault: Fault) {
         let mut plan = self.faults.0.lock();
         plan.fault = Some((plan.calls + n.max(1), fault));
@@ -86,7 +93,8 @@ impl FaultyBackend {
 }
 
 impl Faults {
-    fn call<T>(&self, name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// One storage call.
+    pub(crate) fn call<T>(&self, name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
         let (number, fault) = {
             let mut plan = self.0.lock();
             plan.calls += 1;

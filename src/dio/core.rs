@@ -21,6 +21,7 @@ mod batch;
 mod body;
 mod bulk;
 mod customs;
+mod hold;
 mod pending;
 mod protect;
 mod recover;
@@ -62,6 +63,7 @@ pub(crate) use body::{Body, First};
 
 use batch::OpenBatch;
 use bulk::{Bulk, Made};
+use hold::Hold;
 use pending::{Aliases, Pending};
 use protect::Protection;
 use views::Views;
@@ -173,7 +175,7 @@ pub(crate) struct StagedWrite {
     pub(crate) number: WriteNumber,
     /// Under which the source can tell it from others.
     pub(crate) key: Arc<str>,
-    pub(crate) op: WriteOp,
+    pub(crate) op: Arc<WriteOp>,
     pub(crate) at: i64,
     pub(crate) ticket: TicketSender,
     /// Whether anything is known of the row here, so that a patch can be folded over it.
@@ -234,6 +236,10 @@ pub(crate) enum Message {
     /// Shown together, or refused together.
     Stage(Vec<NewWrite>),
     Settle(Settlement),
+    /// An insert whose row the source names goes to the source.
+    AtSource(WriteNumber),
+    /// The source has not done it, for now.
+    NotDone(WriteNumber),
     /// A new table view, or another query for one that is there.
     SetQuery {
         view: ViewId,
@@ -471,6 +477,7 @@ pub(crate) struct Core {
     stale_upto: Seq,
     protection: Protection,
     pending: Pending,
+    hold: Hold,
     aliases: Aliases,
     next_write: WriteNumber,
     /// Settled writes that the cache was told of since the journal was told that it is synced.
@@ -494,6 +501,7 @@ impl Core {
             stale_upto: Seq(0),
             protection: Protection::new(state.seq),
             pending: Pending::default(),
+            hold: Hold::default(),
             aliases: Aliases::default(),
             next_write: WriteNumber(1),
             unsynced: 0,
@@ -544,10 +552,14 @@ impl Core {
             return;
         }
         match message {
-            Message::Apply(apply) if self.is_bulk(&apply) => self.begin_bulk(apply),
-            Message::Apply(apply) => self.apply(apply),
+            Message::Apply(mut apply) => {
+                self.hold_back(&mut apply);
+                if self.is_bulk(&apply) { self.begin_bulk(apply) } else { self.apply(apply) }
+            }
             Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),
+            Message::AtSource(number) => self.at_source(number),
+            Message::NotDone(number) => self.landed(number, None),
             other => {
                 self.commit();
                 match other {
@@ -562,7 +574,11 @@ impl Core {
                     Message::BulkMade { seq, made } => self.bulk_made(seq, made),
                     Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
-                    Message::Apply(_) | Message::Stage(_) | Message::Settle(_) => {}
+                    Message::Apply(_)
+                    | Message::Stage(_)
+                    | Message::Settle(_)
+                    | Message::AtSource(_)
+                    | Message::NotDone(_) => {}
                 }
                 self.to.board.set_views(self.views.counts());
             }
@@ -583,6 +599,10 @@ impl Core {
     fn close(&mut self, reply: Option<ReplySender<()>>) {
         if std::mem::replace(&mut self.closed, true) {
             return;
+        }
+        if !self.hold.is_empty() && !std::thread::panicking() {
+            self.show_held();
+            self.commit();
         }
         self.views.close();
         for slot in self.records.values().flatten() {

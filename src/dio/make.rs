@@ -164,7 +164,7 @@ impl DioInner {
             for warning in &replay.warnings {
                 lens_inner.warn(warning.clone().with("table", name.to_string()));
             }
-            core.recover(replay);
+            core.recover(replay)?;
         }
         let first_copy = inner.refresher.start()?;
         if !state.complete && defaults.on_start_blocking {

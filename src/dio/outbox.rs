@@ -68,7 +68,7 @@ impl Failures {
         failed.push_back(FailedWrite {
             number: write.number,
             id: write.ticket.ticket().id(),
-            op: write.op.clone(),
+            op: (*write.op).clone(),
             error,
             may_be_done,
             made_at: time_of(write.at),
@@ -104,7 +104,7 @@ impl Dio {
                 return None;
             }
             let (id, made_at) = (ticket.id(), time_of(write.at));
-            Some(PendingWrite { number: write.number, id, op: write.op.clone(), state, made_at, ticket })
+            Some(PendingWrite { number: write.number, id, op: (*write.op).clone(), state, made_at, ticket })
         });
         pending.collect()
     }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, Moment};
 use crate::dio::WriteTicket;
-use crate::dio::core::StagedWrite;
+use crate::dio::core::{SettledAs, StagedWrite};
 use crate::dio::delivery::{Accepted, Delivery, DeliveryPolicy, Next, Outcome, Pending, Refusal, RowKey, Verdict};
 use crate::sync::{Deadline, Notifier, QueueInfo, Waited, deadline_after, on_own_thread, time_left};
 use crate::vista::WriteOp;
@@ -26,7 +26,7 @@ pub(crate) struct Item {
     pub(crate) write: Arc<StagedWrite>,
     /// Later writes that go with it; what becomes of it becomes of them.
     pub(crate) merged: Vec<Arc<StagedWrite>>,
-    pub(crate) op: WriteOp,
+    pub(crate) op: Arc<WriteOp>,
     pub(crate) attempt: u32,
 }
 
@@ -73,6 +73,8 @@ struct Queue {
     abandoned: bool,
     /// What was not settled when it was abandoned.
     left: HashSet<WriteNumber>,
+    /// What the source has done with a write, but the core can't settle yet.
+    unsettled: HashMap<WriteNumber, SettledAs>,
     /// The queue is closing, nothing is under way, and nothing can be done before some later moment.
     is_stuck: bool,
 }
@@ -98,6 +100,7 @@ impl WriteQueue {
                 closing: false,
                 abandoned: false,
                 left: HashSet::new(),
+                unsettled: HashMap::new(),
                 is_stuck: false,
             }),
             changes: Notifier::new(0),
@@ -152,11 +155,6 @@ impl WriteQueue {
         &self.changes
     }
 
-    /// Takes a place for a write of an earlier run, whether there is room or not.
-    pub(crate) fn occupy(&self) {
-        self.queue.lock().used += 1;
-    }
-
     /// Gives reserved places back.
     pub(crate) fn give_back(&self, places: usize) {
         self.queue.lock().used -= places;
@@ -181,14 +179,29 @@ impl WriteQueue {
         let Some(write) = queue.writes.get(&number).cloned() else {
             return if queue.left.contains(&number) { Pushed::LeftBehind } else { Pushed::Withdrawn };
         };
-        let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
-        let op = Arc::new(write.op.clone());
-        let superseded = queue.delivery.accept(Accepted { number, row, op, attempted });
-        let superseded = superseded.into_iter().filter_map(|number| queue.give_up(number)).collect();
-        queue.is_stuck = false;
+        let superseded = queue.accept(&write, attempted);
         drop(queue);
         self.ring();
         Pushed::Queued(superseded)
+    }
+
+    /// Takes writes of an earlier run in, whether there is room or not: the source may have them already, whatever that run
+    /// noted. Gives back which writes each of them has made pointless. Never waits.
+    pub(crate) fn take_in(&self, writes: &[Arc<StagedWrite>]) -> Vec<(WriteNumber, Vec<Arc<StagedWrite>>)> {
+        let mut queue = self.queue.lock();
+        queue.writes.reserve(writes.len());
+        let mut superseded = Vec::new();
+        for write in writes {
+            queue.used += 1;
+            queue.writes.insert(write.number, write.clone());
+            let pointless = queue.accept(write, true);
+            if !pointless.is_empty() {
+                superseded.push((write.number, pointless));
+            }
+        }
+        drop(queue);
+        self.ring();
+        superseded
     }
 
     /// A row goes by another id now; its tickets say so already.
@@ -247,7 +260,7 @@ impl WriteQueue {
     pub(crate) fn of_key(&self, key: &str) -> Option<(WriteOp, WriteTicket)> {
         let queue = self.queue.lock();
         let write = queue.writes.values().find(|write| *write.key == *key)?;
-        Some((write.op.clone(), write.ticket.ticket()))
+        Some(((*write.op).clone(), write.ticket.ticket()))
     }
 
     /// How full it is.
@@ -275,8 +288,8 @@ impl WriteQueue {
                             let merged = due.merged.iter().filter_map(|number| queue.writes.get(number).cloned());
                             // The row may go by another id since the write was made.
                             let op = match write.ticket.ticket().id() {
-                                Some(id) => (*due.op).clone().with_id(&id),
-                                None => (*due.op).clone(),
+                                Some(id) => due.op.named(&id),
+                                None => due.op,
                             };
                             Some(Item { merged: merged.collect(), write, op, attempt: due.attempt })
                         });
@@ -313,6 +326,16 @@ impl WriteQueue {
         drop(queue);
         self.ring();
         verdict
+    }
+
+    /// What became of a write at the source, for its writer to bring again.
+    pub(crate) fn hand_back(&self, number: WriteNumber, result: SettledAs) {
+        self.queue.lock().unsettled.insert(number, result);
+    }
+
+    /// See [`hand_back`](Self::hand_back).
+    pub(crate) fn take_back(&self, number: WriteNumber) -> Option<SettledAs> {
+        self.queue.lock().unsettled.remove(&number)
     }
 
     /// The source refused these as a batch: they go one by one.
@@ -377,6 +400,15 @@ impl WriteQueue {
 }
 
 impl Queue {
+    /// Has an announced write delivered; gives back those that it makes pointless.
+    fn accept(&mut self, write: &StagedWrite, attempted: bool) -> Vec<Arc<StagedWrite>> {
+        let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
+        let accepted = Accepted { number: write.number, row, op: write.op.clone(), attempted };
+        let superseded = self.delivery.accept(accepted);
+        self.is_stuck = false;
+        superseded.into_iter().filter_map(|number| self.give_up(number)).collect()
+    }
+
     /// A write whose end nobody was told of. It is told before the queue lets go of the write.
     fn unsettled(&self, number: WriteNumber) -> Result<&Arc<StagedWrite>, Refusal> {
         let write = self.writes.get(&number).filter(|write| !write.ticket.ticket().state().has_ended());

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use crate::clock::Moment;
 use crate::dio::core::{Message, RowChange, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::{Outcome, Verdict};
@@ -40,6 +42,9 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
     }
 }
 
+/// How long the cache is given to become readable before a write that the source has done is settled again.
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
 /// Settles writes; returns once the core has: what waits behind them may be a patch of a row that was not inserted, or that
 /// has another id now. A closed core drops the settlements, and with them the tickets, which say so.
 fn settle(dio: &DioInner, settled: impl Iterator<Item = (Arc<StagedWrite>, SettledAs)>) {
@@ -54,11 +59,47 @@ fn settle(dio: &DioInner, settled: impl Iterator<Item = (Arc<StagedWrite>, Settl
     }
 }
 
+/// Settles a write that the source has done, and doesn't let go of it while the cache can't be read. Says whether it is
+/// settled; else the Dio is being closed, and the next run is to ask the source again.
+fn settle_surely(dio: &DioInner, write: &Arc<StagedWrite>, mut result: SettledAs) -> bool {
+    let (bell, rung) = bounded(1);
+    let mut watch = None;
+    loop {
+        let (sender, receiver) = reply();
+        let _ = dio.send(Message::Settle(Settlement { write: write.clone(), result, reply: Some(sender) }));
+        let answer = receiver.wait(None);
+        let Some(again) = dio.writes.take_back(write.number) else { return true };
+        if let Ok(Err(error)) = answer {
+            tracing::warn!(table = %dio.name, %error, "a write is done, but can't be shown as done while the cache can't be read");
+            write.ticket.waiting(dio.clock().now().after(SETTLE_AGAIN), error);
+        }
+        watch.get_or_insert_with(|| dio.cancel.ring_on_cancel(&bell));
+        let _ = rung.recv_timeout(SETTLE_AGAIN);
+        if !dio.is_open() {
+            return false;
+        }
+        result = again;
+    }
+}
+
 fn name(dio: &DioInner, op: &WriteOp, error: Error) -> Error {
     let error = error.with("table", dio.name.to_string());
     match op.id() {
         Some(id) => error.with("id", id.to_owned()),
         None => error,
+    }
+}
+
+/// Has the core know that rows which are read from now on may be the one that the source makes of this insert.
+fn say_at_source(dio: &DioInner, item: &Item) {
+    if makes_a_nameless_row(&item.op) {
+        let _ = dio.send(Message::AtSource(item.write.number));
+    }
+}
+
+fn say_not_done(dio: &DioInner, item: &Item) {
+    if makes_a_nameless_row(&item.op) {
+        let _ = dio.send(Message::NotDone(item.write.number));
     }
 }
 
@@ -70,6 +111,7 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
     if is_lost && let Err(error) = dio.ledger.note_attempts(std::iter::once(item.write.number)) {
         return conclude(dio, item, Err(name(dio, &item.op, not_noted(error))), false);
     }
+    say_at_source(dio, item);
     let span = tracing::debug_span!("deliver", table = %dio.name, write = item.op.verb(), id = item.op.id());
     let result = span.in_scope(|| {
         let result = deliver(dio, strong, item).map_err(|error| name(dio, &item.op, error));
@@ -106,6 +148,7 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             dio.writes.finished(now, item, Outcome::Failed);
         }
         outcome => {
+            say_not_done(dio, item);
             if is_lost {
                 // It was not there. Before the next attempt is noted, maybe by another writer.
                 dio.ledger.note_rewritten(item.write.number, &item.op);
@@ -132,13 +175,13 @@ fn may_be_done(error: &Error) -> bool {
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {
     let Settled { id, record, mut changes, at, .. } = settled;
-    let confirmed = item.all().map(|write| {
+    let is_settled = item.all().all(|write| {
         let changes: Vec<RowChange> = std::mem::take(&mut changes);
         let settled = Settled { id: id.clone(), record: record.clone(), stored: None, changes, at };
-        (write.clone(), SettledAs::Confirmed(settled))
+        settle_surely(dio, write, SettledAs::Confirmed(settled))
     });
-    settle(dio, confirmed);
-    dio.writes.finished(now, item, Outcome::Done);
+    let outcome = if is_settled { Outcome::Done } else { Outcome::Unavailable { retry_after: None } };
+    dio.writes.finished(now, item, outcome);
 }
 
 fn end(dio: &Arc<DioInner>, item: &Item, as_what: &SettledAs) {
@@ -193,7 +236,7 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
         dio.catch_up()?;
     }
     let mut before = item.write.before().map(|row| row.to_record()).transpose()?;
-    let mut op = Cow::Borrowed(&item.op);
+    let mut op = Cow::Borrowed(&*item.op);
     // No source compares with a row that was not there.
     let mut checked = is_decided && (!dio.master.capabilities().compares || is_of_no_row(dio, &op, before.as_ref()));
     for _ in 0..CONFLICTS {
@@ -370,7 +413,8 @@ fn hand_over(
 /// A repeated insert finds its own row, where the source keeps no keys: then it was done.
 fn done_before(dio: &DioInner, item: &Item, error: Error) -> Result<Written> {
     let is_repeated = item.attempt > 1 || item.write.is_recovered;
-    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) = (error.kind(), is_repeated, &item.op)
+    if let (ErrorKind::Conflict, true, WriteOp::Insert { id: Some(id), record }) =
+        (error.kind(), is_repeated, &*item.op)
         && let Some(row) = read_back(dio, id)
         && record.iter().all(|(field, value)| row.get(field) == Some(value))
     {
@@ -422,7 +466,8 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         }
         return;
     }
-    let ops: Vec<WriteOp> = items.iter().map(|item| item.op.clone()).collect();
+    items.iter().for_each(|item| say_at_source(dio, item));
+    let ops: Vec<WriteOp> = items.iter().map(|item| (*item.op).clone()).collect();
     // The source keeps one answer for the whole batch, and none for its parts.
     let cx = call_cx(dio, first, None).with_idempotency_key(format!("{}+{}", first.write.key, items.len()));
     let span = tracing::debug_span!("deliver", table = %dio.name, writes = ops.len());
@@ -441,6 +486,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
         Err(error) => match Outcome::of(&error) {
             Outcome::Done | Outcome::Failed => {
                 nameless().for_each(|item| dio.ledger.note_rewritten(item.write.number, &item.op));
+                items.iter().for_each(|item| say_not_done(dio, item));
                 dio.writes.split(items);
             }
             _ => batch_failed(dio, items, &error),

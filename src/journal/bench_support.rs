@@ -12,6 +12,7 @@ use super::record::{self, Acceptance, bytes_for};
 use super::registry::{PathJournal, for_path};
 use super::replay;
 use super::table::TableJournal;
+use crate::value::StoredRow;
 use crate::vista::WriteOp;
 use crate::{Result, Seq, record};
 
@@ -22,6 +23,7 @@ pub struct Writes {
     found: usize,
     next: AtomicU64,
     op: WriteOp,
+    row: StoredRow,
 }
 
 impl Writes {
@@ -34,7 +36,14 @@ impl Writes {
             "name" => "Thigpen Field", "city" => "Bay Springs", "state" => "MS", "latitude" => 31.953_764, "elevation" => 351,
         };
         let (found, next) = (replay.writes.len(), AtomicU64::new(replay.next_write));
-        Writes { journal, _path: path, found, next, op: WriteOp::upsert("00M", row) }
+        Writes {
+            journal,
+            _path: path,
+            found,
+            next,
+            row: StoredRow::encode("00M", &row, 0),
+            op: WriteOp::upsert("00M", row),
+        }
     }
 
     /// How many writes were found.
@@ -45,14 +54,14 @@ impl Writes {
     /// The bytes of one entry.
     pub fn bytes_of_one(&self) -> usize {
         let key = self.journal.key(1);
-        let accepted = Acceptance { write: 1, key: &key, op: &self.op, before: self.op.record(), at: 1 };
+        let accepted = Acceptance { write: 1, key: &key, op: &self.op, before: Some(&self.row), at: 1 };
         replay::bytes_of(&record::accepted("airports", accepted).unwrap()) as usize
     }
 
     fn say(&self, answer: impl FnOnce(Result<()>) + Send + 'static) {
         let write = self.next.fetch_add(1, Ordering::Relaxed);
         let key = self.journal.key(write);
-        let accepted = Acceptance { write, key: &key, op: &self.op, before: self.op.record(), at: 1 };
+        let accepted = Acceptance { write, key: &key, op: &self.op, before: Some(&self.row), at: 1 };
         match self.journal.reserve(bytes_for(&self.op)) {
             Ok(room) => self.journal.accept(room, accepted, Box::new(answer)),
             Err(error) => answer(Err(error)),

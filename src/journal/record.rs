@@ -24,10 +24,19 @@ pub(crate) struct Accepted {
     /// The key under which it is delivered, the same at every attempt.
     pub(crate) key: String,
     pub(crate) op: WriteOp,
-    /// The row that was shown before it.
-    pub(crate) before: Option<Record>,
+    pub(crate) before: Option<Before>,
     /// The wall time of acceptance in milliseconds since the Unix epoch.
     pub(crate) accepted_at: i64,
+}
+
+/// The row that was shown before a write. Its fields are copied as they are, and read when somebody asks for them.
+#[derive(Debug, Clone)]
+pub(crate) struct Before(pub(crate) StoredRow);
+
+impl PartialEq for Before {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.field_bytes() == other.0.field_bytes()
+    }
 }
 
 /// What the source made of a write, so that the cache can be brought to it without asking again.
@@ -112,6 +121,9 @@ impl Serialize for Bytes<'_> {
         serializer.serialize_bytes(self.0)
     }
 }
+
+/// CBOR's null.
+const NULL: u8 = 0xf6;
 
 const ACCEPTED: u8 = 1;
 const ATTEMPTED: u8 = 2;
@@ -198,10 +210,15 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    fn with(&self, kind: u8, body: &impl Serialize) -> Result<Vec<u8>> {
+    fn start(&self, kind: u8) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(256);
         out.push(VERSION);
         put(&mut out, &(self.table, self.write, kind))?;
+        Ok(out)
+    }
+
+    fn with(&self, kind: u8, body: &impl Serialize) -> Result<Vec<u8>> {
+        let mut out = self.start(kind)?;
         put(&mut out, body)?;
         Ok(out)
     }
@@ -216,7 +233,7 @@ pub(crate) struct Acceptance<'a> {
     pub(crate) key: &'a str,
     pub(crate) op: &'a WriteOp,
     /// The row that was shown before it.
-    pub(crate) before: Option<&'a Record>,
+    pub(crate) before: Option<&'a StoredRow>,
     /// The wall time in milliseconds since the Unix epoch.
     pub(crate) at: i64,
 }
@@ -227,7 +244,17 @@ pub(crate) struct Acceptance<'a> {
 /// `Invalid` when a value can't be written.
 pub(super) fn accepted(table: &str, accepted: Acceptance<'_>) -> Result<Vec<u8>> {
     let Acceptance { write, key, op, before, at } = accepted;
-    Head { table, write }.with(ACCEPTED, &(key, op_ref(op), before, at))
+    let mut out = Head { table, write }.start(ACCEPTED)?;
+    // An array of four.
+    out.push(0x84);
+    put(&mut out, &key)?;
+    put(&mut out, &op_ref(op))?;
+    match before {
+        Some(row) => out.extend_from_slice(row.field_bytes()),
+        None => out.push(NULL),
+    }
+    put(&mut out, &at)?;
+    Ok(out)
 }
 
 /// The bytes that say a write is being tried.
@@ -308,6 +335,28 @@ pub(super) fn table_of(bytes: &[u8]) -> Result<String> {
     head_of(bytes).map(|(_, table, _, _)| table)
 }
 
+fn accepted_of(rest: &mut &[u8]) -> Result<Accepted> {
+    match rest.split_first() {
+        Some((0x84, items)) => *rest = items,
+        _ => return Err(damaged("a write that was not accepted")),
+    }
+    let key: String = take(rest)?;
+    let op = op_of(take(rest)?)?;
+    let before = match rest.split_first() {
+        Some((&NULL, after)) => {
+            *rest = after;
+            None
+        }
+        _ => {
+            let id = op.id().unwrap_or(&key);
+            let (row, after) = StoredRow::over_fields(id, rest, 0).ok_or_else(|| damaged("a row that is none"))?;
+            *rest = after;
+            Some(Before(row))
+        }
+    };
+    Ok(Accepted { key, op, before, accepted_at: take(rest)? })
+}
+
 /// Reads a record.
 ///
 /// # Errors
@@ -316,10 +365,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said> {
     let (mut rest, table, write, kind) = head_of(bytes)?;
     let rest = &mut rest;
     let fact = match kind {
-        ACCEPTED => {
-            let (key, op, before, accepted_at) = take(rest)?;
-            Fact::Accepted(Accepted { key, op: op_of(op)?, before, accepted_at })
-        }
+        ACCEPTED => Fact::Accepted(accepted_of(rest)?),
         REWRITTEN => {
             let (op, merged) = take(rest)?;
             Fact::Rewritten { op: op_of(op)?, merged }

@@ -72,6 +72,8 @@ pub(crate) fn for_path(cache: &Path, capacity: u64) -> Result<Arc<PathJournal>> 
     let registered = Arc::new(Registered(cache.clone()));
     let name = cache.file_name().map_or_else(|| "cache".into(), |name| name.to_string_lossy().into_owned());
     let directory = Directory::open(&cache.join(DIRECTORY))?;
+    #[cfg(test)]
+    let directory = crate::journal::faulty_medium::FaultyMedium::new(directory, &cache);
     let journal = PathJournal::open(format!("{name}:journal"), directory, SEGMENT_BYTES, capacity, Some(registered))?;
     let journal = Arc::new(journal);
     OPEN.lock().insert(cache, Arc::downgrade(&journal));

@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 
 use crate::journal::log::Numbered;
-use crate::journal::record::{self, Confirmed, Fact, Outcome, Said};
+use crate::journal::record::{self, Before, Confirmed, Fact, Outcome, Said};
 use crate::journal::segment;
-use crate::value::Record;
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result};
 
@@ -19,7 +18,7 @@ pub(crate) struct Recovered {
     pub(crate) key: String,
     /// What is to be delivered, or was.
     pub(crate) op: WriteOp,
-    pub(crate) before: Option<Record>,
+    pub(crate) before: Option<Before>,
     pub(crate) accepted_at: i64,
     /// The source may have done it.
     pub(crate) attempted: bool,
@@ -75,7 +74,9 @@ pub(super) fn bytes_of(payload: &[u8]) -> u64 {
 
 /// Folds the entries, which come in the order in which they were made.
 pub(super) fn fold(entries: &[Numbered]) -> Folded {
-    let mut folding = Folding::default();
+    // Most entries of a long journal are acceptances.
+    let (writes, places) = (Vec::with_capacity(entries.len()), HashMap::with_capacity(entries.len()));
+    let mut folding = Folding { writes, places, ..Folding::default() };
     for (number, payload) in entries {
         let added = record::read(payload).and_then(|said| folding.add(*number, bytes_of(payload), said));
         // It stays in the journal: somebody may be able to read it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 use proptest::prelude::*;
 
-use super::record::{self, Accepted, Fact, Said};
+use super::record::{self, Accepted, Before, Fact, Said};
 use super::registry::PathJournal;
 use super::tests::{FakeDisk, SMALL};
 use super::*;
@@ -74,6 +74,7 @@ fn an_accepted_write_comes_back_as_it_was() {
     let before = record! { "name" => "Old", "at" => Value::Tag(0, Box::new("2026-01-01T00:00:00Z".into())) };
     let write = replay.next_write;
     let (key, op) = (journal.key(write), op(write));
+    let before = StoredRow::encode(&format!("id-{write}"), &before, 3);
     let accepted = Acceptance { write, key: &key, op: &op, before: Some(&before), at: 17 };
     said(|answer| journal.accept(journal.reserve(1_000).unwrap(), accepted, answer)).unwrap();
     said(|answer| journal.attempted(write, answer)).unwrap();
@@ -82,7 +83,7 @@ fn an_accepted_write_comes_back_as_it_was() {
         write,
         key,
         op,
-        before: Some(before),
+        before: Some(Before(before)),
         accepted_at: 17,
         attempted: true,
         state: RecoveredState::Pending,
@@ -426,7 +427,10 @@ fn fact() -> impl Strategy<Value = Fact> {
     let accepted = (".{0,9}", any_op(), prop::option::of(fields()), any::<i64>());
     let confirmed = (prop::option::of(".{0,9}"), prop::option::of(fields()), any::<bool>(), any::<u64>());
     prop_oneof![
-        accepted.prop_map(|(key, op, before, accepted_at)| Fact::Accepted(Accepted { key, op, before, accepted_at })),
+        accepted.prop_map(|(key, op, before, accepted_at)| {
+            let before = before.map(|before| Before(StoredRow::encode(op.id().unwrap_or(&key), &before, 0)));
+            Fact::Accepted(Accepted { key, op, before, accepted_at })
+        }),
         Just(Fact::Attempted),
         (any_op(), prop::collection::vec(any::<u64>(), 0..4)).prop_map(|(op, merged)| Fact::Rewritten { op, merged }),
         confirmed.prop_map(|(id, row, deleted, seq)| {
@@ -445,7 +449,8 @@ fn bytes_of(said: &Said) -> Result<Vec<u8>> {
     let Said { table, write, fact } = said;
     match fact {
         Fact::Accepted(Accepted { key, op, before, accepted_at }) => {
-            let accepted = Acceptance { write: *write, key, op, before: before.as_ref(), at: *accepted_at };
+            let before = before.as_ref().map(|before| &before.0);
+            let accepted = Acceptance { write: *write, key, op, before, at: *accepted_at };
             record::accepted(table, accepted)
         }
         Fact::Attempted => record::attempted(table, *write),

@@ -48,17 +48,30 @@ impl StoredRow {
     pub(crate) fn encode_with(out: &mut Vec<u8>, id: &str, record: &Record, fetched_at: i64) -> Self {
         out.clear();
         out.reserve(ID_AT + id.len() + 9 + record.encoded_size_hint());
-        out.extend_from_slice(&[ROW_FORMAT_VERSION, 0]);
-        out.extend_from_slice(&0u64.to_le_bytes());
-        out.extend_from_slice(&fetched_at.to_le_bytes());
-        out.extend_from_slice(&(id.len() as u32).to_le_bytes());
-        out.extend_from_slice(id.as_bytes());
+        write_header(out, id, fetched_at);
         cbor::write_head(cbor::MAP, record.len() as u64, out);
         for (name, value) in record.iter() {
             cbor::write_text(name, out);
             cbor::write_value(value, out);
         }
         StoredRow(Arc::from(out.as_slice()))
+    }
+
+    /// A row over its fields as [`field_bytes`](Self::field_bytes) has them, at the start of `bytes`; and what follows them.
+    /// `None` when they are no map, or cut.
+    pub(crate) fn over_fields<'a>(id: &str, bytes: &'a [u8], fetched_at: i64) -> Option<(Self, &'a [u8])> {
+        let (head, _) = cbor::read_head(bytes)?;
+        let rest = cbor::skip(bytes).filter(|_| head.major == cbor::MAP)?;
+        let fields = &bytes[..bytes.len() - rest.len()];
+        let mut out = Vec::with_capacity(ID_AT + id.len() + fields.len());
+        write_header(&mut out, id, fetched_at);
+        out.extend_from_slice(fields);
+        Some((StoredRow(Arc::from(out)), rest))
+    }
+
+    /// The fields, as one CBOR map.
+    pub(crate) fn field_bytes(&self) -> &[u8] {
+        &self.0[self.fields_at()..]
     }
 
     /// A row from stored bytes, which are copied. Fails with [`ErrorKind::Corrupt`] as [`from_arc`](Self::from_arc).
@@ -223,6 +236,15 @@ impl<'a> From<&'a StoredRow> for StoredRef<'a> {
     fn from(row: &'a StoredRow) -> Self {
         StoredRef(&row.0)
     }
+}
+
+/// The header and the id of a new row.
+fn write_header(out: &mut Vec<u8>, id: &str, fetched_at: i64) {
+    out.extend_from_slice(&[ROW_FORMAT_VERSION, 0]);
+    out.extend_from_slice(&0u64.to_le_bytes());
+    out.extend_from_slice(&fetched_at.to_le_bytes());
+    out.extend_from_slice(&(id.len() as u32).to_le_bytes());
+    out.extend_from_slice(id.as_bytes());
 }
 
 #[inline]

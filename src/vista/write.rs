@@ -1,5 +1,7 @@
 //! Writes: the operations a source or a Dio is asked to do, and what comes back.
 
+use std::sync::Arc;
+
 use crate::value::{Record, Value};
 
 /// One write.
@@ -95,6 +97,14 @@ impl WriteOp {
             | WriteOp::Patch { id, .. }
             | WriteOp::Delete { id } => Some(id),
             WriteOp::DeleteAll => None,
+        }
+    }
+
+    /// The same for the row of this id, which it mostly is already.
+    pub(crate) fn named(self: Arc<Self>, id: &str) -> Arc<Self> {
+        match self.id() {
+            Some(named) if named != id => Arc::new((*self).clone().with_id(id)),
+            _ => self,
         }
     }
 

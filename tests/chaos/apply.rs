@@ -8,7 +8,7 @@ use crate::ground::Keep;
 use crate::local::Unsettled;
 use crate::ops::{Event, Fields, Id, Op, Query};
 use crate::plain::Plain;
-use crate::run::{OPEN, SOON, World};
+use crate::run::{OPEN, SOON, Waiting, World};
 use crate::source::Trouble;
 use crate::steps::{Fault, Verb, Write};
 
@@ -37,6 +37,7 @@ impl World {
             Op::Clear => {
                 dio.cache().clear().unwrap();
                 self.here.list().iter().for_each(|(id, _)| self.touch(id));
+                self.waiting.clear();
                 self.here.clear();
             }
             Op::PutAgain(id) => {
@@ -93,7 +94,7 @@ impl World {
                 dio.handle_event(ChangeEvent::Updated { id: id.clone(), record: Some(record.clone()) }).unwrap();
                 match self.protected().has(&id) {
                     true => self.here.skip_one(&id),
-                    false => self.put(&id, record),
+                    false => self.found(&id, record),
                 }
             }
             Op::Event(id, Event::Deleted) => {
@@ -202,16 +203,32 @@ impl World {
 
     pub(crate) fn put(&mut self, id: &str, record: Record) {
         self.touch(id);
+        self.waiting.retain(|waiting| waiting.id != id);
         self.here.put(id, record);
     }
 
     pub(crate) fn remove(&mut self, id: &str) {
         self.touch(id);
+        self.waiting.retain(|waiting| waiting.id != id);
         self.here.remove(id);
+    }
+
+    /// A read of the source has found a row.
+    pub(crate) fn found(&mut self, id: &str, record: Record) {
+        let may_be_the_inserts = !self.here.clears_all()
+            && self.here.unsettled().first().is_some_and(|write| matches!(write.op, WriteOp::Insert { id: None, .. }));
+        if !may_be_the_inserts || self.here.confirmed(id).is_some() {
+            return self.put(id, record);
+        }
+        match self.waiting.iter_mut().find(|waiting| waiting.id == id) {
+            Some(waiting) => (waiting.record, waiting.is_doubtful) = (record, false),
+            None => self.waiting.push(Waiting { id: id.to_owned(), record, is_doubtful: false }),
+        }
     }
 
     /// The rows here become these, but for those that must be left alone.
     pub(crate) fn adopt(&mut self, rows: &[Plain], keep: &Keep) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.is_doubtful = true);
         for (id, _) in self.here.list() {
             if !keep.has(&id) && !rows.iter().any(|(other, _)| *other == id) {
                 self.remove(&id);
@@ -219,7 +236,7 @@ impl World {
         }
         for (id, record) in rows {
             if !keep.has(id) && self.here.confirmed(id) != Some(record) {
-                self.put(id, record.clone());
+                self.found(id, record.clone());
             }
         }
     }

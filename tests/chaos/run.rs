@@ -50,6 +50,14 @@ pub(crate) struct Pending {
     done: Option<Result<Effect, ErrorKind>>,
 }
 
+/// A row that a read has found new while the source has an insert that it may be the row of.
+pub(crate) struct Waiting {
+    pub(crate) id: String,
+    pub(crate) record: Record,
+    /// A later copy of the source was without it.
+    pub(crate) is_doubtful: bool,
+}
+
 pub(crate) struct World {
     kind: Kind,
     lens: Lens,
@@ -69,7 +77,11 @@ pub(crate) struct World {
     failed_writes: u64,
     pub(crate) listing: Option<Listing>,
     /// Those of `here`, in their order.
-    pending: Vec<Pending>,
+    pub(crate) pending: Vec<Pending>,
+    /// Rows that show once the insert at the source is settled.
+    pub(crate) waiting: Vec<Waiting>,
+    /// Such rows that are read again then.
+    rereads: Vec<String>,
     held_writes: Vec<HeldCalls>,
     held_answer: Option<HeldCalls>,
     barriers: u64,
@@ -141,6 +153,8 @@ impl World {
             failed_writes: 0,
             listing: None,
             pending: Vec::new(),
+            waiting: Vec::new(),
+            rereads: Vec::new(),
             held_writes: Vec::new(),
             held_answer: None,
             barriers: 0,
@@ -460,6 +474,7 @@ impl World {
             let lists = self.source.calls(Call::List);
             // Rows are read again after all are, so that new ones come in one order.
             let gets = self.source.hold(Call::Get, Point::BeforeWork);
+            let held_lists = self.source.hold(Call::List, Point::BeforeWork);
             let call = Call::of(&op);
             match self.held_answer.take() {
                 Some(answer) => drop(answer),
@@ -473,6 +488,11 @@ impl World {
             }
             let expected = write.done.unwrap_or_else(|| self.at_source(&op, fault));
             self.settled(&write.ticket, &op, expected);
+            if let Some(next) = self.here.unsettled().first() {
+                // What is read again is read while the next write is there.
+                self.held(Call::of(&next.op)).wait_until_held(1);
+            }
+            drop(held_lists);
             self.reread_skipped(lists, gets);
         }
         self.held_writes.clear();
@@ -483,6 +503,8 @@ impl World {
         let outcome = ticket.wait(SOON).map_err(|error| error.kind());
         let write = self.here.unsettled()[0].clone();
         self.touch_target(&write);
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut stored = None;
         match expected {
             Ok(effect) => {
                 let id = match &effect {
@@ -492,6 +514,7 @@ impl World {
                 assert_eq!(outcome.map(|outcome| outcome.id), Ok(id.clone()), "{op:?} {}", self.at);
                 if let Some(id) = id {
                     self.touch(&id);
+                    stored = Some(id);
                 }
                 if let Some((first, id)) = self.here.confirm(effect) {
                     self.records.iter_mut().for_each(|view| view.follow(&first, &id));
@@ -511,14 +534,33 @@ impl World {
                 }
             }
         }
+        self.show_waiting(waiting, stored.as_deref());
         for (write, pending) in self.here.unsettled().iter().zip(&self.pending) {
             assert_eq!(pending.ticket.id().as_deref(), write.id.as_deref(), "{}", self.at);
         }
     }
 
+    /// What waited for an insert shows now, but for its own row.
+    fn show_waiting(&mut self, waiting: Vec<Waiting>, stored: Option<&str>) {
+        for row in waiting {
+            match () {
+                () if row.is_doubtful || stored == Some(&*row.id) => self.rereads.push(row.id),
+                () if self.protected().has(&row.id) => self.here.skip_one(&row.id),
+                () => self.put(&row.id, row.record),
+            }
+        }
+        // Its own one first.
+        self.rereads.sort_by_key(|id| stored != Some(id));
+    }
+
     /// What a read had to leave alone is read again once its writes are settled.
     fn reread_skipped(&mut self, lists: u64, gets: HeldCalls) {
-        let (rows, all) = (self.here.take_rereads(), self.here.take_reread_of_all());
+        let (mut rows, all) = (self.here.take_rereads(), self.here.take_reread_of_all());
+        for id in std::mem::take(&mut self.rereads) {
+            if !rows.contains(&id) {
+                rows.push(id);
+            }
+        }
         if rows.is_empty() && !all {
             self.check(true);
             return;
@@ -538,7 +580,7 @@ impl World {
         for id in rows {
             match self.there.get(&id).cloned() {
                 _ if self.protected().has(&id) => self.here.skip_one(&id),
-                Some(record) => self.put(&id, record),
+                Some(record) => self.found(&id, record),
                 None => self.remove(&id),
             }
         }

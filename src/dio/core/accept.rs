@@ -28,7 +28,7 @@ impl Core {
                 let noted = self.confirmation(&settled, seq);
                 self.to.events.publish(DioEvent::WriteSettled { id: settled.id.clone(), seq });
                 let state = WriteState::Confirmed(WriteOutcome { id: settled.id.map(|id| id.to_string()), seq });
-                let is_nameless = matches!(write.op, WriteOp::Insert { id: None, .. });
+                let is_nameless = matches!(*write.op, WriteOp::Insert { id: None, .. });
                 if is_nameless && !write.ticket.ticket().state().has_ended() {
                     // After a crash nobody may be able to say it again.
                     self.to.board.delivered();
@@ -93,9 +93,9 @@ impl Core {
     /// Has the journal make a write durable; then it is delivered.
     pub(super) fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
-        let before = write.before().and_then(|row| row.to_record().ok());
+        let before = write.before();
         let op = match write.ticket.ticket().id() {
-            Some(id) => write.op.clone().with_id(&id),
+            Some(id) => write.op.clone().named(&id),
             None => write.op.clone(),
         };
         let staged = write.clone();

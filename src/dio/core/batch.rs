@@ -104,6 +104,14 @@ impl OpenBatch {
         self.copy_began = began.unwrap_or(self.seq);
     }
 
+    /// Makes room for so many rows.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.touched.reserve(rows);
+        self.causes.reserve(rows);
+        self.differs.reserve(rows);
+        self.by_row.reserve(rows);
+    }
+
     /// Whether it put rows that it deleted again.
     pub(super) fn has_gone(&self) -> bool {
         !self.gone.is_empty()
@@ -322,7 +330,7 @@ impl Core {
         self.pending.keeps_off(id) || self.protection.blocks(id, began) || before.is_some_and(|row| row.seq() > began)
     }
 
-    pub(super) fn put(&mut self, mut row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+    pub(super) fn put(&mut self, row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         // The cache refuses a whole batch for one such id, and would for ever.
         check_id(row.id())?;
         // An empty table needs no look at the disk for its first rows.
@@ -339,17 +347,29 @@ impl Core {
             let id: Arc<str> = Arc::from(row.id());
             return self.rebase(&id, Some(row), cause.unwrap_or(Cause::Local));
         }
+        self.put_over(found, row, cause, began);
+        Ok(())
+    }
+
+    /// [`put`](Self::put) for a row without pending writes, over what there is of it.
+    pub(super) fn put_over(
+        &mut self,
+        found: Option<(RowNo, StoredRow)>,
+        mut row: StoredRow,
+        cause: Option<Cause>,
+        began: Option<Seq>,
+    ) {
+        let before = found.as_ref().map(|(_, before)| before);
         if before.is_some_and(|before| before.status() == row.status() && before.same_content(&row)) {
             self.confirm(row.id(), began);
-            return Ok(());
+            return;
         }
         let seq = self.batch().seq;
         row.set_seq(seq);
         let (row_no, before) = match found {
             Some((row_no, before)) => (row_no, Some(before)),
             None => {
-                let row_no = RowNo(self.next_row);
-                self.next_row += 1;
+                let row_no = self.new_row();
                 let id: Arc<str> = Arc::from(row.id());
                 if self.to.versions.name(&id, seq, None, Some(row_no)) {
                     self.batch().renamed.push(id);
@@ -359,7 +379,6 @@ impl Core {
         };
         self.to.versions.put(row_no, seq, before.as_ref(), Some(row.clone()));
         self.batch().touch_differing(row_no, before, Some(row), cause);
-        Ok(())
     }
 
     /// A row that a pending `delete_all` hides gets a stack of its own, if it is one.
@@ -541,7 +560,8 @@ impl Core {
         ops.splice(0..0, gone);
         let mut table_meta =
             vec![(meta::SEQ.to_owned(), meta::number(seq.0)), (meta::NEXT_ROW.to_owned(), meta::number(self.next_row))];
-        if let Some(copy) = batch.full_copy {
+        // What is held back is missing in the cache, which is not to pass for as new as this copy.
+        if let Some(copy) = batch.full_copy.filter(|_| self.hold.is_empty()) {
             table_meta.push((meta::COMPLETE.to_owned(), meta::number(1)));
             table_meta.push((meta::LAST_REFRESH.to_owned(), meta::number(copy.at.max(0) as u64)));
             table_meta.push((meta::TOTAL.to_owned(), copy.total.and_then(meta::number)));

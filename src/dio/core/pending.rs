@@ -32,7 +32,7 @@ impl Layer {
     }
 
     fn makes_a_row(&self) -> bool {
-        matches!(self, Layer::Write(write) if matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
+        matches!(self, Layer::Write(write) if matches!(*write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. }))
     }
 }
 
@@ -137,7 +137,7 @@ impl Stack {
         let before = self.layers.iter().take_while(|layer| !layer.makes_a_row());
         before
             .filter_map(|layer| match layer {
-                Layer::Write(write) if matches!(write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {
+                Layer::Write(write) if matches!(*write.op, WriteOp::Patch { .. } | WriteOp::Replace { .. }) => {
                     Some(write)
                 }
                 _ => None,
@@ -215,6 +215,13 @@ impl Pending {
         self.stacks.is_empty() && self.clears.is_empty()
     }
 
+    /// Makes room for so many writes.
+    pub(super) fn reserve(&mut self, writes: usize) {
+        self.stacks.reserve(writes);
+        self.ids.reserve(writes);
+        self.rows.reserve(writes);
+    }
+
     /// Whether the cache is not to hear of this row now.
     pub(super) fn holds_row(&self, row: RowNo) -> bool {
         self.rows.contains_key(&row)
@@ -229,6 +236,14 @@ impl Pending {
             return None;
         }
         self.stacks.get_mut(id)
+    }
+
+    /// The stack of this row; one over this confirmed value if there is none.
+    pub(super) fn stack_over(&mut self, id: &Arc<str>, row: RowNo, base: Option<StoredRow>) -> &mut Stack {
+        self.stacks.entry(id.clone()).or_insert_with(|| {
+            self.rows.insert(row, ());
+            Stack::new(row, base)
+        })
     }
 
     pub(super) fn ids(&self) -> Vec<Arc<str>> {
@@ -270,7 +285,11 @@ impl Pending {
     }
 
     pub(super) fn add_clear(&mut self, clear: Clear) {
-        self.clears.push(clear);
+        for (row, _, _) in clear.hidden.values() {
+            self.rows.insert(*row, ());
+        }
+        let place = self.clears.partition_point(|earlier| earlier.number < clear.number);
+        self.clears.insert(place, clear);
     }
 
     pub(super) fn hide(&mut self, id: Arc<str>, row: RowNo, base: StoredRow, since: Seq) {

@@ -2,7 +2,8 @@
 //!
 //! Owner: the core.
 //! Invariants: confirmed writes that the cache may not hold are applied again, as one batch and before all else; pending ones
-//! are shown and delivered in their order; what can't be repeated safely is told as unknown.
+//! are shown and delivered in their order; what can't be repeated safely is told as unknown. If the cache can't be read, the
+//! Dio can't be made, and the journal keeps all of it (`whatever_call_of_the_storage_fails_no_accepted_write_is_lost`).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -12,6 +13,7 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 use crate::dio::core::accept::{Covering, NEVER, done_at};
+use crate::dio::core::pending::Stack;
 use crate::dio::core::{Announce, Core, NewWrite, RowChange, StagedWrite};
 use crate::dio::event::Cause;
 use crate::dio::ledger::MAY_BE_DONE;
@@ -19,12 +21,15 @@ use crate::dio::ticket::TicketSender;
 use crate::journal::{Outcome, Recovered, RecoveredState, Replay};
 use crate::value::StoredRow;
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Seq, WriteNumber};
+use crate::{Error, ErrorKind, Result, Seq, WriteNumber};
 
 impl Core {
     /// Takes in what the journal kept of earlier runs: confirmed writes that the cache may not hold are applied again, pending
     /// ones are shown again, and go on to the source. Before the thread starts.
-    pub(crate) fn recover(&mut self, replay: Replay) {
+    ///
+    /// # Errors
+    /// Why the cache can't be read. A damaged row in it is none: the next refresh brings that again.
+    pub(crate) fn recover(&mut self, replay: Replay) -> Result<()> {
         self.next_write = WriteNumber(replay.next_write.max(1));
         // What is done from now on is newer than all that was done before.
         let newest = replay.writes.iter().filter_map(|write| match &write.state {
@@ -34,10 +39,10 @@ impl Core {
             _ => None,
         });
         self.seq = newest.fold(self.seq, Seq::max);
-        let (confirmed, rest): (Vec<Recovered>, Vec<Recovered>) =
-            replay.writes.into_iter().partition(|write| matches!(write.state, RecoveredState::Confirmed(_)));
-        let renamed = self.reapply(confirmed);
-        let mut pending = Vec::new();
+        let mut rest = replay.writes;
+        let confirmed = rest.extract_if(.., |write| matches!(write.state, RecoveredState::Confirmed(_))).collect();
+        let renamed = self.reapply(confirmed)?;
+        let mut pending = Vec::with_capacity(rest.len());
         for write in rest {
             match &write.state {
                 RecoveredState::Confirmed(_) => {}
@@ -57,21 +62,21 @@ impl Core {
                 RecoveredState::Pending => pending.push(write),
             }
         }
-        let shown: Vec<Arc<StagedWrite>> =
-            pending.into_iter().filter_map(|write| self.restage(write, &renamed)).collect();
+        self.pending.reserve(pending.len());
+        self.batch().reserve(pending.len());
+        let restaged = pending.into_iter().map(|write| self.restage(write, &renamed));
+        let shown = restaged.collect::<Result<Vec<Arc<StagedWrite>>>>()?;
         self.commit();
-        for write in shown {
-            write.ticket.durable();
-            self.to.writes.announce(&write);
-            // The earlier run may have had it at the source, whatever it noted.
-            let superseded = self.to.writes.push(write.number, true).superseded();
-            self.supersede_writes(superseded, write.number);
+        shown.iter().for_each(|write| write.ticket.durable());
+        for (by, superseded) in self.to.writes.take_in(&shown) {
+            self.supersede_writes(superseded, by);
         }
         self.to.board.set_pending(self.pending.writes());
+        Ok(())
     }
 
     /// Applies confirmed writes again, as one batch. Gives back which rows the source has named otherwise.
-    pub(super) fn reapply(&mut self, writes: Vec<Recovered>) -> HashMap<String, String> {
+    fn reapply(&mut self, writes: Vec<Recovered>) -> Result<HashMap<String, String>> {
         let mut renamed = HashMap::new();
         let mut rows: IndexMap<String, (Option<StoredRow>, Seq)> = IndexMap::new();
         let mut cleared = None;
@@ -108,13 +113,12 @@ impl Core {
                 }
                 ControlFlow::Continue(())
             });
-            if let Err(error) = scanned {
-                tracing::warn!(table = %self.to.table_name, %error, "rows that were deleted may show until the next refresh");
-            }
+            self.unless_damaged(scanned, "rows that were deleted may show until the next refresh")?;
         }
         for (id, (row, seq)) in rows {
             // What the cache has stored since is newer.
-            if self.newest(&id).is_ok_and(|found| found.is_some_and(|(_, found)| found.seq() > seq)) {
+            let found = self.newest(&id).map(|found| found.is_some_and(|(_, found)| found.seq() > seq));
+            if self.unless_damaged(found, DAMAGED)? == Some(true) {
                 continue;
             }
             changes.push(match row {
@@ -122,11 +126,12 @@ impl Core {
                 None => RowChange::Delete(Arc::from(id)),
             });
         }
-        if let Err(error) = self.apply_changes(changes, Cause::Confirmed, Announce::Nothing, None) {
-            tracing::warn!(table = %self.to.table_name, %error, "confirmed writes could not be applied again");
+        for change in changes {
+            let applied = self.apply_changes(vec![change], Cause::Confirmed, Announce::Nothing, None);
+            self.unless_damaged(applied, DAMAGED)?;
         }
         if covering.is_empty() {
-            return renamed;
+            return Ok(renamed);
         }
         self.batch().force = true;
         self.commit();
@@ -136,28 +141,36 @@ impl Core {
             }
         }
         self.cover(&covering, self.seq);
-        renamed
+        Ok(renamed)
     }
 
-    pub(super) fn recovered_failure(&mut self, write: Recovered, error: Error, may_be_done: bool) {
+    /// What came of it; `None` if it met a damaged row, which is told.
+    fn unless_damaged<T>(&self, result: Result<T>, consequence: &str) -> Result<Option<T>> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(table = %self.to.table_name, %error, "{consequence}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn recovered_failure(&mut self, write: Recovered, error: Error, may_be_done: bool) {
         let write = self.recovered(write, None);
         self.to.failures.add(&write, error, may_be_done);
     }
 
-    pub(super) fn recovered(&self, write: Recovered, before: Option<StoredRow>) -> StagedWrite {
+    fn recovered(&self, write: Recovered, before: Option<StoredRow>) -> StagedWrite {
         let number = WriteNumber(write.write);
         let (ticket, _) = TicketSender::new(write.op.id(), self.to.write_rank, true);
         let key = Arc::from(write.key);
-        let (op, at) = (write.op, write.accepted_at);
+        let (op, at) = (Arc::new(write.op), write.accepted_at);
         StagedWrite { number, key, op, at, ticket, row_is_known: false, before: Mutex::new(before), is_recovered: true }
     }
 
     /// Shows a write of an earlier run again.
-    pub(super) fn restage(
-        &mut self,
-        mut write: Recovered,
-        renamed: &HashMap<String, String>,
-    ) -> Option<Arc<StagedWrite>> {
+    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Result<Arc<StagedWrite>> {
         let number = WriteNumber(write.write);
         if let Some(id) = write.op.id()
             && let Some(new) = renamed.get(id)
@@ -165,27 +178,40 @@ impl Core {
         {
             write.op = write.op.with_id(new);
         }
-        self.to.writes.occupy();
-        let shown = if matches!(write.op, WriteOp::DeleteAll) {
-            let staged = self.recovered(write, None);
-            let StagedWrite { op, ticket, at, key, .. } = staged;
-            self.stage_all(NewWrite { op, ticket, at, room: None, key: None }, number, Some(key))
-        } else {
-            let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
-            let before = write.before.take().map(|record| StoredRow::encode(&id, &record, write.accepted_at));
-            let staged = Arc::new(self.recovered(write, before));
-            staged.ticket.number(number, Some(id.clone()));
-            let placed = self.stack_of(&id).map(drop);
-            self.push_layer(&id, &staged);
-            placed.and_then(|()| self.reshow(&id, Cause::Local)).map(|()| staged)
-        };
-        match shown {
-            Ok(write) => Some(write),
-            Err(error) => {
-                tracing::warn!(table = %self.to.table_name, write = number.0, %error, "an undelivered write could not be shown");
-                self.to.writes.give_back(1);
-                None
-            }
+        if matches!(write.op, WriteOp::DeleteAll) {
+            let found = self.rows_to_hide();
+            let rows = self.unless_damaged(found, "rows that are to be deleted show until then")?.unwrap_or_default();
+            let StagedWrite { ticket, at, key, .. } = self.recovered(write, None);
+            let new = NewWrite { op: WriteOp::DeleteAll, ticket, at, room: None, key: None };
+            return Ok(self.stage_all(new, number, Some(key), rows));
         }
+        let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
+        let before = write.before.take().map(|before| before.0);
+        let staged = Arc::new(self.recovered(write, before));
+        staged.ticket.number(number, Some(id.clone()));
+        let is_first = self.pending.stack(&id).is_none();
+        let placed = self.stack_of(&id).map(|stack| stack.tombstone.is_none().then(|| stack.base.clone()));
+        let base = match self.unless_damaged(placed, DAMAGED)? {
+            Some(base) => base.filter(|_| is_first),
+            None => {
+                let known = self.to.versions.lookup_newest(&id)?;
+                let row = known.unwrap_or_else(|| self.new_row());
+                let mut stack = Stack::new(row, None);
+                stack.missed = true;
+                self.pending.add(id.clone(), stack);
+                Some(None)
+            }
+        };
+        self.push_layer(&id, &staged);
+        let shown = match base {
+            // Without other writes a row shows what is confirmed.
+            Some(base) => self.show(&id, base, Cause::Local),
+            None => self.reshow(&id, Cause::Local),
+        };
+        self.unless_damaged(shown, DAMAGED)?;
+        Ok(staged)
     }
 }
+
+/// What a damaged row in the cache means for a write of it.
+const DAMAGED: &str = "a write of an earlier run doesn't show until its damaged row is read again";

@@ -4,24 +4,38 @@
 //! Flow: the writer's settlement → the write's layer goes, over a new confirmed value or over the old one → the row shows
 //! what is left → without pending writes it goes to the cache.
 //! Invariants: what the source did under another id is shown once, and its first id goes on meaning it; a write that has lost
-//! the row it was to change fails with it.
+//! the row it was to change fails with it; one that the source has done doesn't fail because the cache can't be read: before
+//! anything of it is settled it goes back to the writer, who brings it again
+//! (`whatever_call_of_the_storage_fails_no_accepted_write_is_lost`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::dio::cache_handle::check_id;
 use crate::dio::core::accept::Covering;
 use crate::dio::core::pending::{Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::event::Cause;
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, WriteNumber};
+use crate::{Error, ErrorKind, Result, RowNo, WriteNumber};
+
+/// What is settled, or a settlement of which nothing is done yet, and why.
+type Tried = std::result::Result<SettledAs, Box<(SettledAs, Error)>>;
+
+/// What is known before a write is settled.
+struct Found {
+    /// The row of the id under which the source has stored it, if that is another one.
+    row: Option<(RowNo, StoredRow)>,
+    /// Whether the write's row shows.
+    is_shown: bool,
+}
 
 impl Core {
     pub(super) fn settle(&mut self, settlement: Settlement) {
         self.publish_first_load();
         let Settlement { write, result, reply } = settlement;
-        let is_all = matches!(write.op, WriteOp::DeleteAll);
+        let is_all = matches!(*write.op, WriteOp::DeleteAll);
         if is_all {
             self.finish_bulk();
         }
@@ -29,55 +43,89 @@ impl Core {
             true => self.settle_all(&write, result),
             false => self.settle_row(&write, result),
         };
+        let result = match result {
+            Ok(result) => result,
+            Err(refused) => {
+                let (again, error) = *refused;
+                if reply.is_some() && matches!(error.kind(), ErrorKind::Cache | ErrorKind::Panicked) {
+                    self.to.writes.hand_back(write.number, again);
+                    self.batch().replies.extend(reply.map(|reply| (reply, Err(error))));
+                    return;
+                }
+                self.refuse_settled(&write, error)
+            }
+        };
         // From here on `clear` may have begun another batch, so the Seq is asked for only now.
         let seq = self.batch().seq;
         if is_all {
             self.protection.note_all(seq);
         }
         self.to.board.set_pending(self.pending.writes());
+        let stored = match &result {
+            SettledAs::Confirmed(settled) => settled.id.clone(),
+            _ => None,
+        };
+        self.landed(write.number, stored.as_ref());
         let batch = self.batch();
         batch.force = true;
         batch.settled.push((write, result));
         batch.replies.extend(reply.map(|reply| (reply, Ok(()))));
     }
 
-    pub(super) fn settle_row(&mut self, write: &Arc<StagedWrite>, result: SettledAs) -> SettledAs {
-        let number = write.number;
-        let Some(id) = self.pending.id_of(number) else { return result };
-        self.pending.forget(number);
-        let (result, last_id) = match result {
-            SettledAs::Confirmed(settled) => {
-                let Settled { id: stored_id, record, changes, at, .. } = settled;
-                let noted = self.apply_changes(changes, Cause::Confirmed, Announce::EachRow, None);
-                let stored_id = stored_id.unwrap_or_else(|| id.clone());
-                let confirmed = noted.and_then(|()| self.confirm_row(write, &id, &stored_id, record, at));
-                match confirmed {
-                    Ok(stored) => {
-                        let batch = self.batch();
-                        let seq = batch.seq;
-                        batch.covering.push(Covering {
-                            id: Some(stored_id.clone()),
-                            number,
-                            is_said: false,
-                            done_at: seq,
-                        });
-                        self.protection.note(stored_id.clone(), seq);
-                        let id = Some(stored_id.clone());
-                        (SettledAs::Confirmed(Settled { id, record: None, stored, changes: Vec::new(), at }), stored_id)
+    /// Does what a callback did beside a write that is confirmed.
+    fn with_changes(&mut self, result: SettledAs) -> Tried {
+        match result {
+            SettledAs::Confirmed(mut settled) if !settled.changes.is_empty() => {
+                let changes = settled.changes.clone();
+                match self.apply_changes(changes, Cause::Confirmed, Announce::EachRow, None) {
+                    Ok(()) => {
+                        settled.changes.clear();
+                        Ok(SettledAs::Confirmed(settled))
                     }
-                    Err(error) => {
-                        self.take_layer(&id, number);
-                        (SettledAs::Rejected(error), id.clone())
-                    }
+                    Err(error) => Err(Box::new((SettledAs::Confirmed(settled), error))),
                 }
             }
+            result => Ok(result),
+        }
+    }
+
+    /// A write that the source has done can't be shown, and never will be.
+    fn refuse_settled(&mut self, write: &Arc<StagedWrite>, error: Error) -> SettledAs {
+        let result = match *write.op {
+            WriteOp::DeleteAll => self.settle_all(write, SettledAs::Rejected(error)),
+            _ => self.settle_row(write, SettledAs::Rejected(error)),
+        };
+        result.unwrap_or_else(|refused| refused.0)
+    }
+
+    fn settle_row(&mut self, write: &Arc<StagedWrite>, result: SettledAs) -> Tried {
+        let number = write.number;
+        let Some(id) = self.pending.id_of(number) else { return Ok(result) };
+        let (result, last_id) = match self.with_changes(result)? {
+            SettledAs::Confirmed(settled) => {
+                let stored_id = settled.id.clone().unwrap_or_else(|| id.clone());
+                let found = match self.what_a_confirmation_needs(&id, &stored_id) {
+                    Ok(found) => found,
+                    Err(error) => return Err(Box::new((SettledAs::Confirmed(settled), error))),
+                };
+                self.pending.forget(number);
+                let Settled { record, at, .. } = settled;
+                let stored = self.confirm_row(write, &id, &stored_id, found, record, at);
+                let batch = self.batch();
+                let seq = batch.seq;
+                batch.covering.push(Covering { id: Some(stored_id.clone()), number, is_said: false, done_at: seq });
+                self.protection.note(stored_id.clone(), seq);
+                let id = Some(stored_id.clone());
+                (SettledAs::Confirmed(Settled { id, record: None, stored, changes: Vec::new(), at }), stored_id)
+            }
             other => {
+                self.pending.forget(number);
                 self.take_layer(&id, number);
                 if let (SettledAs::Rejected(error), Some(stack)) = (&other, self.pending.stack_mut(&id)) {
                     // Somebody else has changed or deleted the row.
                     stack.missed |= matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
                 }
-                let made_a_row = matches!(write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
+                let made_a_row = matches!(*write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
                     self.reject_orphans(&id);
                 }
@@ -89,12 +137,23 @@ impl Core {
             self.show_again(id, cause);
         }
         // Not if another row has the id that was proposed.
-        if matches!(write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
+        if matches!(*write.op, WriteOp::Insert { .. }) && write.ticket.ticket().id().is_some_and(|now| now == last_id) {
             self.name_alias(&id, &last_id);
         }
         let seq = self.batch().seq;
         self.protection.note(id, seq);
-        result
+        Ok(result)
+    }
+
+    /// All that must be read before a write of the row `id` is settled as the row `stored_id`.
+    fn what_a_confirmation_needs(&mut self, id: &Arc<str>, stored_id: &Arc<str>) -> Result<Found> {
+        let is_shown = self.shown_now(id)?.is_some();
+        if stored_id == id {
+            return Ok(Found { row: None, is_shown });
+        }
+        check_id(stored_id)?;
+        self.unhides(stored_id);
+        Ok(Found { row: self.newest(stored_id)?, is_shown })
     }
 
     pub(super) fn take_layer(&mut self, id: &str, number: WriteNumber) {
@@ -104,60 +163,58 @@ impl Core {
     }
 
     /// The confirmed value after a write. `None`: there is no such row, or nobody here knows it.
-    pub(super) fn value_after(
+    fn value_after(
         &self,
         write: &StagedWrite,
         base: Option<&StoredRow>,
         id: &str,
         record: Option<Record>,
         at: i64,
-    ) -> Result<Option<StoredRow>> {
-        let record = match (&write.op, record) {
+    ) -> Option<StoredRow> {
+        let record = match (&*write.op, record) {
             (WriteOp::Delete { .. } | WriteOp::DeleteAll, _) => None,
             (_, Some(record)) => Some(record),
-            (WriteOp::Patch { record, .. }, None) => match base {
-                Some(base) => {
-                    let mut merged = base.to_record()?;
-                    merged.merge(record);
-                    Some(merged)
-                }
-                None => None,
-            },
+            // Over a damaged row it can't be told; that one is read again.
+            (WriteOp::Patch { record, .. }, None) => base.and_then(|base| base.to_record().ok()).map(|mut base| {
+                base.merge(record);
+                base
+            }),
             (
                 WriteOp::Insert { record, .. } | WriteOp::Replace { record, .. } | WriteOp::Upsert { record, .. },
                 None,
             ) => Some(record.clone()),
         };
-        Ok(record.map(|mut record| {
+        record.map(|mut record| {
             with_id(&mut record, id, self.to.id_column.as_deref());
             StoredRow::encode(id, &record, at)
-        }))
+        })
     }
 
     /// The source has done a write of the row `id`, and has it under `stored_id`.
-    pub(super) fn confirm_row(
+    fn confirm_row(
         &mut self,
         write: &Arc<StagedWrite>,
         id: &Arc<str>,
         stored_id: &Arc<str>,
+        found: Found,
         record: Option<Record>,
         at: i64,
-    ) -> Result<Option<StoredRow>> {
+    ) -> Option<StoredRow> {
         let base = self.pending.stack(id).and_then(|stack| stack.base.clone());
-        let value = self.value_after(write, base.as_ref(), stored_id, record, at)?;
+        let value = self.value_after(write, base.as_ref(), stored_id, record, at);
         if stored_id == id {
             if let Some(stack) = self.pending.stack_mut(id) {
                 stack.remove(write.number);
                 // The source has a row that nobody here knows any more.
-                stack.missed |= value.is_none() && matches!(write.op, WriteOp::Patch { .. });
+                stack.missed |= value.is_none() && matches!(*write.op, WriteOp::Patch { .. });
                 stack.base.clone_from(&value);
             }
-            return Ok(value);
+            return value;
         }
         // An insert under another id than was proposed has nothing to do with a row that has the proposed one.
-        let is_insert = matches!(write.op, WriteOp::Insert { .. });
+        let is_insert = matches!(*write.op, WriteOp::Insert { .. });
         let stays_behind = is_insert && base.is_some();
-        let Some(stack) = self.pending.stack_mut(id) else { return Ok(value) };
+        let Some(stack) = self.pending.stack_mut(id) else { return value };
         stack.remove(write.number);
         let is_ours_alone = !stack.was_known;
         // A `delete_all` that came after the insert is to delete its row, too.
@@ -166,31 +223,31 @@ impl Core {
             stack.base = None;
             write.ticket.rename(stored_id.clone());
         }
-        self.unhides(stored_id);
-        let is_new = self.pending.stack(stored_id).is_none() && self.newest(stored_id)?.is_none();
+        let is_new = self.pending.stack(stored_id).is_none() && found.row.is_none();
         if is_new && is_insert && is_ours_alone && !stays_behind {
-            self.rename(write, id, stored_id, value.clone(), layers)?;
-            return Ok(value);
+            self.rename(write, id, stored_id, value.clone(), layers, found.is_shown);
+            return value;
         }
         self.follow(&layers, id, stored_id);
         let known = match self.pending.stack(stored_id) {
             Some(stack) => stack.base.clone(),
-            None => self.newest(stored_id)?.map(|(_, row)| row),
+            None => found.row.as_ref().map(|(_, row)| row.clone()),
         };
         if !layers.is_empty() {
-            self.stack_of(stored_id)?.join(layers);
+            let stack = self.stack_over(stored_id, found.row.clone());
+            stack.join(layers);
         }
         if known.is_some() && write.op.id().is_none() {
             // A read has brought the row before; the answer to an insert that was repeated is older.
             (self.to.reread)(Some(stored_id));
-            return Ok(known);
+            return known;
         }
         match (self.pending.stack_mut(stored_id), &value) {
             (Some(stack), value) => stack.base.clone_from(value),
-            (None, Some(value)) => self.put(value.clone(), Some(Cause::Confirmed), None)?,
+            (None, Some(value)) => self.put_over(found.row, value.clone(), Some(Cause::Confirmed), None),
             (None, None) => {}
         }
-        Ok(value)
+        value
     }
 
     /// The row of these layers goes by another id from now on.
@@ -200,22 +257,23 @@ impl Core {
                 write.ticket.rename(id.clone());
                 self.pending.note(write.number, id.clone());
                 // The journal will forget who was renamed before it forgets these.
-                self.to.ledger.note_rewritten(write.number, &write.op.clone().with_id(id));
+                self.to.ledger.note_rewritten(write.number, &write.op.clone().named(id));
             }
         }
         self.to.writes.rename(old, id);
     }
 
     /// A row that nobody but us has seen so far gets the id that the source has chosen, in one step. The first stays an alias.
-    pub(super) fn rename(
+    fn rename(
         &mut self,
         write: &StagedWrite,
         old: &Arc<str>,
         new: &Arc<str>,
         value: Option<StoredRow>,
         layers: VecDeque<Layer>,
-    ) -> Result<()> {
-        let Some(mut stack) = self.pending.remove(old) else { return Ok(()) };
+        is_shown: bool,
+    ) {
+        let Some(mut stack) = self.pending.remove(old) else { return };
         let row = stack.row;
         if stack.missed && write.op.id().is_some() {
             // It may be what the source says of another row, which has the id that was proposed.
@@ -225,7 +283,7 @@ impl Core {
         stack.base = value;
         stack.join(layers);
         let seq = self.batch().seq;
-        if stack.tombstone.is_none() && self.to.versions.row_newest(row)?.is_some() {
+        if is_shown {
             // The old name goes on naming the row, for as long as it is remembered.
             if self.to.versions.name(new, seq, None, Some(row)) {
                 self.batch().renamed.push(new.clone());
@@ -238,7 +296,6 @@ impl Core {
         if let Some(slots) = self.records.remove(old) {
             self.records.entry(new.clone()).or_default().extend(slots);
         }
-        Ok(())
     }
 
     /// The first id of a row that somebody else has told of under the id that the source chose.
@@ -278,17 +335,16 @@ impl Core {
         }
     }
 
-    pub(super) fn settle_all(&mut self, write: &StagedWrite, result: SettledAs) -> SettledAs {
+    pub(super) fn settle_all(&mut self, write: &StagedWrite, result: SettledAs) -> Tried {
         let number = write.number;
-        let Some(clear) = self.pending.take_clear(number) else { return result };
-        let result = match result {
-            SettledAs::Confirmed(settled) => {
-                match self.apply_changes(settled.changes, Cause::Confirmed, Announce::EachRow, None) {
-                    Ok(()) => SettledAs::confirmed(None),
-                    Err(error) => SettledAs::Rejected(error),
-                }
+        let Some(clear) = self.pending.take_clear(number) else { return Ok(result) };
+        let result = match self.with_changes(result) {
+            Ok(SettledAs::Confirmed(_)) => SettledAs::confirmed(None),
+            Ok(other) => other,
+            Err(refused) => {
+                self.pending.add_clear(clear);
+                return Err(refused);
             }
-            other => other,
         };
         let is_done = matches!(result, SettledAs::Confirmed(_));
         let cause = if is_done { Cause::Confirmed } else { Cause::RolledBack };
@@ -331,6 +387,6 @@ impl Core {
             let done_at = batch.seq;
             batch.covering.push(Covering { id: None, number, is_said: false, done_at });
         }
-        result
+        Ok(result)
     }
 }

@@ -18,7 +18,7 @@ use crate::dio::ticket::TicketSender;
 use crate::journal::Reservation;
 use crate::value::StoredRow;
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Result, RowNo, Seq, WriteNumber};
+use crate::{Error, Result, RowNo, Seq, WriteNumber};
 
 impl Core {
     // ---- staging -----------------------------------------------------------------------------------------------
@@ -31,7 +31,13 @@ impl Core {
             let room = write.room.take();
             let number = self.next_write;
             let staged = match &write.op {
-                WriteOp::DeleteAll => self.stage_all(write, number, None),
+                WriteOp::DeleteAll => match self.rows_to_hide() {
+                    Ok(rows) => Ok(self.stage_all(write, number, None, rows)),
+                    Err(error) => {
+                        self.refuse(&write.ticket, error.clone());
+                        Err(error)
+                    }
+                },
                 _ => self.stage_row(write, number),
             };
             match staged {
@@ -57,8 +63,8 @@ impl Core {
 
     /// Undoes the staging of a write.
     pub(super) fn take_back(&mut self, write: &StagedWrite) {
-        if matches!(write.op, WriteOp::DeleteAll) {
-            self.settle_all(write, SettledAs::Cancelled);
+        if matches!(*write.op, WriteOp::DeleteAll) {
+            let _ = self.settle_all(write, SettledAs::Cancelled);
         } else if let Some(id) = self.pending.id_of(write.number) {
             self.pending.forget(write.number);
             self.take_layer(&id, write.number);
@@ -77,8 +83,7 @@ impl Core {
         let prepared = unstaged.and_then(|()| self.row_of(op, key.as_ref())).and_then(|(id, op)| {
             let stack = self.stack_of(&id)?;
             let is_known = stack.base.is_some() || stack.makes_a_row();
-            let (row, is_hidden) = (stack.row, stack.tombstone.is_some());
-            let before = if is_hidden { None } else { self.to.versions.row_newest(row)? };
+            let before = self.shown_now(&id)?;
             Ok((id, op, is_known, before))
         });
         let (id, op, row_is_known, before) = match prepared {
@@ -94,15 +99,15 @@ impl Core {
         let write = Arc::new(StagedWrite {
             number,
             key,
-            op,
+            op: Arc::new(op),
             at,
             ticket,
             row_is_known,
-            before: Mutex::new(before),
+            before: Mutex::new(before.clone()),
             is_recovered: false,
         });
         self.push_layer(&id, &write);
-        if let Err(error) = self.reshow(&id, Cause::Local) {
+        if let Err(error) = self.show(&id, before, Cause::Local) {
             self.take_layer(&id, number);
             self.pending.forget(number);
             // Without writes the row is like any other again.
@@ -138,21 +143,26 @@ impl Core {
 
     /// The stack of this row, a new one if there is none.
     pub(super) fn stack_of(&mut self, id: &Arc<str>) -> Result<&mut Stack> {
-        if self.pending.stack(id).is_none() {
-            let stack = match self.pending.unhide(id) {
-                Some(stack) => stack,
-                None => match self.newest(id)? {
-                    Some((row, base)) => Stack::new(row, Some(base)),
-                    None => {
-                        let row = RowNo(self.next_row);
-                        self.next_row += 1;
-                        Stack::new(row, None)
-                    }
-                },
-            };
-            self.pending.add(id.clone(), stack);
+        self.unhides(id);
+        let found = if self.pending.stack(id).is_none() { self.newest(id)? } else { None };
+        Ok(self.stack_over(id, found))
+    }
+
+    /// The stack of this row, which is not hidden; a new one over the row as it was found if there is none.
+    pub(super) fn stack_over(&mut self, id: &Arc<str>, found: Option<(RowNo, StoredRow)>) -> &mut Stack {
+        let next = RowNo(self.next_row);
+        let (row, base) = found.map_or((next, None), |(row, base)| (row, Some(base)));
+        let stack = self.pending.stack_over(id, row, base);
+        if stack.row == next {
+            self.next_row += 1;
         }
-        self.pending.stack_mut(id).ok_or_else(|| Error::new(ErrorKind::Corrupt, "a row's pending writes were lost"))
+        stack
+    }
+
+    pub(super) fn new_row(&mut self) -> RowNo {
+        let row = RowNo(self.next_row);
+        self.next_row += 1;
+        row
     }
 
     pub(super) fn key(&self, number: WriteNumber) -> Arc<str> {
@@ -166,30 +176,31 @@ impl Core {
         }
     }
 
-    /// `key`: the one it had in an earlier run.
-    pub(super) fn stage_all(
-        &mut self,
-        new: NewWrite,
-        number: WriteNumber,
-        key: Option<Arc<str>>,
-    ) -> Result<Arc<StagedWrite>> {
-        let NewWrite { op, ticket, at, key: given, .. } = new;
-        let is_recovered = key.is_some();
-        let key = key.or(given).unwrap_or_else(|| self.key(number));
+    /// All rows, for a `delete_all` to hide them.
+    pub(super) fn rows_to_hide(&mut self) -> Result<Vec<(RowNo, StoredRow)>> {
         // The scan reads published rows.
         self.finish_bulk();
         self.commit();
         let mut rows = Vec::new();
         let pin = self.to.versions.pin_to_read();
-        let scanned = self.to.versions.scan(&pin, &mut |row_no, row| {
+        self.to.versions.scan(&pin, &mut |row_no, row| {
             rows.push((row_no, row.clone()));
             ControlFlow::Continue(())
-        });
-        drop(pin);
-        if let Err(error) = scanned {
-            self.refuse(&ticket, error.clone());
-            return Err(error);
-        }
+        })?;
+        Ok(rows)
+    }
+
+    /// Hides these rows, which are [`rows_to_hide`](Self::rows_to_hide). `key`: the one it had in an earlier run.
+    pub(super) fn stage_all(
+        &mut self,
+        new: NewWrite,
+        number: WriteNumber,
+        key: Option<Arc<str>>,
+        rows: Vec<(RowNo, StoredRow)>,
+    ) -> Arc<StagedWrite> {
+        let NewWrite { op, ticket, at, key: given, .. } = new;
+        let is_recovered = key.is_some();
+        let key = key.or(given).unwrap_or_else(|| self.key(number));
         self.pending.add_clear(Clear::new(number));
         for id in self.pending.ids() {
             if let Some(stack) = self.pending.stack_mut(&id) {
@@ -214,26 +225,32 @@ impl Core {
         }
         self.batch().note_cause(Cause::Local);
         ticket.number(number, None);
-        Ok(Arc::new(StagedWrite {
-            number,
-            key,
-            op,
-            at,
-            ticket,
-            row_is_known: true,
-            before: Mutex::new(None),
-            is_recovered,
-        }))
+        let (op, before) = (Arc::new(op), Mutex::new(None));
+        Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before, is_recovered })
     }
 
     // ---- showing -----------------------------------------------------------------------------------------------
 
     /// Has a row show its confirmed value with its pending writes folded over it.
     pub(super) fn reshow(&mut self, id: &Arc<str>, cause: Cause) -> Result<()> {
+        let before = self.shown_now(id)?;
+        self.show(id, before, cause)
+    }
+
+    /// What a row with pending writes shows, in the open batch.
+    pub(super) fn shown_now(&self, id: &str) -> Result<Option<StoredRow>> {
+        match self.pending.stack(id) {
+            // The cache may still have one that is hidden.
+            Some(stack) if stack.tombstone.is_none() => self.to.versions.row_newest(stack.row),
+            _ => Ok(None),
+        }
+    }
+
+    /// [`reshow`](Self::reshow) for a row that shows `before`.
+    pub(super) fn show(&mut self, id: &Arc<str>, before: Option<StoredRow>, cause: Cause) -> Result<()> {
         let Some(stack) = self.pending.stack(id) else { return Ok(()) };
         let (row, tombstone) = (stack.row, stack.tombstone);
         let after = stack.shown(id, self.to.id_column.as_deref())?;
-        let before = if tombstone.is_some() { None } else { self.to.versions.row_newest(row)? };
         let seq = self.batch().seq;
         let hidden_since = match (&before, after) {
             (Some(before), Some(after)) if before.shows_as(&after) => return Ok(()),
