@@ -169,6 +169,25 @@ impl Core {
         StagedWrite { number, key, op, at, ticket, row_is_known: false, before: Mutex::new(before), is_recovered: true }
     }
 
+    /// A row with writes that is damaged in the cache counts as one that isn't there, and is read again after them.
+    fn bury_damaged(&mut self, id: &Arc<str>) -> Result<()> {
+        let known = self.to.versions.lookup_newest(id)?;
+        let row = known.unwrap_or_else(|| self.new_row());
+        let mut stack = Stack::new(row, None);
+        stack.missed = true;
+        if known.is_some() {
+            let seq = self.batch().seq;
+            self.to.versions.put(row, seq, None, None);
+            self.to.versions.name(id, seq, known, None);
+            let batch = self.batch();
+            batch.renamed.push(id.clone());
+            batch.force = true;
+            (stack.was_known, stack.tombstone) = (true, Some(seq));
+        }
+        self.pending.add(id.clone(), stack);
+        Ok(())
+    }
+
     /// Shows a write of an earlier run again.
     fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Result<Arc<StagedWrite>> {
         let number = WriteNumber(write.write);
@@ -194,11 +213,7 @@ impl Core {
         let base = match self.unless_damaged(placed, DAMAGED)? {
             Some(base) => base.filter(|_| is_first),
             None => {
-                let known = self.to.versions.lookup_newest(&id)?;
-                let row = known.unwrap_or_else(|| self.new_row());
-                let mut stack = Stack::new(row, None);
-                stack.missed = true;
-                self.pending.add(id.clone(), stack);
+                self.bury_damaged(&id)?;
                 Some(None)
             }
         };
