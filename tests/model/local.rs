@@ -296,6 +296,11 @@ impl Local {
         self.missed.insert(id.to_owned());
     }
 
+    /// Something of all rows is not known here.
+    pub(crate) fn miss_all(&mut self) {
+        self.missed_all = true;
+    }
+
     /// What must be read again, now that its writes are settled.
     pub(crate) fn take_rereads(&mut self) -> Vec<String> {
         let (later, now) = std::mem::take(&mut self.missed).into_iter().partition(|id| self.stored.contains_key(id));

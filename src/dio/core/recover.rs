@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::dio::core::accept::{Covering, NEVER, done_at};
 use crate::dio::core::pending::Stack;
 use crate::dio::core::{Announce, Core, NewWrite, RowChange, StagedWrite};
+use crate::dio::delivery::Outcome as Attempted;
 use crate::dio::event::Cause;
 use crate::dio::ledger::MAY_BE_DONE;
 use crate::dio::ticket::TicketSender;
@@ -48,7 +49,8 @@ impl Core {
                 RecoveredState::Confirmed(_) => {}
                 RecoveredState::Failed { kind, message } => {
                     let error = Error::new(*kind, message.clone());
-                    self.recovered_failure(write, error, false);
+                    let may_be_done = Attempted::may_be_done(&error);
+                    self.recovered_failure(write, error, may_be_done);
                 }
                 RecoveredState::Unknown { message } => {
                     let error = Error::new(ErrorKind::Source, message.clone());
