@@ -36,6 +36,8 @@ mod writer;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::ControlFlow;
+#[cfg(feature = "async")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -51,6 +53,8 @@ use crate::scenery::snapshot::RowReader;
 use crate::scenery::table::TableSceneryBuilder;
 use crate::scenery::value_builder::ValueSceneryBuilder;
 use crate::scenery::view_query::ViewQuery;
+#[cfg(feature = "async")]
+use crate::sync::Reaching;
 use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
 use crate::value::{Record, StoredRow};
 use crate::vista::{CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
@@ -67,6 +71,7 @@ pub use event::{Cause, DioEvent};
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub(crate) use outbox::Failures;
 pub use outbox::{FailedWrite, PendingWrite};
+pub(crate) use refresh::Flight;
 pub use shell::DioShell;
 pub use ticket::{WriteOutcome, WriteState, WriteTicket};
 pub(crate) use write_queue::WriteQueue;
@@ -76,7 +81,7 @@ use callback::CallbackBatch;
 use core::{Announce, Apply, CoreHandle, Message, NewWrite, RowChange};
 use diagnostics::OpenViews;
 use ledger::Ledger;
-use refresh::{Flight, Refresher};
+use refresh::Refresher;
 use store::Store;
 use ticket::TicketSender;
 use versions::{RowRead, Versions};
@@ -134,6 +139,21 @@ struct Handle {
     lens: Lens,
     /// Whether its drop closes the Dio.
     closes: bool,
+    /// Whether the closing by the drop takes place on a thread of its own: an executor's thread is not to wait for it.
+    #[cfg(feature = "async")]
+    closes_behind: AtomicBool,
+}
+
+impl Handle {
+    fn new(inner: Arc<DioInner>, lens: Lens, closes: bool) -> Self {
+        Handle {
+            inner,
+            lens,
+            closes,
+            #[cfg(feature = "async")]
+            closes_behind: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Drop for Handle {
@@ -143,9 +163,15 @@ impl Drop for Handle {
         }
         if on_own_thread() {
             self.inner.close_behind(&self.lens);
-        } else {
-            self.inner.close_on_drop();
+            return;
         }
+        #[cfg(feature = "async")]
+        if self.closes_behind.load(Ordering::Acquire) {
+            self.inner.wait_until_accepted();
+            self.inner.close_behind(&self.lens);
+            return;
+        }
+        self.inner.close_on_drop();
     }
 }
 
@@ -169,7 +195,7 @@ impl WeakDio {
         }
         // The last handle is being dropped, and waits for what is still to be delivered.
         let (inner, lens) = (self.inner.upgrade()?, self.lens.upgrade()?);
-        Some(Dio { handle: Arc::new(Handle { inner, lens, closes: false }) })
+        Some(Dio { handle: Arc::new(Handle::new(inner, lens, false)) })
     }
 
     pub(crate) fn inner(&self) -> Option<Arc<DioInner>> {
@@ -232,6 +258,12 @@ impl Dio {
             inner: Arc::downgrade(self.inner()),
             lens: self.handle.lens.downgrade(),
         }
+    }
+
+    /// Has the drop of the last handle close the Dio on a thread of its own.
+    #[cfg(feature = "async")]
+    pub(crate) fn close_behind_when_dropped(&self) {
+        self.handle.closes_behind.store(true, Ordering::Release);
     }
 
     // ---- what it is made of ------------------------------------------------------------------------------------
@@ -354,7 +386,37 @@ impl Dio {
         self.enqueue(op, None, Duration::ZERO).map_err(Box::new)
     }
 
+    /// [`try_write`](Self::try_write), but for the wait until views show it.
+    #[cfg(feature = "async")]
+    pub(crate) fn begin_write(&self, op: WriteOp) -> Result<WriteTicket, Refused> {
+        let (new, receipt) = self.accept(op, None, Duration::ZERO)?;
+        self.inner().send_writes(vec![new]);
+        Ok(receipt)
+    }
+
+    /// [`write_batch`](Self::write_batch), if there is room in the queue now.
+    #[cfg(feature = "async")]
+    pub(crate) fn try_write_batch(&self, ops: Vec<WriteOp>) -> Result<Vec<WriteTicket>> {
+        self.enqueue_all(ops, Duration::ZERO)
+    }
+
     fn enqueue(&self, op: WriteOp, key: Option<Arc<str>>, timeout: Duration) -> Result<WriteTicket, Refused> {
+        let inner = self.inner();
+        let kept = op.clone();
+        let (new, receipt) = self.accept(op, key, timeout)?;
+        match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
+            Ok(()) => Ok(receipt),
+            Err(error) => Err(Refused { error: inner.name_write(&kept, error), op: kept }),
+        }
+    }
+
+    /// Checks a write and takes its room.
+    fn accept(
+        &self,
+        op: WriteOp,
+        key: Option<Arc<str>>,
+        timeout: Duration,
+    ) -> Result<(NewWrite, WriteTicket), Refused> {
         let inner = self.inner();
         let ready = inner
             .check_write(&op)
@@ -364,11 +426,7 @@ impl Dio {
             Ok(room) => room.into_iter().next().flatten(),
             Err(error) => return Err(Refused { error: inner.name_write(&op, error), op }),
         };
-        let (new, receipt) = inner.new_write(op.clone(), key, room);
-        match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
-            Ok(()) => Ok(receipt),
-            Err(error) => Err(Refused { error: inner.name_write(&op, error), op }),
-        }
+        Ok(inner.new_write(op, key, room))
     }
 
     fn enqueue_all(&self, ops: Vec<WriteOp>, timeout: Duration) -> Result<Vec<WriteTicket>> {
@@ -396,8 +454,13 @@ impl Dio {
     /// What the refresh failed with; the rows stay as they were. `WouldDeadlock` inside a refresh or what one may wait for;
     /// `Closed`.
     pub fn refresh(&self) -> Result<()> {
+        self.begin_refresh()?.wait()
+    }
+
+    /// The refresh that was under way or is now, for who may wait for it.
+    pub(crate) fn begin_refresh(&self) -> Result<Arc<Flight>> {
         may_wait_for(Rank::new(self.inner().level, Role::Refresh), "a refresh")?;
-        self.inner().refresher.refresh()?.wait()
+        self.inner().refresher.refresh()
     }
 
     /// Makes the cache equal `rows`, which have just been read from the source: one event, one step of every view. Unchanged
@@ -456,6 +519,10 @@ impl Dio {
     /// What `on_event` fails with (nothing it did is applied then); `Invalid`; `Closed`.
     pub fn handle_event(&self, event: ChangeEvent) -> Result<()> {
         let inner = self.inner();
+        #[cfg(feature = "async")]
+        if inner.lens.callbacks.on_event_is_async && !on_own_thread() {
+            return crate::async_shim::callbacks::handle_event(self, event);
+        }
         if let Some(on_event) = &inner.lens.callbacks.on_event {
             let ((), batch) = callback::run(inner, "on_event", || on_event(self, event))?;
             return match batch {
@@ -634,7 +701,7 @@ impl DioInner {
         error.with("table", self.name.to_string())
     }
 
-    fn name_write(&self, op: &WriteOp, error: Error) -> Error {
+    pub(crate) fn name_write(&self, op: &WriteOp, error: Error) -> Error {
         let error = self.name_error(error);
         match op.id() {
             Some(id) => error.with("id", id.to_owned()),
@@ -791,13 +858,26 @@ impl DioInner {
 
     /// Has writes shown, as one step; returns once they are.
     fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
-        // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
-        let _ = self.core.send(Message::Stage(new));
+        self.send_writes(new);
         // The core waits for nobody, so this is soon; whoever waits for a core may not.
         match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
             Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
             Err(_) => Ok(()),
         }
+    }
+
+    fn send_writes(&self, new: Vec<NewWrite>) {
+        // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
+        let _ = self.core.send(Message::Stage(new));
+    }
+
+    /// Rise when there may be more room for a write than now.
+    #[cfg(feature = "async")]
+    pub(crate) fn signs_of_room(&self) -> Vec<Reaching> {
+        let changes = self.writes.changes();
+        let mut signs = vec![changes.reached(changes.get() + 1)];
+        signs.extend(self.ledger.journal().map(|journal| journal.freed().reached(journal.freed().get() + 1)));
+        signs
     }
 
     /// Asks for a refresh without waiting for it.

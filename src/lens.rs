@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cache::CacheBackend;
 use crate::clock::Clock;
 use crate::dio::store::Store;
-use crate::dio::{CloseReport, Dio, DioInner, WeakDio, with_time_to_end};
+use crate::dio::{CloseReport, Dio, DioInner, Flight, WeakDio, with_time_to_end};
 use crate::journal::{self, PathJournal};
 use crate::sync::{Deadline, HookRunner, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::vista::Vista;
@@ -34,6 +34,12 @@ pub(crate) use pool::{Job, Pool};
 
 /// Jobs that may wait in a pool: builds are one per view at the most, loads fall back to a refresh.
 const JOBS: usize = 65_536;
+/// Threads for the calls of async programs. Each job that waits for one belongs to a future, which takes it away when it is
+/// dropped: so their queues are bounded by the futures that the application holds.
+#[cfg(feature = "async")]
+const CALL_THREADS: usize = 2;
+#[cfg(feature = "async")]
+const SOURCE_CALL_THREADS: usize = 4;
 
 enum Seat {
     /// A thread is making it.
@@ -52,6 +58,12 @@ pub(crate) struct LensInner {
     pub(crate) clock: Clock,
     pub(crate) build_pool: Arc<Pool>,
     pub(crate) load_pool: Arc<Pool>,
+    /// Makes the calls of async programs that wait for the core or the cache's file at the most.
+    #[cfg(feature = "async")]
+    pub(crate) call_pool: Arc<Pool>,
+    /// Makes the calls of async programs that wait for a source, a callback or the disk.
+    #[cfg(feature = "async")]
+    pub(crate) source_call_pool: Arc<Pool>,
     pub(crate) hooks: Arc<HookRunner>,
     store: Mutex<Option<Arc<Store>>>,
     journal: Mutex<Option<Arc<PathJournal>>>,
@@ -110,6 +122,16 @@ impl LensInner {
         self.seat_freed.notify_all();
     }
 
+    /// Its pools of threads.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let own = [&self.build_pool, &self.load_pool];
+        #[cfg(feature = "async")]
+        let calls = [&self.call_pool, &self.source_call_pool];
+        #[cfg(not(feature = "async"))]
+        let calls = [];
+        own.into_iter().chain(calls)
+    }
+
     /// The Dios there are now.
     fn here(&self) -> Vec<WeakDio> {
         let seats = self.seats.lock();
@@ -148,8 +170,9 @@ impl LensInner {
 
     fn hang_up(&self) {
         self.closed.store(true, Ordering::Release);
-        self.build_pool.hang_up();
-        self.load_pool.hang_up();
+        for pool in self.pools() {
+            pool.hang_up();
+        }
         // Whoever has looked at `closed` just before is asleep once the lock can be had.
         drop(self.seats.lock());
         self.seat_freed.notify_all();
@@ -240,6 +263,10 @@ impl Lens {
             clock,
             build_pool: Pool::new(format!("{name}:build"), 1, JOBS),
             load_pool: Pool::new(format!("{name}:load"), 1, JOBS),
+            #[cfg(feature = "async")]
+            call_pool: Pool::new(format!("{name}:call"), CALL_THREADS, usize::MAX),
+            #[cfg(feature = "async")]
+            source_call_pool: Pool::new(format!("{name}:source-call"), SOURCE_CALL_THREADS, usize::MAX),
             hooks: HookRunner::new(format!("{name}:notify")),
             store: Mutex::new(Some(store)),
             journal: Mutex::new(None),
@@ -294,7 +321,15 @@ impl Lens {
     /// `Invalid` when the source has no id column; `Conflict` when another source of that name is open; what the first copy
     /// fails with, when it is waited for; `WouldDeadlock` on a thread that the first copy may be waiting for; `Closed`.
     pub fn make_dio(&self, source: impl Into<Vista>) -> Result<Dio> {
-        let vista = source.into();
+        let (dio, first_copy) = self.begin_dio(source.into())?;
+        if let Some(first_copy) = first_copy {
+            first_copy.wait()?;
+        }
+        Ok(dio)
+    }
+
+    /// The Dio, and the first copy if that is to be waited for.
+    pub(crate) fn begin_dio(&self, vista: Vista) -> Result<(Dio, Option<Arc<Flight>>)> {
         let table = vista.table_key();
         if vista.id_column().is_none() {
             return Err(Error::new(
@@ -304,11 +339,11 @@ impl Lens {
             .with("table", table));
         }
         let dio = self.seat(&table, vista)?;
-        if let Some(first_copy) = dio.inner().take_first_copy_to_wait_for() {
+        let first_copy = dio.inner().take_first_copy_to_wait_for();
+        if first_copy.is_some() {
             may_wait_for(Rank::new(dio.inner().level, Role::Refresh), "the first copy of a source")?;
-            first_copy.wait()?;
         }
-        Ok(dio)
+        Ok((dio, first_copy))
     }
 
     /// The Dio that is alive for this table, or a new one; one that is being closed is waited for.
@@ -390,9 +425,13 @@ impl Lens {
     /// `WouldDeadlock` on one of the library's own threads.
     pub fn close(&self, timeout: Duration) -> Result<CloseReport> {
         may_wait_for(Rank::above_all(), "the closing of a Lens")?;
-        let inner = &self.handle.inner;
         // More than a century is for ever.
-        let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
+        Ok(self.close_until(deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))))))
+    }
+
+    /// Closes; on a thread that may wait for all of its threads.
+    pub(crate) fn close_until(&self, deadline: Option<Deadline>) -> CloseReport {
+        let inner = &self.handle.inner;
         inner.closed.store(true, Ordering::Release);
         let mut report = CloseReport::default();
         // Those that are there first: one that is being made may stand still in the storage and take all the time.
@@ -403,7 +442,7 @@ impl Lens {
         came.retain(|dio| !here.iter().any(|closed| closed.is_same(dio)));
         close_all(&came, deadline, &mut report);
         inner.hang_up();
-        let Some(deadline) = deadline else { return Ok(report) };
+        let Some(deadline) = deadline else { return report };
         // One that stands still must not take the time of those that come after it, or they would be told as running, too.
         let for_each = with_time_to_end(deadline);
         let workers = inner.workers.lock().clone();
@@ -412,8 +451,9 @@ impl Lens {
                 report.still_at_work(vec![worker.name().to_owned()]);
             }
         }
-        report.still_at_work(inner.build_pool.close(with_time_to_end(deadline)));
-        report.still_at_work(inner.load_pool.close(with_time_to_end(deadline)));
+        for pool in inner.pools() {
+            report.still_at_work(pool.close(with_time_to_end(deadline)));
+        }
         // What was handed to the journal is made durable before its thread ends.
         let journal = inner.journal.lock().take();
         drop(journal);
@@ -429,7 +469,7 @@ impl Lens {
         if !inner.hooks.close(deadline) {
             report.still_at_work(vec![format!("{}:notify", inner.name)]);
         }
-        Ok(report)
+        report
     }
 }
 

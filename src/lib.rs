@@ -154,10 +154,15 @@
 //! | --- | --- | --- |
 //! | `lmdb` | yes | the cache on disk, in LMDB: [`LensBuilder::cache_at`]; needs a C compiler |
 //! | `csv` | yes | `CsvVista`: a CSV file as a source |
+//! | `async` | no | futures of every call that waits, and streams, async callbacks and sources: `async_shim`; no executor comes along |
+//! | `tokio` | no | `async`, and async callbacks and sources in the context of a Tokio runtime: `LensBuilder::tokio_handle`, `AsyncSource::with_tokio` |
 //! | `sqlite` | no | `SqliteVista`: a table, a view or a query of a SQLite database as a source; needs a C compiler |
 //!
 //! `ARCHITECTURE.md` in the repository says how it works inside and what holds it together.
 
+#[cfg(feature = "async")]
+#[path = "../async_shim/shim.rs"]
+pub mod async_shim;
 pub mod cache;
 pub mod clock;
 mod dio;
@@ -174,6 +179,12 @@ mod typed;
 pub mod value;
 pub mod vista;
 
+#[cfg(feature = "async")]
+pub use async_shim::{
+    AsyncCacheHandle, AsyncDio, AsyncLens, AsyncRecordScenery, AsyncSource, AsyncTableScenery,
+    AsyncTableSceneryBuilder, AsyncTableShell, AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista,
+    AsyncWriteTicket,
+};
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::delivery::DeliveryPolicy;
 pub use dio::{

@@ -20,10 +20,14 @@ mod thread;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
+#[cfg(feature = "async")]
+pub(crate) use notifier::Reaching;
 pub(crate) use notifier::WaitedAny;
 pub use notifier::{Notifier, Subscription, Waited};
 pub(crate) use pieces::Pieces;
 pub(crate) use prims::{Deadline, deadline_after, time_left};
+#[cfg(feature = "async")]
+pub(crate) use reply::ReplyReceiver;
 pub(crate) use reply::{ReplySender, reply};
 pub use thread::{QueueInfo, ThreadInfo, live_threads};
 pub(crate) use thread::{Rank, Role, Worker, as_rank, catch_panic, catch_user, may_wait_for, on_own_thread, spawn};

@@ -272,3 +272,76 @@ fn a_waiter_for_several_and_one_for_one_of_them_both_wake() {
         assert_eq!(one.join().unwrap(), Waited::Reached(1));
     });
 }
+
+/// Drives a future on a model's thread: sleeps until it is woken, and looks again.
+#[allow(clippy::unwrap_used, reason = "a test")]
+fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+    struct Park {
+        woken: loom::sync::Mutex<bool>,
+        changed: loom::sync::Condvar,
+    }
+    impl std::task::Wake for Park {
+        fn wake(self: std::sync::Arc<Self>) {
+            *self.woken.lock().unwrap() = true;
+            self.changed.notify_one();
+        }
+    }
+    let park = std::sync::Arc::new(Park { woken: loom::sync::Mutex::new(false), changed: loom::sync::Condvar::new() });
+    let waker = std::task::Waker::from(park.clone());
+    loop {
+        if let std::task::Poll::Ready(answer) =
+            std::pin::Pin::new(&mut future).poll(&mut std::task::Context::from_waker(&waker))
+        {
+            return answer;
+        }
+        let mut woken = park.woken.lock().unwrap();
+        while !*woken {
+            woken = park.changed.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
+}
+
+#[test]
+fn a_task_always_wakes_when_its_number_is_reached() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let other = notifier.clone();
+        let waiter = spawn(move || block_on(other.reached(2)));
+        notifier.advance();
+        notifier.advance();
+        assert_eq!(waiter.join().unwrap(), Waited::Reached(2));
+        assert_eq!(notifier.waiters().0, 0);
+    });
+}
+
+#[test]
+fn a_task_and_a_thread_wake_for_one_advance_and_a_dropped_future_takes_nothing() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let (for_task, for_thread) = (notifier.clone(), notifier.clone());
+        let task = spawn(move || {
+            let mut dropped = for_task.reached(1);
+            let waker = std::task::Waker::noop();
+            let _ = std::pin::Pin::new(&mut dropped).poll(&mut std::task::Context::from_waker(waker));
+            drop(dropped);
+            block_on(for_task.reached(1))
+        });
+        let waiter = spawn(move || for_thread.wait_until(1, None));
+        notifier.advance();
+        assert_eq!(task.join().unwrap(), Waited::Reached(1));
+        assert_eq!(waiter.join().unwrap(), Waited::Reached(1));
+        assert_eq!(notifier.waiters().0, 0);
+    });
+}
+
+#[test]
+fn closing_wakes_a_task() {
+    check(|| {
+        let notifier = Notifier::new(0);
+        let other = notifier.clone();
+        let waiter = spawn(move || block_on(other.reached(1)));
+        notifier.close();
+        assert_eq!(waiter.join().unwrap(), Waited::Closed(0));
+    });
+}

@@ -27,6 +27,8 @@ use bus::{Bus, BusReader};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+#[cfg(feature = "async")]
+use crate::sync::Reaching;
 use crate::sync::{Notifier, Waited};
 
 /// Hands events to any number of readers. Dropping it closes it.
@@ -313,6 +315,12 @@ impl<E: Clone + Send + Sync + 'static> EventReader<E> {
     /// [`NoEvent::Closed`]: many events are one ring. After the closing it is ready (disconnected) for ever.
     pub fn doorbell(&self) -> &Receiver<()> {
         &self.doorbell
+    }
+
+    /// A future of there being something to read, or of the closing.
+    #[cfg(feature = "async")]
+    pub(crate) fn news(&self) -> Reaching {
+        self.shared.sent.reached(self.seen + 1)
     }
 
     fn poll(&mut self) -> Result<E, NoEvent> {

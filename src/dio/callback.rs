@@ -87,6 +87,12 @@ pub(crate) fn run<T>(
     Ok((answer, opened.take()))
 }
 
+/// Whether this thread runs a callback of some Dio.
+#[cfg(feature = "async")]
+pub(crate) fn is_open() -> bool {
+    OPEN.with_borrow(|open| !open.is_empty())
+}
+
 /// Calls `with` with the batch that this thread has open for the Dio, if it runs one of its callbacks.
 pub(crate) fn with_open<T>(dio: &DioInner, with: impl FnOnce(&mut CallbackBatch) -> T) -> Option<T> {
     OPEN.with_borrow_mut(|open| open.iter_mut().rev().find(|batch| batch.dio == address(dio)).map(with))

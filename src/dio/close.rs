@@ -103,7 +103,21 @@ impl DioInner {
         }
     }
 
-    /// The last handle is dropped on one of the library's own threads, for which nobody may wait: a thread of its own does
+    /// Waits for the journal's sync, so that what was written just before a program's end is accepted.
+    #[cfg(feature = "async")]
+    pub(super) fn wait_until_accepted(&self) {
+        if !self.ledger.is_kept() {
+            return;
+        }
+        let deadline = deadline_after(TO_ACCEPT);
+        for write in self.writes.list() {
+            let left = deadline.map_or(TO_ACCEPT, time_left);
+            // The journal's answer ends the wait, also if it is a refusal.
+            let _ = write.ticket.ticket().wait_durable(left);
+        }
+    }
+
+    /// The last handle is dropped on one of the library's own threads, or on an executor's, for which nobody may wait: a thread of its own does
     /// the closing.
     pub(super) fn close_behind(self: &Arc<Self>, lens: &Lens) {
         if !self.is_open() {

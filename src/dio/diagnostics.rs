@@ -128,13 +128,11 @@ impl DioInner {
         let lens = &self.lens;
         let mut threads: Vec<ThreadInfo> = self.workers.lock().iter().map(|worker| worker.info()).collect();
         threads.extend(store.iter().map(|store| store.worker().info()));
-        threads.extend(lens.build_pool.thread_infos());
-        threads.extend(lens.load_pool.thread_infos());
+        threads.extend(lens.pools().flat_map(|pool| pool.thread_infos()));
         threads.extend(lens.hooks.thread());
         let mut queues = Vec::from(self.core.queues());
         queues.push(self.writes.info());
-        queues.push(lens.build_pool.queue());
-        queues.push(lens.load_pool.queue());
+        queues.extend(lens.pools().map(|pool| pool.queue()));
         queues.extend(store.iter().map(|store| store.queue()));
         Diagnostics {
             table: self.name.to_string(),

@@ -124,7 +124,7 @@ impl DioInner {
             open_views: diagnostics::OpenViews::default(),
             last_thread: Mutex::new(None),
         });
-        let dio = Dio { handle: Arc::new(Handle { inner: inner.clone(), lens: lens.clone(), closes: true }) };
+        let dio = Dio { handle: Arc::new(Handle::new(inner.clone(), lens.clone(), true)) };
         let weak = dio.downgrade();
         *inner.handle.lock() = weak.clone();
         let last = Arc::new(LastThread {

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::clock::Received;
 use crate::dio::callback;
@@ -20,37 +20,44 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::reconcile::reconcile;
 use crate::dio::schedule::Schedule;
 use crate::dio::{DioInner, WeakDio};
+use crate::sync::Notifier;
 use crate::{Error, ErrorKind, Result};
 
 /// One refresh, and everyone who waits for it.
 pub(crate) struct Flight {
     result: Mutex<Option<Result<()>>>,
-    ended: Condvar,
+    /// 1 once it has ended.
+    ended: Notifier,
 }
 
 impl Flight {
     fn new() -> Arc<Self> {
-        Arc::new(Flight { result: Mutex::new(None), ended: Condvar::new() })
+        Arc::new(Flight { result: Mutex::new(None), ended: Notifier::new(0) })
     }
 
     fn end(&self, result: Result<()>) {
         self.result.lock().get_or_insert(result);
-        self.ended.notify_all();
+        self.ended.advance_to(1);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.result.lock().is_some()
+        self.ended.get() > 0
     }
 
     /// Blocks until the flight has ended.
     pub(crate) fn wait(&self) -> Result<()> {
-        let mut result = self.result.lock();
-        loop {
-            if let Some(result) = &*result {
-                return result.clone();
-            }
-            self.ended.wait(&mut result);
-        }
+        self.ended.wait_until(1, None);
+        self.result()
+    }
+
+    /// 1 once it has ended.
+    #[cfg(feature = "async")]
+    pub(crate) fn ended(&self) -> &Notifier {
+        &self.ended
+    }
+
+    fn result(&self) -> Result<()> {
+        self.result.lock().clone().unwrap_or_else(|| Err(closed()))
     }
 }
 

@@ -12,6 +12,8 @@ impl DioInner {
     /// The context of a call to the source: it ends when the Dio closes, or when its time is over.
     pub(crate) fn call_cx(&self) -> CallCx {
         let cx = CallCx::on(self.clock().clone()).with_cancel(self.cancel.clone());
+        #[cfg(feature = "async")]
+        let cx = cx.in_runtime(self.lens.callbacks.runtime.clone());
         match self.lens.defaults.source_timeout {
             Some(timeout) => cx.deadline_in(timeout),
             None => cx,

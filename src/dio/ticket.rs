@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::clock::Moment;
-use crate::sync::{Rank, deadline_after, may_wait_for};
+use crate::sync::{Notifier, Rank, Waited, deadline_after, may_wait_for, time_left};
 use crate::{Error, ErrorKind, Result, Seq, WriteNumber};
 
 /// Where a write is on its way.
@@ -117,7 +117,8 @@ struct Progress {
 struct Shared {
     rank: Rank,
     progress: Mutex<Progress>,
-    changed: Condvar,
+    /// How often it has moved.
+    moves: Notifier,
     /// Called once it has ended, by whoever ends it. Under the lock of `state` when the state is looked at, too.
     at_end: Mutex<Vec<AtEnd>>,
 }
@@ -137,29 +138,42 @@ impl Shared {
         let calls = if has_ended { std::mem::take(&mut *self.at_end.lock()) } else { Vec::new() };
         drop(progress);
         calls.into_iter().for_each(|call| call());
-        self.changed.notify_all();
+        self.moves.advance();
         true
     }
 
     /// Waits until `ready` has something to say.
     fn wait<T>(&self, timeout: Option<Duration>, what: &str, ready: impl Fn(&Progress) -> Option<T>) -> Result<T> {
         let deadline = timeout.and_then(deadline_after);
-        let mut progress = self.progress.lock();
         loop {
-            if let Some(answer) = ready(&progress) {
+            let seen = self.moves.get();
+            if let Some(answer) = ready(&self.progress.lock()) {
                 return Ok(answer);
             }
             may_wait_for(self.rank, "the settlement of a write")?;
-            let timed_out = match deadline {
-                Some(deadline) => self.changed.wait_until(&mut progress, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut progress);
-                    false
-                }
-            };
-            if timed_out && ready(&progress).is_none() {
+            let waited = self.moves.wait_until(seen + 1, deadline.map(time_left));
+            if matches!(waited, Waited::TimedOut(_)) {
                 return Err(Error::new(ErrorKind::Timeout, format!("the write is not {what} yet")));
             }
+        }
+    }
+}
+
+impl Progress {
+    fn outcome(&self) -> Option<Result<WriteOutcome>> {
+        self.state.as_ref()?.outcome()
+    }
+
+    /// What [`WriteTicket::wait_durable`] says, once that is known.
+    fn durability(&self) -> Option<Result<()>> {
+        match (self.acceptance, &self.state) {
+            (Acceptance::Durable, _) => Some(Ok(())),
+            (Acceptance::Never, _) => {
+                let message = "the cache is in memory, so no write survives the program; use `cache_at`";
+                Some(Err(Error::new(ErrorKind::Unsupported, message)))
+            }
+            (Acceptance::NotYet, Some(state)) => state.outcome().map(|outcome| outcome.map(drop)),
+            (Acceptance::NotYet, None) => None,
         }
     }
 }
@@ -205,15 +219,7 @@ impl WriteTicket {
     /// # Errors
     /// `Unsupported` when the cache is in memory, which promises nothing; why it was refused; `Timeout`; `WouldDeadlock`.
     pub fn wait_durable(&self, timeout: Duration) -> Result<()> {
-        self.0.wait(Some(timeout), "on the disk", |progress| match (progress.acceptance, &progress.state) {
-            (Acceptance::Durable, _) => Some(Ok(())),
-            (Acceptance::Never, _) => {
-                let message = "the cache is in memory, so no write survives the program; use `cache_at`";
-                Some(Err(Error::new(ErrorKind::Unsupported, message)))
-            }
-            (Acceptance::NotYet, Some(state)) => state.outcome().map(|outcome| outcome.map(drop)),
-            (Acceptance::NotYet, None) => None,
-        })?
+        self.0.wait(Some(timeout), "on the disk", Progress::durability)?
     }
 
     /// Whether the journal has it.
@@ -234,16 +240,33 @@ impl WriteTicket {
     }
 
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
-        self.0.wait(timeout, "settled", |progress| progress.state.as_ref()?.outcome())?
+        self.0.wait(timeout, "settled", Progress::outcome)?
+    }
+
+    /// How often it has moved.
+    #[cfg(feature = "async")]
+    pub(crate) fn moves(&self) -> &Notifier {
+        &self.0.moves
+    }
+
+    /// Whether the core has staged or refused it.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_staged(&self) -> bool {
+        self.0.progress.lock().state.is_some()
     }
 
     /// Waits until the core has staged or refused it, which waits for nothing else.
     pub(crate) fn wait_staged(&self) -> Result<()> {
-        let mut progress = self.0.progress.lock();
-        while progress.state.is_none() {
-            self.0.changed.wait(&mut progress);
+        loop {
+            let seen = self.0.moves.get();
+            {
+                let progress = self.0.progress.lock();
+                if progress.state.is_some() {
+                    return progress.refused.clone().map_or(Ok(()), Err);
+                }
+            }
+            self.0.moves.wait_until(seen + 1, None);
         }
-        progress.refused.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -257,7 +280,7 @@ impl TicketSender {
         let shared = Arc::new(Shared {
             rank,
             progress: Mutex::new(progress),
-            changed: Condvar::new(),
+            moves: Notifier::new(0),
             at_end: Mutex::default(),
         });
         (TicketSender(shared.clone()), WriteTicket(shared))

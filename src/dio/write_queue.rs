@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::clock::{Clock, Moment};
 use crate::dio::WriteTicket;
 use crate::dio::core::{SettledAs, StagedWrite};
 use crate::dio::delivery::{Accepted, Delivery, DeliveryPolicy, Next, Outcome, Pending, Refusal, RowKey, Verdict};
-use crate::sync::{Deadline, QueueInfo, deadline_after, on_own_thread};
+use crate::sync::{Deadline, Notifier, QueueInfo, Waited, deadline_after, on_own_thread, time_left};
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, WriteNumber};
 
@@ -82,7 +82,8 @@ struct Queue {
 /// See the module.
 pub(crate) struct WriteQueue {
     queue: Mutex<Queue>,
-    room: Condvar,
+    /// How often something has changed that who waits may wait for.
+    changes: Notifier,
     bell: (Sender<()>, Receiver<()>),
     capacity: usize,
     writers: usize,
@@ -102,7 +103,7 @@ impl WriteQueue {
                 unsettled: HashMap::new(),
                 is_stuck: false,
             }),
-            room: Condvar::new(),
+            changes: Notifier::new(0),
             bell: bounded(writers),
             capacity,
             writers,
@@ -117,7 +118,7 @@ impl WriteQueue {
     fn ring(&self) {
         // As many as there are writers: what changed may give work to each.
         while self.bell.0.try_send(()).is_ok() {}
-        self.room.notify_all();
+        self.changes.advance();
     }
 
     /// Reserves places; waits for them up to `timeout`, on the library's own threads not at all.
@@ -127,30 +128,31 @@ impl WriteQueue {
     pub(crate) fn reserve(&self, places: usize, timeout: Duration) -> Result<()> {
         let may_wait = !on_own_thread() && !timeout.is_zero();
         let deadline = deadline_after(timeout);
-        let mut queue = self.queue.lock();
         loop {
-            if queue.closing {
-                return Err(Error::new(ErrorKind::Closed, "the Dio is closed; it takes no more writes"));
-            }
-            let fits =
-                |queue: &Queue| queue.used + places <= self.capacity || (queue.used == 0 && places > self.capacity);
-            if fits(&queue) {
-                queue.used += places;
-                return Ok(());
-            }
-            let timed_out = match deadline {
-                _ if !may_wait => true,
-                Some(deadline) => self.room.wait_until(&mut queue, deadline).timed_out(),
-                None => {
-                    self.room.wait(&mut queue);
-                    false
+            let seen = self.changes.get();
+            let used = {
+                let mut queue = self.queue.lock();
+                if queue.closing {
+                    return Err(Error::new(ErrorKind::Closed, "the Dio is closed; it takes no more writes"));
                 }
+                if queue.used + places <= self.capacity || (queue.used == 0 && places > self.capacity) {
+                    queue.used += places;
+                    return Ok(());
+                }
+                queue.used
             };
-            if timed_out && !fits(&queue) {
-                let message = format!("{} writes are waiting already (write_queue_capacity)", queue.used);
+            let waited = may_wait.then(|| self.changes.wait_until(seen + 1, deadline.map(time_left)));
+            if !matches!(waited, Some(Waited::Reached(_))) {
+                let message = format!("{used} writes are waiting already (write_queue_capacity)");
                 return Err(Error::new(ErrorKind::Full, message));
             }
         }
+    }
+
+    /// Rises whenever there may be more room than before.
+    #[cfg(feature = "async")]
+    pub(crate) fn changes(&self) -> &Notifier {
+        &self.changes
     }
 
     /// Gives reserved places back.
@@ -304,7 +306,7 @@ impl WriteQueue {
                     Next::Idle => None,
                 }
             };
-            self.room.notify_all();
+            self.changes.advance();
             match until {
                 Some(until) => drop(clock.recv(&self.bell.1, Some(until))),
                 None => drop(self.bell.1.recv()),
@@ -363,9 +365,13 @@ impl WriteQueue {
 
     /// Waits until every write is delivered, or none can be before some later moment.
     pub(crate) fn wait_idle(&self, deadline: Deadline) {
-        let mut queue = self.queue.lock();
-        while queue.used > 0 && !queue.is_stuck {
-            if self.room.wait_until(&mut queue, deadline).timed_out() {
+        loop {
+            let seen = self.changes.get();
+            let is_idle = {
+                let queue = self.queue.lock();
+                queue.used == 0 || queue.is_stuck
+            };
+            if is_idle || matches!(self.changes.wait_until(seen + 1, Some(time_left(deadline))), Waited::TimedOut(_)) {
                 return;
             }
         }

@@ -23,7 +23,7 @@ enum CacheChoice {
 pub struct LensBuilder {
     name: Option<String>,
     cache: Option<CacheChoice>,
-    callbacks: LensCallbacks,
+    pub(crate) callbacks: LensCallbacks,
     defaults: LensDefaults,
     clock: Clock,
 }
@@ -141,6 +141,10 @@ impl LensBuilder {
     /// Takes in changes from outside, in the place of applying them. As [`on_start`](Self::on_start).
     pub fn on_event(mut self, callback: impl Fn(&Dio, ChangeEvent) -> Result<()> + Send + Sync + 'static) -> Self {
         self.callbacks.on_event = Some(Arc::new(callback));
+        #[cfg(feature = "async")]
+        {
+            self.callbacks.on_event_is_async = false;
+        }
         self
     }
 
@@ -236,6 +240,8 @@ impl LensBuilder {
             return Err(setting("refresh_every", "the interval must not be zero"));
         }
         self.defaults.delivery.check()?;
+        #[cfg(feature = "tokio")]
+        self.callbacks.runtime.check("tokio_handle")?;
         if self.defaults.source_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(setting("source_timeout", "no call ends in no time; for no limit, set `None`"));
         }

@@ -20,6 +20,12 @@ pub struct LensCallbacks {
     pub(crate) on_write: Option<ForWrite>,
     pub(crate) on_conflict: Option<ForConflict>,
     pub(crate) on_event: Option<ForEvent>,
+    /// Whether `on_event` drives a future, which a thread of the application is never made to do.
+    #[cfg(feature = "async")]
+    pub(crate) on_event_is_async: bool,
+    /// In whose context futures are driven.
+    #[cfg(feature = "async")]
+    pub(crate) runtime: crate::async_shim::runtime::Runtime,
 }
 
 impl LensCallbacks {

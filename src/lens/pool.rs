@@ -1,10 +1,12 @@
 //! Pool: a few named threads that work off a bounded queue of jobs.
 //!
-//! Owner: a Lens; its build pool makes view indexes, its load pool reads the source.
-//! Invariants: a job runs with the waiting rank of the Dio it is for; a panicking job ends alone.
+//! Owner: a Lens; its build pool makes view indexes, its load pool reads the source, and two make the calls of async programs.
+//! Invariants: a job runs with the waiting rank of the Dio it is for; a panicking job ends alone; a job that is withdrawn
+//! leaves nothing behind.
 //! Close/panic: closing drops the jobs that have not begun.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
@@ -16,7 +18,9 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<(Rank, Job)>,
+    /// In the order in which they came.
+    jobs: BTreeMap<u64, (Rank, Job)>,
+    next_job: u64,
     idle: usize,
     closed: bool,
 }
@@ -41,11 +45,11 @@ impl Pool {
         Arc::new(Pool { name, threads, capacity, shared: Arc::default(), workers: Mutex::default() })
     }
 
-    /// Queues a job and returns at once.
+    /// Queues a job and returns at once, with its number for [`withdraw`](Self::withdraw).
     ///
     /// # Errors
     /// `Full`; `Closed`; `Unavailable` when the system gives no thread.
-    pub(crate) fn submit(&self, rank: Rank, job: Job) -> Result<()> {
+    pub(crate) fn submit(&self, rank: Rank, job: Job) -> Result<u64> {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             return Err(Error::new(ErrorKind::Closed, "the Lens is closed"));
@@ -53,11 +57,23 @@ impl Pool {
         if queue.jobs.len() >= self.capacity {
             return Err(Error::new(ErrorKind::Full, "too many jobs are waiting").with("thread", self.name.as_str()));
         }
-        queue.jobs.push_back((rank, job));
+        let number = queue.next_job;
+        queue.next_job += 1;
+        queue.jobs.insert(number, (rank, job));
         let needs_thread = queue.idle < queue.jobs.len();
         drop(queue);
         self.shared.wake.notify_one();
-        if needs_thread { self.start_thread(rank) } else { Ok(()) }
+        if needs_thread {
+            self.start_thread(rank)?;
+        }
+        Ok(number)
+    }
+
+    /// Takes back a job that has not begun, if that is so.
+    #[cfg(feature = "async")]
+    pub(crate) fn withdraw(&self, number: u64) {
+        let job = self.shared.queue.lock().jobs.remove(&number);
+        drop(job);
     }
 
     fn start_thread(&self, rank: Rank) -> Result<()> {
@@ -86,7 +102,8 @@ impl Pool {
         QueueInfo {
             name: self.name.clone(),
             length: self.shared.queue.lock().jobs.len(),
-            capacity: Some(self.capacity),
+            // Without a bound of its own it is bounded by who waits for its jobs.
+            capacity: (self.capacity < usize::MAX).then_some(self.capacity),
         }
     }
 
@@ -110,6 +127,12 @@ impl Pool {
     }
 }
 
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.hang_up();
@@ -120,7 +143,7 @@ impl Shared {
     fn run(&self) {
         let mut queue = self.queue.lock();
         loop {
-            if let Some((rank, job)) = queue.jobs.pop_front() {
+            if let Some((_, (rank, job))) = queue.jobs.pop_first() {
                 drop(queue);
                 if let Err(error) = catch_panic("a job", || as_rank(rank, job)) {
                     tracing::error!(%error, "a job ended in a panic");

@@ -12,6 +12,8 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
+#[cfg(feature = "async")]
+use crate::sync::Reaching;
 use crate::sync::{
     Doorbell, Hook, HookGuard, HookRunner, Notifier, Rank, Subscription, Waited, WaitedAny, may_wait_for,
 };
@@ -98,6 +100,18 @@ impl Signal {
                 Err(Error::new(ErrorKind::Timeout, "the view had no first rows within the time given"))
             }
         }
+    }
+
+    /// The generation, for who waits without a thread.
+    #[cfg(feature = "async")]
+    pub(crate) fn notifier(&self) -> &Notifier {
+        &self.generation
+    }
+
+    /// A future of the generation being beyond `since`.
+    #[cfg(feature = "async")]
+    pub(crate) fn beyond(&self, since: Generation) -> Reaching {
+        self.generation.reached(since.0.saturating_add(1))
     }
 
     /// # Errors

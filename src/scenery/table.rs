@@ -17,6 +17,8 @@ use crate::scenery::cut::Cut;
 use crate::scenery::index::tree::Tree;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal};
 use crate::scenery::snapshot::{FirstRows, LoadState, QueryProgress, Root, RootSlot, Row, TableSlot, TableSnapshot};
+#[cfg(feature = "async")]
+use crate::sync::Notifier;
 use crate::sync::{Rank, Role, deadline_after, may_wait_for, time_left};
 use crate::value::IntoValue;
 use crate::vista::{Condition, QueryDescriptor, SortBy, SortDir};
@@ -379,6 +381,12 @@ impl TableScenery {
             may_wait_for(Rank::new(self.0.dio.level, Role::Build), "the filling of a view")?;
         }
         self.0.slot.queries.wait(request, timeout)
+    }
+
+    /// What rises when a query is shown, and the number of the last one asked for.
+    #[cfg(feature = "async")]
+    pub(crate) fn landing(&self) -> (&Notifier, u64) {
+        (self.0.slot.queries.landed(), self.0.query.lock().request)
     }
 
     /// Has the rows of these positions read into memory behind, so that the next frames find them there. A later call

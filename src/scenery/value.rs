@@ -339,6 +339,18 @@ impl ValueScenery {
         }
     }
 
+    /// 1 once the first value is there.
+    #[cfg(feature = "async")]
+    pub(crate) fn opened(&self) -> &Notifier {
+        &self.0.slot.opened
+    }
+
+    /// The Seq up to which everything is in the value.
+    #[cfg(feature = "async")]
+    pub(crate) fn taken_in(&self) -> &Notifier {
+        self.0.slot.taken_in.notifier()
+    }
+
     /// Blocks until the first value is there or the time is over.
     ///
     /// # Errors

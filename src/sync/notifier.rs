@@ -1,4 +1,4 @@
-//! Notifier: a number that only rises (a generation, a Seq), and those who wait for it to rise.
+//! Notifier: a number that only rises (a generation, a Seq), and those who wait for it to rise: threads and tasks.
 //!
 //! Owner: anyone may advance it; anyone may wait. The number itself is read with one atomic load.
 //! Flow: advance → if someone wants that value: wake the threads it satisfies, give subscribers the newest value.
@@ -10,16 +10,23 @@
 //! 5. A thread that waits for several notifiers wakes for each of them, and for the closing of each (model-checked, too).
 //! 6. An advance that satisfies nobody takes no lock (`an_advance_below_every_aim_wakes_nobody`, in
 //!    `notifier_tests`, which is not a child of this file because the models include the file by its path).
+//! 7. A task that waits is told as a thread is, by the same advance; a future that is dropped leaves nothing behind
+//!    (`a_dropped_future_leaves_no_waiter`). An executor's wakers run, and are dropped, under no lock, and inside a fence
+//!    against panics.
 //!
 //! Close/panic: closing is for good; the number may still rise, but nobody is told.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::prims::{AtomicBool, AtomicU64, Condvar, Deadline, Mutex, MutexGuard, Ordering, deadline_after, fence};
+use super::prims::{AtomicBool, AtomicU64, Condvar, Deadline, Mutex, Ordering, deadline_after, fence};
 
 /// No one waits: an aim that no number reaches.
 const NOBODY: u64 = u64::MAX;
@@ -52,7 +59,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    threads: Vec<WaitingThread>,
+    /// By what they wait for.
+    waiters: BTreeMap<Place, Wake>,
     subscribers: Vec<Subscriber>,
     next_id: u64,
     closed: bool,
@@ -60,26 +68,39 @@ struct Waiting {
     wakeups: u64,
 }
 
-struct WaitingThread {
-    id: u64,
+/// A place among those who wait: what for, and who.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
     at_least: u64,
-    wake: Wake,
+    id: u64,
 }
 
-/// How a waiting thread is woken.
+/// How who waits is woken.
 enum Wake {
-    /// It waits for this notifier alone, under its lock.
+    /// A thread that waits for this notifier alone, under its lock.
     Alone(Arc<Condvar>),
-    /// It waits for several.
+    /// A thread that waits for several.
     Any(Arc<Alarm>),
+    /// A task of an executor.
+    Task(Waker),
 }
 
 impl Wake {
-    fn wake(&self) {
+    /// Wakes a thread; gives back the waker of a task, for after the lock.
+    fn wake(self) -> Option<Waker> {
         match self {
             Wake::Alone(condvar) => condvar.notify_all(),
             Wake::Any(alarm) => alarm.ring(),
+            Wake::Task(waker) => return Some(waker),
         }
+        None
+    }
+}
+
+/// Wakes tasks, under no lock. An executor whose waker panics harms nobody else.
+fn wake_tasks(wakers: Vec<Waker>) {
+    for waker in wakers {
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }
 
@@ -116,12 +137,13 @@ impl Alarm {
 /// A place among the waiters of one notifier, for a thread that waits for several.
 struct Watch<'a> {
     shared: &'a Shared,
-    id: u64,
+    place: Place,
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.shared.leave(&mut self.shared.waiting.lock(), self.id);
+        // A thread's alarm: no executor's code.
+        let _ = self.shared.waiting.lock().leave(self.shared, self.place);
     }
 }
 
@@ -166,10 +188,25 @@ impl Waiting {
 
     fn wanted(&self) -> u64 {
         if self.subscribers.is_empty() {
-            self.threads.iter().map(|thread| thread.at_least).min().unwrap_or(NOBODY)
+            self.waiters.first_key_value().map_or(NOBODY, |(place, _)| place.at_least)
         } else {
             0
         }
+    }
+
+    fn join(&mut self, shared: &Shared, at_least: u64, wake: Wake) -> Place {
+        let place = Place { at_least, id: self.take_id() };
+        self.waiters.insert(place, wake);
+        shared.update_wanted(self);
+        place
+    }
+
+    /// What is given back may be a task's waker: it is to be dropped after the lock.
+    #[must_use = "dropped under the lock, an executor's code would run there"]
+    fn leave(&mut self, shared: &Shared, place: Place) -> Option<Wake> {
+        let wake = self.waiters.remove(&place);
+        shared.update_wanted(self);
+        wake
     }
 }
 
@@ -210,13 +247,12 @@ impl Notifier {
         let mut waiting = self.shared.waiting.lock();
         waiting.closed = true;
         self.shared.closed.store(true, Ordering::Release);
-        for thread in waiting.threads.drain(..) {
-            thread.wake.wake();
-        }
+        let tasks = std::mem::take(&mut waiting.waiters).into_values().filter_map(Wake::wake).collect();
         let subscribers = std::mem::take(&mut waiting.subscribers);
         self.shared.update_wanted(&waiting);
         drop(waiting);
         drop(subscribers);
+        wake_tasks(tasks);
     }
 
     /// Whether it was closed.
@@ -251,7 +287,7 @@ impl Notifier {
         let deadline = timeout.and_then(deadline_after);
         let alarm = Alarm::new();
         let watches: Vec<Watch<'_>> =
-            aims.iter().map(|(notifier, at_least)| notifier.shared.watch(*at_least, &alarm)).collect();
+            aims.iter().filter_map(|(notifier, at_least)| notifier.shared.watch(*at_least, &alarm)).collect();
         let mut timed_out = false;
         let ended = loop {
             // Whoever advances or closes from here on sees the watches and rings; what was done before is seen here.
@@ -288,10 +324,16 @@ impl Notifier {
         Subscription { receiver, id, shared: self.shared.clone() }
     }
 
-    /// How many threads are blocked here now, and how many subscriptions are open.
+    /// A future of the number being at least `at_least`, or of the closing. A number that has been reached wins. It may be
+    /// dropped at any time.
+    pub fn reached(&self, at_least: u64) -> Reaching {
+        Reaching { notifier: self.clone(), at_least, place: None }
+    }
+
+    /// How many threads and tasks wait here now, and how many subscriptions are open.
     pub fn waiters(&self) -> (usize, usize) {
         let waiting = self.shared.waiting.lock();
-        (waiting.threads.len(), waiting.subscribers.len())
+        (waiting.waiters.len(), waiting.subscribers.len())
     }
 
     /// How often a blocked thread has woken here since the start. An idle waiter adds nothing to it.
@@ -334,28 +376,23 @@ impl Shared {
         let mut waiting = self.waiting.lock();
         // Another advance may have overtaken this one on the way to the lock.
         let newest = self.value.load(Ordering::Acquire);
-        waiting.threads.retain(|thread| {
-            let satisfied = newest >= thread.at_least;
-            if satisfied {
-                thread.wake.wake();
-            }
-            !satisfied
-        });
+        let mut tasks = Vec::new();
+        while let Some(first) = waiting.waiters.first_entry().filter(|first| first.key().at_least <= newest) {
+            tasks.extend(first.remove().wake());
+        }
         for subscriber in &mut waiting.subscribers {
             subscriber.tell(newest);
         }
         self.update_wanted(&waiting);
+        drop(waiting);
+        wake_tasks(tasks);
     }
 
     fn block_until(&self, at_least: u64, timeout: Option<Duration>) -> Waited {
         let deadline = timeout.and_then(deadline_after);
         let mut waiting = self.waiting.lock();
-        let id = waiting.take_id();
         let wake = Arc::new(Condvar::new());
-        if !waiting.closed {
-            waiting.threads.push(WaitingThread { id, at_least, wake: Wake::Alone(wake.clone()) });
-            self.update_wanted(&waiting);
-        }
+        let place = (!waiting.closed).then(|| waiting.join(self, at_least, Wake::Alone(wake.clone())));
         fence(Ordering::SeqCst);
         let mut timed_out = false;
         loop {
@@ -371,28 +408,83 @@ impl Shared {
                 waiting.wakeups += 1;
                 continue;
             };
-            self.leave(&mut waiting, id);
+            // A thread's own Condvar: no executor's code.
+            let _ = place.and_then(|place| waiting.leave(self, place));
             return ended;
         }
     }
 
     /// Has the alarm rung when the number is at least `at_least`, or at the closing.
-    fn watch(&self, at_least: u64, alarm: &Arc<Alarm>) -> Watch<'_> {
+    fn watch(&self, at_least: u64, alarm: &Arc<Alarm>) -> Option<Watch<'_>> {
         let mut waiting = self.waiting.lock();
-        let id = waiting.take_id();
         // After a closing nobody rings; who looks finds it closed.
-        if !waiting.closed {
-            waiting.threads.push(WaitingThread { id, at_least, wake: Wake::Any(alarm.clone()) });
-            self.update_wanted(&waiting);
-        }
+        let place = (!waiting.closed).then(|| waiting.join(self, at_least, Wake::Any(alarm.clone())));
         drop(waiting);
         fence(Ordering::SeqCst);
-        Watch { shared: self, id }
+        place.map(|place| Watch { shared: self, place })
     }
+}
 
-    fn leave(&self, waiting: &mut MutexGuard<'_, Waiting>, id: u64) {
-        waiting.threads.retain(|thread| thread.id != id);
-        self.update_wanted(waiting);
+/// See [`Notifier::reached`]. [`Waited::TimedOut`] is never its answer.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Reaching {
+    notifier: Notifier,
+    at_least: u64,
+    place: Option<Place>,
+}
+
+impl Reaching {
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            let wake = self.notifier.shared.waiting.lock().leave(&self.notifier.shared, place);
+            drop(wake);
+        }
+    }
+}
+
+impl Future for Reaching {
+    type Output = Waited;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Waited> {
+        let this = &mut *self;
+        let shared = this.notifier.shared.clone();
+        let value = this.notifier.get();
+        if value >= this.at_least {
+            this.leave();
+            return Poll::Ready(Waited::Reached(value));
+        }
+        // Cloned, and what it replaces dropped, outside the lock: both are the executor's code.
+        let waker = Wake::Task(cx.waker().clone());
+        let mut waiting = shared.waiting.lock();
+        let is_closed = waiting.closed;
+        let replaced = if is_closed {
+            Some(waker)
+        } else if let Some(wake) = this.place.and_then(|place| waiting.waiters.get_mut(&place)) {
+            Some(std::mem::replace(wake, waker))
+        } else {
+            this.place = Some(waiting.join(&shared, this.at_least, waker));
+            None
+        };
+        drop(waiting);
+        drop(replaced);
+        // Whoever advances from here on sees the place; what was advanced before is seen here.
+        fence(Ordering::SeqCst);
+        let value = this.notifier.get();
+        if value >= this.at_least {
+            this.leave();
+            Poll::Ready(Waited::Reached(value))
+        } else if is_closed {
+            Poll::Ready(Waited::Closed(value))
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl Drop for Reaching {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

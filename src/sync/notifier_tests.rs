@@ -1,8 +1,13 @@
 //! Tests of the notifier on real threads; `tests/interleavings.rs` checks its orderings.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::scope;
 use std::time::Duration;
 
+use super::notifier::Reaching;
 use super::{Notifier, Waited};
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(1));
@@ -148,4 +153,100 @@ fn ping_pong_over_two_notifiers_loses_no_wake_up() {
             assert_eq!(pong.wait_until(turn, None), Waited::Reached(turn));
         }
     });
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn poll(future: &mut Reaching, woken: &Arc<Woken>) -> Poll<Waited> {
+    Pin::new(future).poll(&mut Context::from_waker(&Waker::from(woken.clone())))
+}
+
+#[test]
+fn a_task_is_woken_once_and_for_its_own_aim() {
+    let notifier = Notifier::new(0);
+    let woken = Arc::new(Woken::default());
+    let mut future = notifier.reached(2);
+    assert_eq!(poll(&mut future, &woken), Poll::Pending);
+    assert_eq!(poll(&mut future, &woken), Poll::Pending, "polled again it keeps its one place");
+    assert_eq!(notifier.waiters(), (1, 0));
+    notifier.advance();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+    notifier.advance();
+    notifier.advance();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(poll(&mut future, &woken), Poll::Ready(Waited::Reached(3)));
+    assert_eq!(notifier.waiters(), (0, 0));
+}
+
+#[test]
+fn a_dropped_future_leaves_no_waiter() {
+    let notifier = Notifier::new(0);
+    let woken = Arc::new(Woken::default());
+    let mut futures: Vec<Reaching> = (1..1_000).map(|aim| notifier.reached(aim % 7 + 1)).collect();
+    for future in &mut futures {
+        assert_eq!(poll(future, &woken), Poll::Pending);
+    }
+    assert_eq!(notifier.waiters().0, futures.len());
+    drop(futures);
+    assert_eq!(notifier.waiters(), (0, 0));
+    assert_eq!(Arc::strong_count(&woken), 1, "its waker is gone, too");
+    notifier.advance_to(9);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn closing_wakes_tasks_and_a_number_reached_before_wins() {
+    let notifier = Notifier::new(0);
+    let woken = Arc::new(Woken::default());
+    let (mut near, mut far, mut late) = (notifier.reached(1), notifier.reached(5), notifier.reached(5));
+    assert_eq!(poll(&mut near, &woken), Poll::Pending);
+    assert_eq!(poll(&mut far, &woken), Poll::Pending);
+    notifier.advance();
+    notifier.close();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 2);
+    assert_eq!(poll(&mut near, &woken), Poll::Ready(Waited::Reached(1)));
+    assert_eq!(poll(&mut far, &woken), Poll::Ready(Waited::Closed(1)));
+    assert_eq!(poll(&mut late, &woken), Poll::Ready(Waited::Closed(1)));
+}
+
+/// Looks at the notifier when it is woken, and when it is dropped: under its lock that would never end.
+struct Nosy(Notifier, bool);
+
+impl Wake for Nosy {
+    fn wake(self: Arc<Self>) {
+        self.0.waiters();
+        assert!(!self.1, "an executor's own fault");
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        self.0.waiters();
+    }
+}
+
+#[test]
+fn wakers_run_and_are_dropped_under_no_lock_and_may_panic() {
+    let notifier = Notifier::new(0);
+    let nosy = |panics| Waker::from(Arc::new(Nosy(notifier.clone(), panics)));
+    let mut futures = [notifier.reached(1), notifier.reached(1), notifier.reached(9)];
+    for (future, panics) in futures.iter_mut().zip([true, false, false]) {
+        assert!(Pin::new(&mut *future).poll(&mut Context::from_waker(&nosy(panics))).is_pending());
+        assert!(Pin::new(future).poll(&mut Context::from_waker(&nosy(panics))).is_pending());
+    }
+    let woken = Arc::new(Woken::default());
+    let mut last = notifier.reached(1);
+    assert!(poll(&mut last, &woken).is_pending());
+    notifier.advance();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "whoever panicked before it");
+    drop(futures);
+    assert_eq!(notifier.waiters().0, 0);
 }

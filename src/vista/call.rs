@@ -7,6 +7,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+#[cfg(feature = "async")]
+use crate::async_shim::runtime::Runtime;
 use crate::clock::{Clock, Moment};
 use crate::value::Record;
 use crate::{Error, ErrorKind, Result};
@@ -18,8 +20,29 @@ pub struct CancelToken(Arc<Cancel>);
 #[derive(Debug, Default)]
 struct Cancel {
     cancelled: AtomicBool,
-    bells: Mutex<Vec<(u64, Sender<()>)>>,
+    bells: Mutex<Vec<(u64, Bell)>>,
     next_bell: AtomicU64,
+}
+
+/// How who waits for the token is told.
+#[derive(Debug)]
+enum Bell {
+    Channel(Sender<()>),
+    /// Of this library's: it runs no executor's code.
+    #[cfg(feature = "async")]
+    Task(std::task::Waker),
+}
+
+impl Bell {
+    fn ring(&self) {
+        match self {
+            Bell::Channel(bell) => {
+                let _ = bell.try_send(());
+            }
+            #[cfg(feature = "async")]
+            Bell::Task(task) => task.wake_by_ref(),
+        }
+    }
 }
 
 impl CancelToken {
@@ -33,7 +56,7 @@ impl CancelToken {
         self.0.cancelled.store(true, Ordering::Release);
         let bells = std::mem::take(&mut *self.0.bells.lock());
         for (_, bell) in bells {
-            let _ = bell.try_send(());
+            bell.ring();
         }
     }
 
@@ -55,13 +78,23 @@ impl CancelToken {
     /// assert!(rung.try_recv().is_ok());
     /// ```
     pub fn ring_on_cancel(&self, bell: &Sender<()>) -> CancelWatch {
+        self.watch(Bell::Channel(bell.clone()))
+    }
+
+    /// Wakes the driver of a future when the token is cancelled, at once if it is already.
+    #[cfg(feature = "async")]
+    pub(crate) fn wake_on_cancel(&self, driver: &std::task::Waker) -> CancelWatch {
+        self.watch(Bell::Task(driver.clone()))
+    }
+
+    fn watch(&self, bell: Bell) -> CancelWatch {
         let id = self.0.next_bell.fetch_add(1, Ordering::Relaxed);
         let mut bells = self.0.bells.lock();
         // `cancel` sets the flag before it takes the bells: either it is seen here or the bell is seen there.
         if self.is_cancelled() {
-            let _ = bell.try_send(());
+            bell.ring();
         } else {
-            bells.push((id, bell.clone()));
+            bells.push((id, bell));
         }
         drop(bells);
         CancelWatch { cancel: self.0.clone(), id }
@@ -105,6 +138,9 @@ pub struct CallCx {
     idempotency_key: Option<Arc<str>>,
     attempt: u32,
     before: Option<Arc<Record>>,
+    /// In whose context an async source makes the call, if it was given none itself.
+    #[cfg(feature = "async")]
+    runtime: Runtime,
 }
 
 impl Default for CallCx {
@@ -121,7 +157,16 @@ impl CallCx {
 
     /// The same on a given clock.
     pub fn on(clock: Clock) -> Self {
-        CallCx { cancel: CancelToken::new(), deadline: None, clock, idempotency_key: None, attempt: 1, before: None }
+        CallCx {
+            cancel: CancelToken::new(),
+            deadline: None,
+            clock,
+            idempotency_key: None,
+            attempt: 1,
+            before: None,
+            #[cfg(feature = "async")]
+            runtime: Runtime::default(),
+        }
     }
 
     /// The call is to end within `after`.
@@ -163,6 +208,17 @@ impl CallCx {
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
         self.cancel = cancel;
         self
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn in_runtime(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// The idempotency key of a write; `None` for reads.

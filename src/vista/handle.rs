@@ -414,7 +414,7 @@ impl Vista {
     }
 
     /// Refuses a write that can't be meant or that the capabilities deny.
-    fn check_write(&self, op: &WriteOp) -> Result<()> {
+    pub(crate) fn check_write(&self, op: &WriteOp) -> Result<()> {
         let can = self.capabilities();
         let allowed = match op {
             WriteOp::Insert { .. } => can.insert,

@@ -339,7 +339,7 @@ fn q2_a_refresh_in_a_deaf_source_times_out_and_is_named_and_its_waiters_wake() {
             refreshing.refresh()
         });
         has_begun.recv_timeout(SOON).unwrap();
-        let report = lens.close(Duration::from_millis(200)).unwrap();
+        let report = lens.close(Duration::from_secs(1)).unwrap();
         assert_eq!(report.still_running, ["q2-deaf:refresh"]);
         assert_eq!(refresh.end().unwrap_err().kind(), ErrorKind::Closed, "before the source comes back");
         source.let_one_go();
@@ -359,7 +359,7 @@ fn q2_a_write_in_a_deaf_source_times_out_and_is_named_and_its_waiters_wake() {
         source.wait_until_inside();
         let waiting = ticket.clone();
         let waiting = start("the ticket", move || waiting.wait(SOON * 2));
-        let report = dio.close(Duration::from_millis(200)).unwrap();
+        let report = dio.close(Duration::from_secs(1)).unwrap();
         assert_eq!(report.still_running, ["q2-deaf-write:writer"]);
         assert_eq!(next.wait(SOON).unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(waiting.end().unwrap_err().kind(), ErrorKind::Closed, "before the source comes back");
@@ -389,7 +389,7 @@ fn q2_a_callback_that_stands_still_is_named() {
         let view = dio.table_scenery().open().unwrap();
         view.request_refresh().unwrap();
         is_inside.recv_timeout(SOON).unwrap();
-        assert_eq!(dio.close(Duration::from_millis(200)).unwrap().still_running, ["q2-callback:refresh"]);
+        assert_eq!(dio.close(Duration::from_secs(1)).unwrap().still_running, ["q2-callback:refresh"]);
         go.send(()).unwrap();
         assert!(dio.close(SOON).unwrap().is_closed());
         assert_eq!(view.row_count(), 1, "what it did after the closing is not taken");
@@ -412,7 +412,7 @@ fn q2_a_hook_that_stands_still_is_named() {
             .unwrap();
         dio.patched("b", product("Bell", 1)).unwrap();
         is_inside.recv_timeout(SOON).unwrap();
-        assert_eq!(lens.close(Duration::from_millis(200)).unwrap().still_running, ["q2-hook:notify"]);
+        assert_eq!(lens.close(Duration::from_secs(1)).unwrap().still_running, ["q2-hook:notify"]);
         assert_eq!(threads_of("q2-hook-table:"), Vec::<String>::new());
         drop(go);
         until("the hook's thread has ended", || threads_of("q2-hook:").is_empty());

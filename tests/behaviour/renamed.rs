@@ -139,7 +139,7 @@ fn w4_a_row_that_a_refresh_brought_under_the_chosen_id_is_shown_once_after_the_c
         write(&stage.dio, WriteOp::patch("srv-1", price(16))).unwrap();
         assert_eq!(record.record().unwrap().int("price"), Some(16), "it follows the row");
         let by_first = stage.dio.cache().get(&first).unwrap();
-        // Its `id` field may be gone with what is read again behind: the source doesn't keep one in its rows.
+        // Its `id` field is gone with what was read: the source doesn't keep one in its rows.
         assert_eq!(by_first.and_then(|row| row.int("price")), Some(16), "the first id means that row");
     });
 }

@@ -15,7 +15,7 @@ use crate::storage::ScriptedBackend;
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long closing may take where a thread stands still.
-pub(crate) const SHORT: Duration = Duration::from_millis(400);
+pub(crate) const SHORT: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(240);
 
 pub(crate) type Rows = Vec<(String, i64)>;
