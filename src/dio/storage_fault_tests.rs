@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cache::{FaultyBackend, LmdbBackend};
+use crate::cache::{CacheBackend, CacheBatch, FaultyBackend, LmdbBackend};
 use crate::journal::faulty_medium;
 use crate::lens::Lens;
 use crate::sources::MemoryVista;
@@ -357,4 +357,41 @@ fn whatever_call_of_the_storage_fails_no_accepted_write_is_lost() {
         }
         eprintln!("{mode:?}: up to {n}");
     }
+}
+
+#[test]
+fn a_write_of_a_row_that_is_damaged_in_the_cache_is_delivered_and_the_row_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::new(directory.path());
+    {
+        let (_, lens) = world.open();
+        let dio = lens.make_dio(world.source.clone()).unwrap();
+        dio.flush().unwrap();
+        world.source.set_offline(true);
+        world.patch(&dio, &id(2), 2);
+        world.note(&dio);
+        drop(dio);
+        assert!(lens.close(LONG).unwrap().is_closed());
+    }
+    {
+        let backend = LmdbBackend::open(directory.path()).unwrap();
+        let table = backend.open_table("things").unwrap();
+        let row = table.lookup("r2").unwrap().unwrap();
+        let mut batch = CacheBatch::default();
+        batch.put(row, "r2", b"no row".as_slice());
+        table.apply(&batch).unwrap();
+    }
+    let (_, lens) = world.open();
+    let dio = lens.make_dio(world.source.clone()).unwrap();
+    assert_eq!(dio.pending_writes().len(), 1);
+    world.source.set_offline(false);
+    dio.wait_for_writes(LONG).unwrap();
+    dio.refresh().and_then(|()| dio.refresh()).unwrap();
+    let expected: BTreeMap<String, Record> = world.source.rows().into_iter().collect();
+    assert_eq!(rows(&dio), expected);
+    assert_eq!(expected["r2"].int("mark"), world.writes[0].mark);
+    world.check_effects();
+    dio.flush().unwrap();
+    drop(dio);
+    assert!(lens.close(LONG).unwrap().is_closed());
 }

@@ -142,7 +142,7 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             end(dio, item, &SettledAs::Rejected(error));
             dio.writes.finished(now, item, Outcome::Failed);
         }
-        Outcome::Transient { .. } if is_lost && may_be_done(&error) => {
+        Outcome::Transient { .. } if is_lost && Outcome::may_be_done(&error) => {
             let unknown = name(dio, &item.op, Error::new(error.kind(), ledger::MAY_BE_DONE)).with_source(error);
             end(dio, item, &SettledAs::Unknown(unknown));
             dio.writes.finished(now, item, Outcome::Failed);
@@ -165,12 +165,6 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
             }
         }
     }
-}
-
-/// Whether the source may have done a write that failed for now with this error.
-fn may_be_done(error: &Error) -> bool {
-    !matches!(error.kind(), ErrorKind::Cache | ErrorKind::Full)
-        && matches!(Outcome::of(error), Outcome::Transient { .. })
 }
 
 fn confirm(dio: &Arc<DioInner>, item: &Item, now: Moment, settled: Settled) {

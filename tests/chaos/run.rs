@@ -521,9 +521,13 @@ impl World {
                 }
             }
             Err(kind) => {
-                if let (ErrorKind::Conflict | ErrorKind::NotFound, Some(id)) = (kind, &write.id) {
-                    // It is read again, as somebody else seems to know more of it.
-                    self.here.miss(id);
+                // It is read again: somebody else seems to know more of it, or the source may have done it.
+                let is_changed = matches!(kind, ErrorKind::Conflict | ErrorKind::NotFound);
+                let may_be_done = matches!(kind, ErrorKind::Source | ErrorKind::Panicked);
+                match &write.id {
+                    Some(id) if is_changed || (may_be_done && write.op.id().is_some()) => self.here.miss(id),
+                    None if may_be_done => self.here.miss_all(),
+                    _ => {}
                 }
                 self.failed_writes += 1;
                 assert_eq!(outcome.map(|outcome| outcome.id), Err(kind), "{op:?} {}", self.at);
@@ -544,7 +548,9 @@ impl World {
     fn show_waiting(&mut self, waiting: Vec<Waiting>, stored: Option<&str>) {
         for row in waiting {
             match () {
-                () if row.is_doubtful || stored == Some(&*row.id) => self.rereads.push(row.id),
+                () if row.is_doubtful => self.rereads.push(row.id),
+                // It was read after it was made.
+                () if stored == Some(&*row.id) => self.put(&row.id, row.record),
                 () if self.protected().has(&row.id) => self.here.skip_one(&row.id),
                 () => self.put(&row.id, row.record),
             }

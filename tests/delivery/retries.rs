@@ -1,6 +1,7 @@
 //! W5: a write that fails for now is tried again, at its moment, and holds up nobody but its row.
 
 use diorama::prelude::*;
+use diorama::sources::memory::Call;
 use diorama::{WriteState, WriteTicket};
 
 use crate::ground::*;
@@ -130,6 +131,32 @@ fn w5_a_write_that_was_given_up_lets_the_next_of_its_row_go() {
         let row = ground.source.row("b").unwrap();
         assert_eq!((row.text("name"), row.int("price")), (Some("Gong"), Some(10)));
         shows_the_source(&dio, &ground.source);
+    });
+}
+
+#[test]
+fn w5_what_was_given_up_though_the_source_did_it_is_read_again() {
+    in_time(|| {
+        for (call, op, left) in [
+            (Call::Patch, price("b", 11), vec!["a=30", "b=11", "c=20"]),
+            (Call::Delete, WriteOp::delete("b"), vec!["a=30", "c=20"]),
+            (Call::DeleteAll, WriteOp::delete_all(), vec![]),
+        ] {
+            let ground = Ground::new(products("w5-given-up"));
+            ground.source.lose_next_answers(call, 1, lost());
+            let (_lens, dio) = ground.dio(policy().max_attempts(Some(1)));
+            let view = dio.table_scenery().open().unwrap();
+            let ticket = dio.write(op).unwrap();
+            assert_eq!(rejected(&ticket).kind(), ErrorKind::Timeout);
+            assert!(dio.failed_writes()[0].may_be_done, "{call}");
+            loop {
+                let generation = view.generation();
+                if prices(&view.snapshot()) == left {
+                    break;
+                }
+                view.wait_for_change(generation, Some(SOON)).unwrap();
+            }
+        }
     });
 }
 

@@ -109,6 +109,14 @@ impl Local {
     // ---- what others say of the rows ---------------------------------------------------------------------------
 
     pub(crate) fn put(&mut self, id: &str, record: Record) {
+        if self.clears_all() && self.confirmed.get(id).is_none() && !self.stored.contains_key(id) {
+            // A `delete_all` deletes what is told of before it is settled, too.
+            self.keep(id);
+            for clear in self.unsettled.iter_mut().filter(|write| write.id.is_none()) {
+                clear.hides.insert(id.to_owned());
+            }
+            self.missed.insert(id.to_owned());
+        }
         self.confirmed.put(id, record);
         self.forget_aliases();
     }
@@ -294,6 +302,11 @@ impl Local {
     /// Something of this row is not known here.
     pub(crate) fn miss(&mut self, id: &str) {
         self.missed.insert(id.to_owned());
+    }
+
+    /// Something of all rows is not known here.
+    pub(crate) fn miss_all(&mut self) {
+        self.missed_all = true;
     }
 
     /// What must be read again, now that its writes are settled.

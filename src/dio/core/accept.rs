@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::dio::core::{Core, Message, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::delivery::Outcome as Attempted;
 use crate::dio::event::DioEvent;
 use crate::dio::ticket::{WriteOutcome, WriteState};
 use crate::dio::write_queue::Pushed;
@@ -42,7 +43,7 @@ impl Core {
             SettledAs::Rejected(error) => {
                 let (kind, message) = (error.kind(), error.to_string());
                 self.to.ledger.note(write.number, &Outcome::Failed { kind, message });
-                self.to.failures.add(write, error.clone(), false);
+                self.to.failures.add(write, error.clone(), Attempted::may_be_done(&error));
                 failed(error.clone(), WriteState::Rejected(error));
             }
             SettledAs::Unknown(error) => {

@@ -130,10 +130,10 @@ impl Core {
             return;
         }
         if let Some(id) = stored
-            && self.hold.rows.shift_remove(id).is_some()
+            && let Some(held) = self.hold.rows.shift_remove(id)
         {
-            // The answer may be older than what was read.
-            (self.to.reread)(Some(id));
+            // Whoever read the row read it after it was made: the answer is no newer.
+            self.show_held_row(id, held, None);
         }
         self.show_due();
     }
@@ -146,15 +146,22 @@ impl Core {
 
     fn show_due(&mut self) {
         for (id, held) in self.hold.due() {
-            if held.is_doubtful || !self.protection.remembers(held.began) {
-                (self.to.reread)(Some(&id));
-                continue;
-            }
-            self.batch().note_cause(held.cause);
-            if let Err(error) = self.put(held.row, Some(held.cause), Some(held.began)) {
-                tracing::warn!(table = %self.to.table_name, %id, %error, "a row that was held back could not be shown");
-                (self.to.reread)(Some(&id));
-            }
+            let began = held.began;
+            self.show_held_row(&id, held, Some(began));
+        }
+    }
+
+    fn show_held_row(&mut self, id: &Arc<str>, held: Held, began: Option<Seq>) {
+        if held.is_doubtful || !self.protection.remembers(held.began) {
+            (self.to.reread)(Some(id));
+            return;
+        }
+        // The row of an insert that is confirmed changes with that.
+        let cause = if began.is_some() { held.cause } else { Cause::Confirmed };
+        self.batch().note_cause(cause);
+        if let Err(error) = self.put(held.row, Some(cause), began) {
+            tracing::warn!(table = %self.to.table_name, %id, %error, "a row that was held back could not be shown");
+            (self.to.reread)(Some(id));
         }
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::dio::core::accept::{Covering, NEVER, done_at};
 use crate::dio::core::pending::Stack;
 use crate::dio::core::{Announce, Core, NewWrite, RowChange, StagedWrite};
+use crate::dio::delivery::Outcome as Attempted;
 use crate::dio::event::Cause;
 use crate::dio::ledger::MAY_BE_DONE;
 use crate::dio::ticket::TicketSender;
@@ -48,7 +49,8 @@ impl Core {
                 RecoveredState::Confirmed(_) => {}
                 RecoveredState::Failed { kind, message } => {
                     let error = Error::new(*kind, message.clone());
-                    self.recovered_failure(write, error, false);
+                    let may_be_done = Attempted::may_be_done(&error);
+                    self.recovered_failure(write, error, may_be_done);
                 }
                 RecoveredState::Unknown { message } => {
                     let error = Error::new(ErrorKind::Source, message.clone());
@@ -169,6 +171,25 @@ impl Core {
         StagedWrite { number, key, op, at, ticket, row_is_known: false, before: Mutex::new(before), is_recovered: true }
     }
 
+    /// A row with writes that is damaged in the cache counts as one that isn't there, and is read again after them.
+    fn bury_damaged(&mut self, id: &Arc<str>) -> Result<()> {
+        let known = self.to.versions.lookup_newest(id)?;
+        let row = known.unwrap_or_else(|| self.new_row());
+        let mut stack = Stack::new(row, None);
+        stack.missed = true;
+        if known.is_some() {
+            let seq = self.batch().seq;
+            self.to.versions.put(row, seq, None, None);
+            self.to.versions.name(id, seq, known, None);
+            let batch = self.batch();
+            batch.renamed.push(id.clone());
+            batch.force = true;
+            (stack.was_known, stack.tombstone) = (true, Some(seq));
+        }
+        self.pending.add(id.clone(), stack);
+        Ok(())
+    }
+
     /// Shows a write of an earlier run again.
     fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Result<Arc<StagedWrite>> {
         let number = WriteNumber(write.write);
@@ -194,11 +215,7 @@ impl Core {
         let base = match self.unless_damaged(placed, DAMAGED)? {
             Some(base) => base.filter(|_| is_first),
             None => {
-                let known = self.to.versions.lookup_newest(&id)?;
-                let row = known.unwrap_or_else(|| self.new_row());
-                let mut stack = Stack::new(row, None);
-                stack.missed = true;
-                self.pending.add(id.clone(), stack);
+                self.bury_damaged(&id)?;
                 Some(None)
             }
         };

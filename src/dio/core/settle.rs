@@ -15,6 +15,7 @@ use crate::dio::cache_handle::check_id;
 use crate::dio::core::accept::Covering;
 use crate::dio::core::pending::{Layer, Stack, with_id};
 use crate::dio::core::{Announce, Core, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::delivery::Outcome;
 use crate::dio::event::Cause;
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
@@ -122,8 +123,9 @@ impl Core {
                 self.pending.forget(number);
                 self.take_layer(&id, number);
                 if let (SettledAs::Rejected(error), Some(stack)) = (&other, self.pending.stack_mut(&id)) {
-                    // Somebody else has changed or deleted the row.
-                    stack.missed |= matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
+                    // Somebody else has changed or deleted the row, or the source has, though it didn't say so.
+                    let is_changed = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound);
+                    stack.missed |= is_changed || (write.op.id().is_some() && Outcome::may_be_done(error));
                 }
                 let made_a_row = matches!(*write.op, WriteOp::Insert { .. } | WriteOp::Upsert { .. });
                 if made_a_row && !matches!(other, SettledAs::Superseded(_)) {
@@ -337,7 +339,8 @@ impl Core {
 
     pub(super) fn settle_all(&mut self, write: &StagedWrite, result: SettledAs) -> Tried {
         let number = write.number;
-        let Some(clear) = self.pending.take_clear(number) else { return Ok(result) };
+        let Some(mut clear) = self.pending.take_clear(number) else { return Ok(result) };
+        clear.missed |= matches!(&result, SettledAs::Rejected(error) if Outcome::may_be_done(error));
         let result = match self.with_changes(result) {
             Ok(SettledAs::Confirmed(_)) => SettledAs::confirmed(None),
             Ok(other) => other,

@@ -81,6 +81,15 @@ impl Outcome {
             | ErrorKind::Panicked => Outcome::Failed,
         }
     }
+
+    /// Whether the source may have done a write that failed with this error.
+    pub(crate) fn may_be_done(error: &Error) -> bool {
+        match error.kind() {
+            ErrorKind::Cache | ErrorKind::Full => false,
+            ErrorKind::Panicked => true,
+            _ => matches!(Outcome::of(error), Outcome::Transient { .. }),
+        }
+    }
 }
 
 /// What became of a write, and of those merged with it, by an [`Outcome`].
