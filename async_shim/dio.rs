@@ -47,23 +47,39 @@ impl AsyncDio {
     }
 }
 
-/// What a write that found no room is to wait for.
-enum Taken<T> {
-    Done(T),
-    NoRoom(Vec<WriteOp>),
-}
-
 impl AsyncDio {
     /// A call that waits for the core or the cache's file at the most.
-    async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Dio) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Dio) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let dio = self.0.clone();
         call(self.call_pool(), move || work(&dio)).await
     }
 
     /// A call that may wait for a source, a callback or the disk.
-    async fn source_call<T: Send + 'static>(&self, work: impl FnOnce(&Dio) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn source_call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Dio) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let dio = self.0.clone();
         call(&self.0.inner().lens.source_call_pool, move || work(&dio)).await
+    }
+
+    /// What `attempt` answers once there is room for its writes: on a thread of the library it waits for none.
+    pub(super) async fn with_room<T: Send + 'static>(
+        &self,
+        pool: &Arc<Pool>,
+        attempt: impl FnOnce(&Dio) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        loop {
+            let signs = self.0.inner().signs_of_room();
+            let (dio, again) = (self.0.clone(), attempt.clone());
+            match call(pool, move || again(&dio)).await {
+                Err(error) if error.kind() == ErrorKind::Full && !on_own_thread() => any(signs.of(&error)).await,
+                answer => return answer,
+            }
+        }
     }
 
     fn call_pool(&self) -> &Arc<Pool> {
@@ -136,10 +152,12 @@ impl AsyncDio {
         loop {
             let signs = self.0.inner().signs_of_room();
             match self.try_write(op).await {
-                Err(refused) if refused.error.kind() == ErrorKind::Full => op = refused.op,
+                Err(refused) if refused.error.kind() == ErrorKind::Full => {
+                    op = refused.op;
+                    any(signs.of(&refused.error)).await;
+                }
                 answer => return answer.map_err(|refused| Error::from(*refused)),
             }
-            any(signs).await;
         }
     }
 
@@ -171,28 +189,17 @@ impl AsyncDio {
     /// # Errors
     /// As [`Dio::write_batch`], but for `Full`.
     pub async fn write_batch(&self, ops: Vec<WriteOp>) -> Result<Vec<AsyncWriteTicket>> {
-        let mut ops = ops;
-        loop {
-            let signs = self.0.inner().signs_of_room();
-            let may_wait = !on_own_thread();
-            let attempt = move |dio: &Dio| match dio.try_write_batch(ops.clone()) {
-                Err(error) if error.kind() == ErrorKind::Full && may_wait => Ok(Taken::NoRoom(ops)),
-                answer => answer.map(Taken::Done),
-            };
-            match self.call(attempt).await? {
-                Taken::Done(tickets) => return Ok(tickets.into_iter().map(AsyncWriteTicket::from).collect()),
-                Taken::NoRoom(back) => ops = back,
-            }
-            any(signs).await;
-        }
+        let tickets = self.with_room(self.call_pool(), move |dio| dio.try_write_batch(ops)).await?;
+        Ok(tickets.into_iter().map(AsyncWriteTicket::from).collect())
     }
 
     /// Makes a failed write again, as it was or as `edited`, and forgets the failed one.
     ///
     /// # Errors
-    /// As [`Dio::retry_failed`].
+    /// As [`Dio::retry_failed`], but for `Full`.
     pub async fn retry_failed(&self, number: WriteNumber, edited: Option<WriteOp>) -> Result<AsyncWriteTicket> {
-        self.call(move |dio| dio.retry_failed(number, edited)).await.map(AsyncWriteTicket::from)
+        let again = move |dio: &Dio| dio.retry_failed(number, edited);
+        self.with_room(self.call_pool(), again).await.map(AsyncWriteTicket::from)
     }
 
     /// Takes back a write that is not settled.
@@ -214,7 +221,7 @@ impl AsyncDio {
             if let Err(error) = ticket.wait().await
                 && !ticket.state().has_ended()
             {
-                return Err(error);
+                return Err(self.0.inner().name_error(error));
             }
         }
         Ok(())

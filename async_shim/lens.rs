@@ -7,7 +7,7 @@ use super::call::{call, call_on_own_thread};
 use super::dio::AsyncDio;
 use crate::dio::CloseReport;
 use crate::lens::LensBuilder;
-use crate::sync::{Rank, deadline_after, may_wait_for};
+use crate::sync::{Rank, may_wait_for};
 use crate::vista::Vista;
 use crate::{Lens, Result};
 
@@ -71,6 +71,6 @@ impl AsyncLens {
         may_wait_for(Rank::above_all(), "the closing of a Lens")?;
         let lens = self.0.clone();
         let name = format!("{}:close", lens.name());
-        call_on_own_thread(name, move || Ok(lens.close_until(deadline_after(timeout)))).await
+        call_on_own_thread(name, move || Ok(lens.close_within(timeout))).await
     }
 }

@@ -101,22 +101,28 @@
 mod call;
 pub(crate) mod callbacks;
 mod dio;
+mod draft;
 mod drive;
+mod import;
 mod lens;
 pub(crate) mod runtime;
 mod source;
 mod streams;
 mod table;
 mod ticket;
+mod typed;
 mod views;
 mod vista;
 mod wait;
 
 pub use dio::{AsyncCacheHandle, AsyncDio};
+pub use draft::AsyncDraft;
+pub use import::AsyncImport;
 pub use lens::AsyncLens;
 pub use source::{AsyncSource, AsyncTableShell, ChangesFromOutside};
 pub use streams::{ChangeSets, EventStream, Generations};
 pub use table::{AsyncTableScenery, AsyncTableSceneryBuilder};
 pub use ticket::AsyncWriteTicket;
+pub use typed::{AsyncTypedDio, AsyncTypedRecord, AsyncTypedTable, AsyncTypedTableBuilder};
 pub use views::{AsyncRecordScenery, AsyncValueScenery, AsyncValueSceneryBuilder, wait_any};
 pub use vista::AsyncVista;

@@ -8,13 +8,16 @@ use super::streams::{ChangeSets, Generations};
 use super::views::chained;
 use super::wait::{any, wait};
 use crate::lens::Pool;
-use crate::scenery::snapshot::{FirstRows, Row};
+use crate::scenery::snapshot::{FirstRows, Row, TableSnapshot};
 use crate::scenery::table::{TableScenery, TableSceneryBuilder};
 use crate::value::IntoValue;
 use crate::vista::{Condition, SortBy, SortDir};
 use crate::{ErrorKind, Generation, Result, Scenery};
 
 use std::time::Duration;
+
+/// How many rows a poll looks for in memory itself: some microseconds.
+const ROWS_AT_ONCE: usize = 256;
 
 /// Describes a table view before it is opened: [`AsyncDio::table_scenery`](super::AsyncDio::table_scenery).
 #[must_use = "nothing is opened before `open` or `open_now`"]
@@ -112,7 +115,8 @@ impl AsyncTableScenery {
     /// As [`TableScenery::wait_until_ready`], but for the timeout.
     pub async fn wait_until_ready(&self) -> Result<()> {
         let (landed, request) = self.view.landing();
-        wait(landed, request, || self.view.wait_until_ready(Some(Duration::ZERO))).await
+        // Not the last one at each look: who goes on asking for others would never be answered, or told of no time.
+        wait(landed, request, || self.view.wait_until_landed(request, Some(Duration::ZERO))).await
     }
 
     /// Waits until there are [`first_rows`](TableScenery::first_rows), or the whole is there (`None`).
@@ -146,6 +150,10 @@ impl AsyncTableScenery {
         ChangeSets::new(self.view.clone(), from)
     }
 
+    pub(super) async fn call<T: Send + 'static>(&self, read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        call(&self.pool, read).await
+    }
+
     /// The row at a position of the newest state, read from the disk if need be.
     ///
     /// # Errors
@@ -153,7 +161,7 @@ impl AsyncTableScenery {
     pub async fn row(&self, index: usize) -> Result<Option<Row>> {
         let snapshot = self.view.snapshot();
         match snapshot.try_row(index) {
-            None if index < snapshot.row_count() => call(&self.pool, move || Ok(snapshot.row(index))).await,
+            None if index < snapshot.row_count() => self.call(move || Ok(snapshot.row(index))).await,
             in_memory => Ok(in_memory),
         }
     }
@@ -163,12 +171,22 @@ impl AsyncTableScenery {
     /// # Errors
     /// As [`row`](Self::row).
     pub async fn rows(&self, range: Range<usize>) -> Result<Vec<Row>> {
-        let snapshot = self.view.snapshot();
+        self.rows_of(&self.view.snapshot(), range).await
+    }
+
+    /// The rows of these positions of a snapshot, such as a change set's, read from the disk if need be.
+    ///
+    /// # Errors
+    /// As [`row`](Self::row).
+    pub async fn rows_of(&self, snapshot: &TableSnapshot, range: Range<usize>) -> Result<Vec<Row>> {
         let positions = range.start..range.end.min(snapshot.row_count());
-        match positions.map(|index| snapshot.try_row(index)).collect() {
-            Some(in_memory) => Ok(in_memory),
-            None => call(&self.pool, move || Ok(snapshot.rows(range).collect())).await,
+        if positions.len() <= ROWS_AT_ONCE
+            && let Some(in_memory) = positions.map(|index| snapshot.try_row(index)).collect()
+        {
+            return Ok(in_memory);
         }
+        let snapshot = snapshot.clone();
+        self.call(move || Ok(snapshot.rows(range).collect())).await
     }
 
     /// The position of a row in the newest state.
@@ -177,6 +195,6 @@ impl AsyncTableScenery {
     /// As [`TableScenery::position_of`].
     pub async fn position_of(&self, id: impl Into<String>) -> Result<Option<usize>> {
         let (snapshot, id) = (self.view.snapshot(), id.into());
-        call(&self.pool, move || snapshot.position_of(&id)).await
+        self.call(move || snapshot.position_of(&id)).await
     }
 }

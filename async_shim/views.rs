@@ -20,8 +20,8 @@ use crate::{ErrorKind, Generation, Result, Scenery, Seq};
 
 /// The methods of a builder that only add to what it wraps.
 macro_rules! chained {
-    ($name:ident, $inner:ident; $($(#[$doc:meta])* $method:ident($($argument:ident: $kind:ty),*);)*) => {
-        impl $name {
+    ($name:ident $(<$row:ident>)?, $inner:ident; $($(#[$doc:meta])* $method:ident($($argument:ident: $kind:ty),*);)*) => {
+        impl$(<$row>)? $name$(<$row>)? {
             $($(#[$doc])*
             pub fn $method(mut self, $($argument: $kind),*) -> Self {
                 self.inner = $inner::$method(self.inner, $($argument),*);
@@ -113,6 +113,8 @@ macro_rules! view {
         }
     };
 }
+
+pub(super) use view;
 
 view! {
     /// One row, followed by its id: a [`RecordScenery`] whose waits are futures. Cheap to clone.

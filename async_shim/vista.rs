@@ -8,7 +8,7 @@ use super::dio::AsyncDio;
 use crate::Result;
 use crate::lens::Pool;
 use crate::value::Record;
-use crate::vista::{CallCx, Page, PageCursor, Vista, WriteOp, Written};
+use crate::vista::{CallCx, Page, PageCursor, QueryDescriptor, Vista, WriteOp, Written};
 
 /// A source, or a Dio seen as one: a [`Vista`] whose calls are futures. Cheap to clone; a clone keeps a narrowing of its own
 /// ([`narrowed`](Self::narrowed)). Dropping a call's future cancels the call by its [`CallCx`], if it has begun.
@@ -35,6 +35,16 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel.cancel();
     }
+}
+
+/// What became of a write through the queue.
+async fn settled(dio: &AsyncDio, op: WriteOp) -> Result<Written> {
+    let outcome = dio.write(op).await?.wait().await?;
+    let record = match &outcome.id {
+        Some(id) => dio.cache().get(id.as_str()).await?,
+        None => None,
+    };
+    Ok(Written { id: outcome.id, record })
 }
 
 impl AsyncVista {
@@ -90,6 +100,30 @@ impl AsyncVista {
         self.call(move |vista, cx| vista.page(cx, after.as_ref(), limit)).await
     }
 
+    /// The rows of the narrowing that `query` asks for, in its order.
+    ///
+    /// # Errors
+    /// As [`Vista::list_query`].
+    pub async fn list_query(&self, query: QueryDescriptor) -> Result<Vec<(String, Record)>> {
+        self.call(move |vista, cx| vista.list_query(cx, &query)).await
+    }
+
+    /// `limit` of the rows of the narrowing that `query` asks for, the first ones or those behind the page that `after` is of.
+    ///
+    /// # Errors
+    /// As [`Vista::page_query`].
+    pub async fn page_query(&self, query: QueryDescriptor, after: Option<PageCursor>, limit: usize) -> Result<Page> {
+        self.call(move |vista, cx| vista.page_query(cx, &query, after.as_ref(), limit)).await
+    }
+
+    /// How many rows of the narrowing `query` asks for.
+    ///
+    /// # Errors
+    /// As [`Vista::count_query`].
+    pub async fn count_query(&self, query: QueryDescriptor) -> Result<u64> {
+        self.call(move |vista, cx| vista.count_query(cx, &query)).await
+    }
+
     /// One row, if there is one of this id in the narrowing.
     ///
     /// # Errors
@@ -117,12 +151,15 @@ impl AsyncVista {
             return self.call(move |vista, cx| vista.write(cx, &op)).await;
         };
         self.vista.check_write(&op)?;
-        let outcome = dio.write(op).await?.wait().await?;
-        let record = match &outcome.id {
-            Some(id) => dio.cache().get(id.as_str()).await?,
-            None => None,
-        };
-        Ok(Written { id: outcome.id, record })
+        settled(dio, op.clone()).await.map_err(|error| self.vista.at_write(error, &op))
+    }
+
+    /// Does several writes in one call of the source, all or none; one answer for each.
+    ///
+    /// # Errors
+    /// As [`Vista::batch`].
+    pub async fn batch(&self, ops: Vec<WriteOp>) -> Result<Vec<Written>> {
+        self.call(move |vista, cx| vista.batch(cx, &ops)).await
     }
 
     /// Adds a row, under this id or, with `None`, under one that the source chooses.

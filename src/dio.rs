@@ -54,7 +54,7 @@ use crate::scenery::table::TableSceneryBuilder;
 use crate::scenery::value_builder::ValueSceneryBuilder;
 use crate::scenery::view_query::ViewQuery;
 #[cfg(feature = "async")]
-use crate::sync::Reaching;
+use crate::sync::{Notifier, Reaching};
 use crate::sync::{Rank, Role, Waited, Worker, deadline_after, may_wait_for, on_own_thread, reply};
 use crate::value::{Record, StoredRow};
 use crate::vista::{CancelToken, Capabilities, ChangeEvent, QueryDescriptor, Schema, Vista, WriteOp};
@@ -219,6 +219,26 @@ pub struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the {} was not taken: {}", self.op.verb(), self.error)
+    }
+}
+
+/// What rises when there may be more room for a write than there was when these were taken.
+#[cfg(feature = "async")]
+pub(crate) struct SignsOfRoom {
+    queue: Reaching,
+    journal: Option<Reaching>,
+    closing: Reaching,
+}
+
+#[cfg(feature = "async")]
+impl SignsOfRoom {
+    /// Those to wait for after an attempt that was refused as `Full`. One that the journal refuses gives its place in the
+    /// queue back: that must not be its own sign to try again.
+    pub(crate) fn of(self, full: &Error) -> Vec<Reaching> {
+        match self.journal.filter(|_| full.context("setting") == Some("journal_capacity")) {
+            Some(journal) => vec![journal, self.closing],
+            None => vec![self.queue],
+        }
     }
 }
 
@@ -871,13 +891,16 @@ impl DioInner {
         let _ = self.core.send(Message::Stage(new));
     }
 
-    /// Rise when there may be more room for a write than now.
+    /// What rises when there may be more room for a write than now.
     #[cfg(feature = "async")]
-    pub(crate) fn signs_of_room(&self) -> Vec<Reaching> {
-        let changes = self.writes.changes();
-        let mut signs = vec![changes.reached(changes.get() + 1)];
-        signs.extend(self.ledger.journal().map(|journal| journal.freed().reached(journal.freed().get() + 1)));
-        signs
+    pub(crate) fn signs_of_room(&self) -> SignsOfRoom {
+        let next = |notifier: &Notifier| notifier.reached(notifier.get() + 1);
+        SignsOfRoom {
+            queue: next(self.writes.changes()),
+            journal: self.ledger.journal().map(|journal| next(journal.freed())),
+            // No Seq: it ends by the closing alone.
+            closing: self.reader.versions.published_notifier().reached(u64::MAX),
+        }
     }
 
     /// Asks for a refresh without waiting for it.

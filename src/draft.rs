@@ -543,7 +543,7 @@ impl Draft {
     /// lacks a mandatory column, or a value is refused; with the fields, which [`errors`](Self::errors) then has, too. As
     /// [`Dio::write`].
     pub fn save(&self) -> Result<Option<WriteTicket>> {
-        self.save_by(State::prepare)
+        self.begin_save()?.map(Save::write).transpose()
     }
 
     /// Writes the whole row as the form shows it, as a new one: for a draft whose row is gone. It is inserted under the id
@@ -552,11 +552,21 @@ impl Draft {
     /// # Errors
     /// `Conflict` while the row is there; otherwise as [`save`](Self::save).
     pub fn save_as_new(&self) -> Result<WriteTicket> {
-        let nothing = || Error::new(ErrorKind::Invalid, "there is nothing to save");
-        self.save_by(State::prepare_new).and_then(|ticket| ticket.ok_or_else(nothing))
+        self.begin_save_as_new()?.write()
     }
 
-    fn save_by(&self, prepare: fn(&mut State, &Dio) -> Result<Option<WriteOp>>) -> Result<Option<WriteTicket>> {
+    /// Has the draft `Saving`. Waits for nothing.
+    pub(crate) fn begin_save(&self) -> Result<Option<Save>> {
+        self.begin(State::prepare)
+    }
+
+    /// As [`begin_save`](Self::begin_save), for [`save_as_new`](Self::save_as_new).
+    pub(crate) fn begin_save_as_new(&self) -> Result<Save> {
+        let nothing = || Error::new(ErrorKind::Invalid, "there is nothing to save");
+        self.begin(State::prepare_new).and_then(|save| save.ok_or_else(nothing))
+    }
+
+    fn begin(&self, prepare: fn(&mut State, &Dio) -> Result<Option<WriteOp>>) -> Result<Option<Save>> {
         let closed = || Error::new(ErrorKind::Closed, "the Dio of this draft is closed");
         let dio = self.0.dio.upgrade().ok_or_else(|| self.name(closed()))?;
         let (prepared, moved) = self.read(|state| {
@@ -570,26 +580,25 @@ impl Draft {
         if moved {
             self.0.signal.advance();
         }
-        let Some(op) = prepared.map_err(|error| self.name(error))? else { return Ok(None) };
-        match dio.write(op) {
-            Ok(ticket) => {
-                if let Some(saving) = &mut self.0.state.lock().saving {
-                    saving.ticket = Some(ticket.clone());
-                }
-                let signal = Arc::downgrade(&self.0.signal);
-                ticket.at_end(move || advance(&signal));
-                Ok(Some(ticket))
-            }
-            Err(error) => {
-                self.read(|state| {
-                    state.saving = None;
-                    let (fields, row) = state.parts();
-                    fields.failed(error.clone(), row);
-                });
-                self.0.signal.advance();
-                Err(error)
-            }
+        let op = prepared.map_err(|error| self.name(error))?;
+        Ok(op.map(|op| Save { draft: self.clone(), dio, op: Some(op) }))
+    }
+
+    fn taken(&self, ticket: &WriteTicket) {
+        if let Some(saving) = &mut self.0.state.lock().saving {
+            saving.ticket = Some(ticket.clone());
         }
+        let signal = Arc::downgrade(&self.0.signal);
+        ticket.at_end(move || advance(&signal));
+    }
+
+    fn not_taken(&self, error: Error) {
+        self.read(|state| {
+            state.saving = None;
+            let (fields, row) = state.parts();
+            fields.failed(error, row);
+        });
+        self.0.signal.advance();
     }
 
     fn name(&self, error: Error) -> Error {
@@ -599,6 +608,75 @@ impl Draft {
             None => error,
         }
     }
+}
+
+/// A save that has begun, and whose write is not taken yet. Dropped, it is given up.
+pub(crate) struct Save {
+    draft: Draft,
+    dio: Dio,
+    /// `None` once that is over.
+    op: Option<WriteOp>,
+}
+
+/// A save whose write found no room, or was refused.
+#[cfg(feature = "async")]
+pub(crate) struct NotSaved {
+    pub(crate) save: Save,
+    pub(crate) error: Error,
+}
+
+impl Save {
+    fn write(mut self) -> Result<WriteTicket> {
+        let Some(op) = self.op.take() else { return Err(given_up()) };
+        match self.dio.write(op) {
+            Ok(ticket) => {
+                self.draft.taken(&ticket);
+                Ok(ticket)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// [`write`](Self::write), if there is room in the queue now.
+    #[cfg(feature = "async")]
+    pub(crate) fn try_write(mut self) -> Result<WriteTicket, Box<NotSaved>> {
+        let Some(op) = self.op.take() else { return Err(Box::new(NotSaved { save: self, error: given_up() })) };
+        match self.dio.try_write(op) {
+            Ok(ticket) => {
+                self.draft.taken(&ticket);
+                Ok(ticket)
+            }
+            Err(refused) => {
+                self.op = Some(refused.op);
+                Err(Box::new(NotSaved { save: self, error: refused.error }))
+            }
+        }
+    }
+
+    /// Ends it with the error, which it gives back.
+    pub(crate) fn fail(mut self, error: Error) -> Error {
+        self.op = None;
+        self.draft.not_taken(error.clone());
+        error
+    }
+
+    /// The Dio that is to take the write.
+    #[cfg(feature = "async")]
+    pub(crate) fn dio(&self) -> &Dio {
+        &self.dio
+    }
+}
+
+impl Drop for Save {
+    fn drop(&mut self) {
+        if self.op.take().is_some() {
+            self.draft.not_taken(given_up());
+        }
+    }
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Cancelled, "the save was given up before there was room for its write; save again")
 }
 
 fn advance(signal: &Weak<Signal>) {

@@ -212,11 +212,18 @@ where
     /// tries again what is not done; an error of the iterator comes again. `Unsupported` for a source that can't insert;
     /// `Closed`; `WouldDeadlock` on a thread of the library that would wait for itself.
     pub fn step(&mut self) -> Result<Option<ImportProgress>> {
+        self.attempt().map_err(|stopped| match stopped {
+            Stopped::NoRoom(error) | Stopped::Failed(error) => error,
+        })
+    }
+
+    /// As [`step`](Self::step), and tells whether it wants room in the queue of writes.
+    pub(crate) fn attempt(&mut self) -> Result<Option<ImportProgress>, Stopped> {
         self.pass_over()?;
         self.fill();
         if self.chunk.is_empty() {
             return match &self.stop {
-                Some(error) => Err(error.clone()),
+                Some(error) => Err(Stopped::Failed(error.clone())),
                 None => Ok(None),
             };
         }
@@ -328,7 +335,7 @@ where
 
     /// # Errors
     /// How many of the rows are done, and why no more.
-    fn write(&self, ops: &[Option<WriteOp>]) -> Result<(), (usize, Error)> {
+    fn write(&self, ops: &[Option<WriteOp>]) -> Result<(), (usize, Stopped)> {
         let inner = self.dio.inner();
         let is_direct = inner.lens.callbacks.on_write.is_none() && inner.master.capabilities().batch;
         if is_direct {
@@ -340,7 +347,7 @@ where
                 Err(error) => {
                     let first = self.state.done + 1;
                     let rows = format!("{first} to {}", self.state.done + ops.len() as u64);
-                    return Err((0, inner.name_error(error.with("rows", rows))));
+                    return Err((0, Stopped::Failed(inner.name_error(error.with("rows", rows)))));
                 }
             }
         }
@@ -392,7 +399,7 @@ where
 
     /// Row by row through the queue. Rows whose id the source chooses go one after the other: were one behind a refused one
     /// done, it would come twice.
-    fn write_each(&self, ops: &[Option<WriteOp>]) -> Result<(), (usize, Error)> {
+    fn write_each(&self, ops: &[Option<WriteOp>]) -> Result<(), (usize, Stopped)> {
         let window = if ops.iter().flatten().any(|op| op.id().is_none()) { 1 } else { WINDOW };
         let mut way = OnTheWay::default();
         for (position, op) in ops.iter().enumerate() {
@@ -407,14 +414,20 @@ where
                 Ok(ticket) => way.waiting.push_back((position, op, ticket)),
                 Err(error) => {
                     self.settle_all(&mut way);
-                    way.failed.get_or_insert((position, error));
+                    let stopped = if error.kind() == ErrorKind::Full { Stopped::NoRoom } else { Stopped::Failed };
+                    way.failed.get_or_insert((position, stopped(error)));
                 }
             }
         }
         self.settle_all(&mut way);
         match way.failed {
             None => Ok(()),
-            Some((position, error)) => Err((position, self.name_row(error, position))),
+            Some((position, Stopped::NoRoom(error))) => {
+                Err((position, Stopped::NoRoom(self.name_row(error, position))))
+            }
+            Some((position, Stopped::Failed(error))) => {
+                Err((position, Stopped::Failed(self.name_row(error, position))))
+            }
         }
     }
 
@@ -442,7 +455,7 @@ where
         let Some((position, op, ticket)) = way.waiting.pop_front() else { return };
         let ended = ticket.wait(Duration::MAX).map(drop).or_else(|error| self.again(op, error));
         if let (Err(error), None) = (ended, &way.failed) {
-            way.failed = Some((position, error));
+            way.failed = Some((position, Stopped::Failed(error)));
         }
     }
 
@@ -463,7 +476,20 @@ where
 #[derive(Default)]
 struct OnTheWay<'a> {
     waiting: VecDeque<(usize, &'a WriteOp, WriteTicket)>,
-    failed: Option<(usize, Error)>,
+    failed: Option<(usize, Stopped)>,
+}
+
+/// Why a step ended before its end.
+pub(crate) enum Stopped {
+    /// The queue of writes was full, and there was no time to wait or none left.
+    NoRoom(Error),
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Stopped::Failed(error)
+    }
 }
 
 /// Whether the source looked at the rows and did not want one of them.

@@ -425,13 +425,14 @@ impl Lens {
     /// `WouldDeadlock` on one of the library's own threads.
     pub fn close(&self, timeout: Duration) -> Result<CloseReport> {
         may_wait_for(Rank::above_all(), "the closing of a Lens")?;
-        // More than a century is for ever.
-        Ok(self.close_until(deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))))))
+        Ok(self.close_within(timeout))
     }
 
     /// Closes; on a thread that may wait for all of its threads.
-    pub(crate) fn close_until(&self, deadline: Option<Deadline>) -> CloseReport {
+    pub(crate) fn close_within(&self, timeout: Duration) -> CloseReport {
         let inner = &self.handle.inner;
+        // More than a century is for ever.
+        let deadline = deadline_after(timeout.min(Duration::from_secs(u64::from(u32::MAX))));
         inner.closed.store(true, Ordering::Release);
         let mut report = CloseReport::default();
         // Those that are there first: one that is being made may stand still in the storage and take all the time.

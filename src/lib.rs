@@ -181,9 +181,9 @@ pub mod vista;
 
 #[cfg(feature = "async")]
 pub use async_shim::{
-    AsyncCacheHandle, AsyncDio, AsyncLens, AsyncRecordScenery, AsyncSource, AsyncTableScenery,
-    AsyncTableSceneryBuilder, AsyncTableShell, AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista,
-    AsyncWriteTicket,
+    AsyncCacheHandle, AsyncDio, AsyncDraft, AsyncImport, AsyncLens, AsyncRecordScenery, AsyncSource, AsyncTableScenery,
+    AsyncTableSceneryBuilder, AsyncTableShell, AsyncTypedDio, AsyncTypedRecord, AsyncTypedTable,
+    AsyncTypedTableBuilder, AsyncValueScenery, AsyncValueSceneryBuilder, AsyncVista, AsyncWriteTicket,
 };
 pub use dio::bus::{EventReader, EventStats, Lagged, NoEvent};
 pub use dio::delivery::DeliveryPolicy;
@@ -257,3 +257,8 @@ pub struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/cookbook/writing-a-driver.md")]
 pub struct WritingADriver;
+
+/// The async programs of the cookbook, compiled and run as tests.
+#[cfg(all(doctest, feature = "async"))]
+#[doc = include_str!("../docs/cookbook/async-programs.md")]
+pub struct AsyncPrograms;

@@ -13,6 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::dio::{Dio, WriteTicket};
+use crate::scenery::record::RecordScenery;
+#[cfg(feature = "async")]
+use crate::scenery::table::TableScenery;
 use crate::value::{Record, Value, typed_row_of};
 use crate::vista::{ColumnType, Schema, WriteOp};
 use crate::{Error, ErrorKind, Result};
@@ -106,9 +109,12 @@ impl<T> TypedDio<T> {
     /// # Errors
     /// `Invalid` when `fields` isn't a struct or a map, or names another id; as [`Dio::write`].
     pub fn patch(&self, id: impl fmt::Display, fields: &impl Serialize) -> Result<WriteTicket> {
-        let id = id.to_string();
+        self.dio.write(self.patch_op(id.to_string(), fields)?)
+    }
+
+    pub(crate) fn patch_op(&self, id: String, fields: &impl Serialize) -> Result<WriteOp> {
         let record = self.rows.record_of(fields, Some(&id))?.1;
-        self.dio.write(WriteOp::patch(id, record))
+        Ok(WriteOp::patch(id, record))
     }
 }
 
@@ -122,7 +128,11 @@ impl<T: DeserializeOwned> TypedDio<T> {
     /// or why the cache could not be read.
     pub fn get(&self, id: impl fmt::Display) -> Result<Option<T>> {
         let id = id.to_string();
-        self.dio.cache().get(&id)?.map(|record| self.rows.read(&id, &record)).transpose()
+        self.dio.cache().get(&id)?.map(|record| self.read(&id, &record)).transpose()
+    }
+
+    pub(crate) fn read(&self, id: &str, record: &Record) -> Result<T> {
+        self.rows.read(id, record)
     }
 
     /// All rows with their ids, in the order of arrival. Reads the whole cache.
@@ -133,7 +143,7 @@ impl<T: DeserializeOwned> TypedDio<T> {
         let rows = self.dio.cache().list()?;
         rows.into_iter()
             .map(|(id, record)| {
-                let row = self.rows.read(&id, &record)?;
+                let row = self.read(&id, &record)?;
                 Ok((id, row))
             })
             .collect()
@@ -151,7 +161,16 @@ impl<T: DeserializeOwned> TypedDio<T> {
     /// # Errors
     /// `Invalid` for an empty id; `Closed`.
     pub fn record_scenery(&self, id: impl fmt::Display) -> Result<TypedRecord<T>> {
-        Ok(TypedRecord::new(self.dio.record_scenery(id.to_string())?, self.rows.clone()))
+        Ok(self.record_of(self.dio.record_scenery(id.to_string())?))
+    }
+
+    pub(crate) fn record_of(&self, view: RecordScenery) -> TypedRecord<T> {
+        TypedRecord::new(view, self.rows.clone())
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn table_of(&self, view: TableScenery) -> TypedTable<T> {
+        TypedTable::new(view, self.rows.clone())
     }
 }
 
@@ -164,8 +183,18 @@ impl<T: Serialize> TypedDio<T> {
     /// # Errors
     /// `Invalid` when `T` can't be made a record, or its id is neither text nor an integer; as [`Dio::write`].
     pub fn insert(&self, row: &T) -> Result<WriteTicket> {
+        self.dio.write(self.insert_op(row)?)
+    }
+
+    pub(crate) fn insert_op(&self, row: &T) -> Result<WriteOp> {
         let (id, record) = self.rows.record_of(row, None)?;
-        self.dio.write(WriteOp::Insert { id, record })
+        Ok(WriteOp::Insert { id, record })
+    }
+
+    /// A write of a whole row under this id.
+    pub(crate) fn whole_op(&self, id: String, row: &T, op: fn(String, Record) -> WriteOp) -> Result<WriteOp> {
+        let record = self.rows.whole_record_of(row, &id)?;
+        Ok(op(id, record))
     }
 
     /// A new row under this id.
@@ -173,9 +202,7 @@ impl<T: Serialize> TypedDio<T> {
     /// # Errors
     /// As [`insert`](Self::insert), and `Invalid` when `T`'s id field is another than `id`.
     pub fn insert_as(&self, id: impl fmt::Display, row: &T) -> Result<WriteTicket> {
-        let id = id.to_string();
-        let record = self.rows.whole_record_of(row, &id)?;
-        self.dio.write(WriteOp::insert_as(id, record))
+        self.dio.write(self.whole_op(id.to_string(), row, WriteOp::insert_as)?)
     }
 
     /// A whole row in the place of one that exists. Columns that `T` doesn't have are gone afterwards: use
@@ -184,9 +211,7 @@ impl<T: Serialize> TypedDio<T> {
     /// # Errors
     /// As [`insert_as`](Self::insert_as).
     pub fn replace(&self, id: impl fmt::Display, row: &T) -> Result<WriteTicket> {
-        let id = id.to_string();
-        let record = self.rows.whole_record_of(row, &id)?;
-        self.dio.write(WriteOp::replace(id, record))
+        self.dio.write(self.whole_op(id.to_string(), row, WriteOp::replace)?)
     }
 
     /// A whole row, whether it exists or not.
@@ -194,9 +219,7 @@ impl<T: Serialize> TypedDio<T> {
     /// # Errors
     /// As [`insert_as`](Self::insert_as).
     pub fn upsert(&self, id: impl fmt::Display, row: &T) -> Result<WriteTicket> {
-        let id = id.to_string();
-        let record = self.rows.whole_record_of(row, &id)?;
-        self.dio.write(WriteOp::upsert(id, record))
+        self.dio.write(self.whole_op(id.to_string(), row, WriteOp::upsert)?)
     }
 }
 

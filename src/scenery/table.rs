@@ -231,7 +231,7 @@ impl TableScenery {
         loop {
             let seen = self.generation();
             if self.0.slot.queries.has_landed(request) {
-                return self.wait_until_ready(Some(Duration::ZERO)).map(|()| None);
+                return self.wait_until_landed(request, Some(Duration::ZERO)).map(|()| None);
             }
             if let Some(first) = self.first_rows() {
                 return Ok(Some(first));
@@ -377,6 +377,11 @@ impl TableScenery {
     /// Why the view could not be filled; `Timeout`; `Closed`; `WouldDeadlock` on a thread that views are built on.
     pub fn wait_until_ready(&self, timeout: Option<Duration>) -> Result<()> {
         let request = self.0.query.lock().request;
+        self.wait_until_landed(request, timeout)
+    }
+
+    /// Blocks until this query, or a later one, is shown.
+    pub(crate) fn wait_until_landed(&self, request: u64, timeout: Option<Duration>) -> Result<()> {
         if !self.0.slot.queries.has_landed(request) {
             may_wait_for(Rank::new(self.0.dio.level, Role::Build), "the filling of a view")?;
         }

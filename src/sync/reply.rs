@@ -107,6 +107,17 @@ impl<T> Future for ReplyReceiver<T> {
     }
 }
 
+impl<T> Drop for ReplyReceiver<T> {
+    /// Whoever gave up the wait is not to be woken, nor its task kept until the answer.
+    fn drop(&mut self) {
+        let mut slot = self.0.slot.lock();
+        let task = if let Slot::Waiting(task) = &mut *slot { task.take() } else { None };
+        drop(slot);
+        // An executor's code, which may panic.
+        let _ = catch_panic("a waker", || drop(task));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::prims::{Condvar, Deadline};
+use super::notifier::{Notifier, Waited};
+use super::prims::{Deadline, time_left};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a thread is for; it orders the threads of one Dio by who may wait for whom.
@@ -174,23 +175,16 @@ impl Drop for LiveEntry {
     }
 }
 
-#[derive(Default)]
-struct Done {
-    over: Mutex<bool>,
-    changed: Condvar,
-}
-
 /// Lives in the worker's thread; its drop is the worker's last word.
 struct EndSignal {
-    done: Arc<Done>,
+    ended: Notifier,
     live: Option<LiveEntry>,
 }
 
 impl Drop for EndSignal {
     fn drop(&mut self) {
         self.live = None;
-        *self.done.over.lock() = true;
-        self.done.changed.notify_all();
+        self.ended.advance_to(1);
     }
 }
 
@@ -198,7 +192,8 @@ impl Drop for EndSignal {
 pub(crate) struct Worker {
     name: String,
     activity: Arc<Activity>,
-    done: Arc<Done>,
+    /// 1 once its work is over.
+    ended: Notifier,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -221,7 +216,13 @@ impl Worker {
 
     /// Whether its work is over, by return or by panic.
     pub(crate) fn is_finished(&self) -> bool {
-        *self.done.over.lock()
+        self.ended.get() > 0
+    }
+
+    /// 1 once its work is over and its name has left the list of live threads.
+    #[cfg(feature = "async")]
+    pub(crate) fn ended(&self) -> &Notifier {
+        &self.ended
     }
 
     /// Waits until the thread has ended or the deadline is over; says whether it has ended.
@@ -232,13 +233,9 @@ impl Worker {
         if self.handle.lock().as_ref().is_some_and(|handle| handle.thread().id() == std::thread::current().id()) {
             return false;
         }
-        let mut over = self.done.over.lock();
-        while !*over {
-            if self.done.changed.wait(&mut over, Some(deadline)) && !*over {
-                return false;
-            }
+        if !matches!(self.ended.wait_until(1, Some(time_left(deadline))), Waited::Reached(_)) {
+            return false;
         }
-        drop(over);
         let handle = self.handle.lock().take();
         if let Some(handle) = handle {
             // A panic was caught and logged inside; what is left of the thread is its exit.
@@ -252,8 +249,8 @@ impl Worker {
 ///
 /// A panic that escapes `work` is caught and logged; it ends the worker like a return.
 pub(crate) fn spawn(name: String, rank: Rank, work: impl FnOnce() + Send + 'static) -> Result<Worker> {
-    let done = Arc::new(Done::default());
-    let end = EndSignal { done: done.clone(), live: Some(LiveEntry::add(&name)) };
+    let ended = Notifier::new(0);
+    let end = EndSignal { ended: ended.clone(), live: Some(LiveEntry::add(&name)) };
     let activity = Arc::new(Activity::default());
     let current = activity.clone();
     let run = move || {
@@ -268,7 +265,7 @@ pub(crate) fn spawn(name: String, rank: Rank, work: impl FnOnce() + Send + 'stat
     // The system's name for a thread can't hold a NUL; a table's name can.
     let started = std::thread::Builder::new().name(name.replace('\0', "\u{2400}")).spawn(run);
     match started {
-        Ok(handle) => Ok(Worker { name, activity, done, handle: Mutex::new(Some(handle)) }),
+        Ok(handle) => Ok(Worker { name, activity, ended, handle: Mutex::new(Some(handle)) }),
         Err(cause) => {
             Err(Error::new(ErrorKind::Unavailable, "the system gave no new thread; close something and retry")
                 .with("thread", name)

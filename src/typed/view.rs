@@ -66,6 +66,16 @@ impl<T> TypedTableBuilder<T> {
         TypedTableBuilder { view: self.view.sort_with(by), ..self }
     }
 
+    /// Only the first `rows` of what matches: see [`TableSceneryBuilder::limit`].
+    pub fn limit(self, rows: usize) -> Self {
+        TypedTableBuilder { view: self.view.limit(rows), ..self }
+    }
+
+    /// Only the last `rows` of what matches: see [`TableSceneryBuilder::tail`].
+    pub fn tail(self, rows: usize) -> Self {
+        TypedTableBuilder { view: self.view.tail(rows), ..self }
+    }
+
     /// Opens the view and returns when it shows the rows the Dio has.
     ///
     /// # Errors
@@ -107,6 +117,13 @@ impl<T> Deref for TypedTable<T> {
 
     fn deref(&self) -> &TableScenery {
         &self.view
+    }
+}
+
+#[cfg(feature = "async")]
+impl<T> TypedTable<T> {
+    pub(super) fn new(view: TableScenery, rows: RowType<T>) -> Self {
+        TypedTable { view, rows }
     }
 }
 

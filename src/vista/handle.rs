@@ -435,7 +435,7 @@ impl Vista {
         op.id().map_or(Ok(()), refuse_empty_id).map_err(|error| self.at_write(error, op))
     }
 
-    fn at_write(&self, error: Error, op: &WriteOp) -> Error {
+    pub(crate) fn at_write(&self, error: Error, op: &WriteOp) -> Error {
         let error = self.at(error).with("write", op.verb());
         match op.id() {
             Some(id) => error.with("id", id),
