@@ -157,7 +157,8 @@ impl World {
         dio.wait_for_writes(LONG).unwrap_or_else(|error| panic!("{}: {error}: {:?}", self.at, dio.pending_writes()));
         for failed in dio.failed_writes() {
             let mark = failed.op.record().and_then(|record| record.int("mark"));
-            let is_known = self.writes.iter().any(|write| write.mark == mark && (write.over || !write.accepted));
+            let is_known = |write: &Noted| write.over || !write.accepted || self.is_orphaned(write.tag);
+            let is_known = self.writes.iter().any(|write| write.mark == mark && is_known(write));
             assert!(is_known, "{}: {failed:?}", self.at);
             dio.clear_failed(failed.number).unwrap();
         }
@@ -181,6 +182,12 @@ impl World {
         let report = lens.close(LONG).unwrap();
         assert!(report.is_closed() && report.kept == 0, "{}: {report:?}", self.at);
         self.writes.clear();
+    }
+
+    /// Whether the row's insert was refused: what was written over it, and accepted, is a write of no row then.
+    fn is_orphaned(&self, tag: i64) -> bool {
+        let insert = self.writes.iter().find(|write| write.tag == tag).filter(|_| tag > NAMED[3]);
+        insert.is_some_and(|insert| insert.ticket.is_none() && !insert.accepted)
     }
 
     fn mark(&mut self) -> i64 {
@@ -280,9 +287,7 @@ impl World {
             let of_row: Vec<&Noted> = self.writes.iter().filter(|write| write.tag == tag && !write.over).collect();
             let last = of_row.iter().rposition(|write| write.accepted || write.confirmed);
             let mut allowed: Vec<Option<i64>> = of_row[last.unwrap_or(0)..].iter().map(|write| write.mark).collect();
-            let insert = self.writes.iter().find(|write| write.tag == tag).filter(|_| tag > NAMED[3]);
-            if insert.is_some_and(|insert| insert.ticket.is_none() && !insert.accepted) {
-                // What was written over it is a write of no row.
+            if self.is_orphaned(tag) {
                 allowed.push(None);
             }
             if last.is_none() {
@@ -310,6 +315,7 @@ impl World {
             };
             let times = done.iter().filter(|done| is_it(&done.op)).count();
             let is_once = if write.mark.is_some() { times == 1 } else { times > 0 };
+            let is_once = is_once || (times == 0 && self.is_orphaned(write.tag));
             assert!(is_once, "{}: done {times} times: {write:?}", self.at);
         }
         self.seen = done.len();
