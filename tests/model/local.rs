@@ -112,8 +112,9 @@ impl Local {
 
     pub(crate) fn put(&mut self, id: &str, record: Record) {
         if self.confirmed.get(id).is_none() && !self.stored.contains_key(id) {
-            let clears = self.unsettled.iter_mut().filter(|write| write.id.is_none());
-            clears.for_each(|clear| drop(clear.told.insert(id.to_owned())));
+            for clear in self.unsettled.iter_mut().filter(|write| write.id.is_none()) {
+                clear.told.insert(id.to_owned());
+            }
         }
         self.confirmed.put(id, record);
         self.forget_aliases();
