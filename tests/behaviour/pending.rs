@@ -541,6 +541,34 @@ fn w3_a_rejected_delete_all_brings_every_row_back_in_its_old_order() {
 }
 
 #[test]
+fn w3_a_row_that_is_first_told_of_under_a_delete_all_is_read_again_after_it() {
+    on_both(|cache| {
+        let mut stage = Stage::new(&cache, products("w3-told"));
+        let ticket = stage.write(WriteOp::delete_all());
+        stage.wait_until_held(Call::DeleteAll);
+        for (id, price) in [("x", 6), ("y", 8)] {
+            stage.source.outside_silently().upsert(id, product("Xylophone", price)).unwrap();
+            stage.dio.patched(id, product("Xylophone", price)).unwrap();
+        }
+        assert_eq!(stage.shown(), ["x=6", "y=8"]);
+        let held = stage.source.hold_answer(Call::DeleteAll);
+        stage.let_go();
+        assert!(held.wait_until_held(1, SOON));
+        // It was made after the source had deleted all.
+        stage.source.outside_silently().upsert("y", product("Yo-yo", 9)).unwrap();
+        drop(held);
+        ticket.wait(SOON).unwrap();
+        loop {
+            let generation = stage.view.generation();
+            if stage.shown() == ["y=9"] {
+                break;
+            }
+            stage.view.wait_for_change(generation, Some(SOON)).unwrap();
+        }
+    });
+}
+
+#[test]
 fn w3_a_rejected_delete_all_leaves_the_writes_before_and_after_it_their_effects() {
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w3-all-between"));

@@ -17,6 +17,8 @@ pub(crate) struct Unsettled {
     hides: BTreeSet<String>,
     /// A read from the source had something to say of the rows, which this `delete_all` kept off.
     kept_off: bool,
+    /// Rows first told of while this `delete_all` was unsettled.
+    told: BTreeSet<String>,
 }
 
 /// What became of a write that went well.
@@ -109,6 +111,11 @@ impl Local {
     // ---- what others say of the rows ---------------------------------------------------------------------------
 
     pub(crate) fn put(&mut self, id: &str, record: Record) {
+        if self.confirmed.get(id).is_none() && !self.stored.contains_key(id) {
+            for clear in self.unsettled.iter_mut().filter(|write| write.id.is_none()) {
+                clear.told.insert(id.to_owned());
+            }
+        }
         self.confirmed.put(id, record);
         self.forget_aliases();
     }
@@ -180,7 +187,7 @@ impl Local {
                 hides.iter().for_each(|id| self.keep(id));
             }
         }
-        self.unsettled.push(Unsettled { op, id, hides, kept_off: false });
+        self.unsettled.push(Unsettled { op, id, hides, kept_off: false, told: BTreeSet::new() });
         self.forget_aliases();
     }
 
@@ -202,7 +209,15 @@ impl Local {
         let mut moved = None;
         match effect {
             Effect::Remove(id) => self.remove(&id),
-            Effect::Clear => write.hides.iter().for_each(|id| self.confirmed.remove(id)),
+            Effect::Clear => {
+                write.hides.iter().for_each(|id| self.confirmed.remove(id));
+                // The source may have deleted these, too.
+                match self.clears_all() {
+                    true if !write.told.is_empty() => self.keep_off(),
+                    true => {}
+                    false => self.missed.extend(write.told),
+                }
+            }
             Effect::Put(id, record) if write.id.as_deref() == Some(&*id) => self.put(&id, record),
             Effect::Put(id, record) => moved = self.confirm_as(&write, was_shown, id, record),
         }

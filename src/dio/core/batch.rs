@@ -347,6 +347,9 @@ impl Core {
             let id: Arc<str> = Arc::from(row.id());
             return self.rebase(&id, Some(row), cause.unwrap_or(Cause::Local));
         }
+        if found.is_none() {
+            self.pending.tell(row.id());
+        }
         self.put_over(found, row, cause, began);
         Ok(())
     }

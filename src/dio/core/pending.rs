@@ -175,11 +175,16 @@ pub(super) struct Clear {
     /// The rows that it alone hides, with the Seq since when.
     pub(super) hidden: HashMap<Arc<str>, (RowNo, StoredRow, Seq)>,
     pub(super) missed: bool,
+    /// Rows that somebody here first told of while it was pending: the source may delete them, too.
+    pub(super) told: Vec<Arc<str>>,
 }
 
 impl Clear {
+    /// More of them are read again as all rows are.
+    const MOST_TOLD: usize = 1_024;
+
     pub(super) fn new(number: WriteNumber) -> Self {
-        Clear { number, hidden: HashMap::new(), missed: false }
+        Clear { number, hidden: HashMap::new(), missed: false, told: Vec::new() }
     }
 }
 
@@ -312,6 +317,21 @@ impl Pending {
         self.rows.insert(row, ());
         next.hidden.insert(id.clone(), (row, base.clone(), since));
         true
+    }
+
+    /// All rows are to be read again once no `delete_all` is pending.
+    pub(super) fn miss_all(&mut self) {
+        self.clears.iter_mut().for_each(|clear| clear.missed = true);
+    }
+
+    /// A row of this id is new here.
+    pub(super) fn tell(&mut self, id: &str) {
+        for clear in &mut self.clears {
+            match clear.told.len() < Clear::MOST_TOLD {
+                true => clear.told.push(Arc::from(id)),
+                false => clear.missed = true,
+            }
+        }
     }
 
     /// The rows that only a `delete_all` hides.

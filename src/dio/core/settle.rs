@@ -385,6 +385,13 @@ impl Core {
         if clear.missed {
             (self.to.reread)(None);
         }
+        let told = if is_done { clear.told } else { Vec::new() };
+        if self.pending.has_clear() && !told.is_empty() {
+            // A read would be kept off until the others are settled.
+            self.pending.miss_all();
+        } else {
+            told.iter().for_each(|id| (self.to.reread)(Some(id)));
+        }
         if is_done {
             let batch = self.batch();
             let done_at = batch.seq;
