@@ -81,7 +81,7 @@ impl FaultyBackend {
     }
 
     /// What fails, for other calls to be counted and to fail with these.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "lmdb"))]
     pub(crate) fn faults(&self) -> Arc<Faults> {
         self.faults.clone()
     }

@@ -17,6 +17,7 @@ use crate::journal::medium::Medium;
 static FAULTS: Mutex<BTreeMap<PathBuf, Arc<Faults>>> = Mutex::new(BTreeMap::new());
 
 /// Has the journal beside this cache, once it is opened, count and fail its calls with these.
+#[cfg(feature = "lmdb")]
 pub(crate) fn fail_with(cache: &Path, faults: Arc<Faults>) {
     FAULTS.lock().insert(cache.canonicalize().unwrap(), faults);
 }
