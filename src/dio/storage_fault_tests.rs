@@ -280,6 +280,11 @@ impl World {
             let of_row: Vec<&Noted> = self.writes.iter().filter(|write| write.tag == tag && !write.over).collect();
             let last = of_row.iter().rposition(|write| write.accepted || write.confirmed);
             let mut allowed: Vec<Option<i64>> = of_row[last.unwrap_or(0)..].iter().map(|write| write.mark).collect();
+            let insert = self.writes.iter().find(|write| write.tag == tag).filter(|_| tag > NAMED[3]);
+            if insert.is_some_and(|insert| insert.ticket.is_none() && !insert.accepted) {
+                // What was written over it is a write of no row.
+                allowed.push(None);
+            }
             if last.is_none() {
                 // None of them may have been accepted.
                 let before = self.source.rows().into_iter().find(|(_, row)| row.int("tag") == Some(tag));

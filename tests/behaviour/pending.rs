@@ -541,57 +541,6 @@ fn w3_a_rejected_delete_all_brings_every_row_back_in_its_old_order() {
 }
 
 #[test]
-fn w3_a_row_that_is_first_told_of_under_a_delete_all_shares_its_fate() {
-    on_both(|cache| {
-        for is_refused in [false, true] {
-            let mut stage = Stage::new(&cache, products("w3-told"));
-            let ticket = stage.write(WriteOp::delete_all());
-            stage.wait_until_held(Call::DeleteAll);
-            stage.dio.patched("x", product("Xylophone", 6)).unwrap();
-            stage.dio.patched("x", product("Xylophone", 7)).unwrap();
-            stage.dio.patched("y", product("Yo-yo", 8)).unwrap();
-            stage.dio.cache().remove("y").unwrap();
-            assert_eq!(stage.shown(), strings([]), "the source is to delete it, too");
-            if is_refused {
-                stage.refuse_next(Call::DeleteAll);
-            }
-            let mut mirror = Mirror::of(&stage.view);
-            // It is read again behind: not before it was looked at.
-            let read_again = stage.source.hold(Call::Get);
-            stage.let_go();
-            assert_eq!(ticket.wait(SOON).is_err(), is_refused);
-            let expected = if is_refused { strings(["a=30", "b=10", "c=20", "x=7"]) } else { strings([]) };
-            assert_eq!(stage.shown(), expected);
-            mirror.follow();
-            drop(read_again);
-            stage._lens.close(SOON).unwrap();
-        }
-    });
-}
-
-#[test]
-fn w3_a_row_that_was_made_after_a_delete_all_was_done_shows_once_it_is_settled() {
-    on_both(|cache| {
-        let mut stage = Stage::new(&cache, products("w3-after"));
-        stage.let_go();
-        let held = stage.source.hold_answer(Call::DeleteAll);
-        let ticket = stage.write(WriteOp::delete_all());
-        assert!(held.wait_until_held(1, SOON));
-        stage.source.outside_silently().upsert("x", product("Xylophone", 7)).unwrap();
-        stage.dio.patched("x", product("Xylophone", 7)).unwrap();
-        drop(held);
-        ticket.wait(SOON).unwrap();
-        while stage.view.row_count() == 0 {
-            let generation = stage.view.generation();
-            if stage.view.row_count() == 0 {
-                stage.view.wait_for_change(generation, Some(SOON)).unwrap();
-            }
-        }
-        assert_eq!(stage.shown(), ["x=7"]);
-    });
-}
-
-#[test]
 fn w3_a_rejected_delete_all_leaves_the_writes_before_and_after_it_their_effects() {
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w3-all-between"));

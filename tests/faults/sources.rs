@@ -6,7 +6,7 @@ use diorama::clock::Clock;
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
 
-use crate::source::{Point, Trouble};
+use crate::source::{HeldCalls, Point, Trouble};
 use crate::stage::{Rows, SHORT, SOON, Stage, Task, on_both, start};
 
 /// What a Dio calls in a source. It never asks it to count, for pages, for a batch or for changes.
@@ -63,6 +63,11 @@ fn thread_of(stage: &Stage, call: Call) -> String {
     }
 }
 
+/// What the source may have done of a write that was given up is read again, behind: not before it is let go of.
+fn hold_what_is_read_again(stage: &Stage, call: Call) -> Option<[HeldCalls; 2]> {
+    is_write(call).then(|| [Call::Get, Call::List].map(|read| stage.source.hold(read, Point::BeforeWork)))
+}
+
 #[test]
 fn a_call_of_the_source_that_fails_or_panics_is_reported_and_leaves_everything_as_it_was() {
     on_both(|on_disk| {
@@ -81,9 +86,11 @@ fn a_call_of_the_source_that_fails_or_panics_is_reported_and_leaves_everything_a
                 let before = stage.shown();
                 stage.source.always(call, trouble);
                 let calls = stage.source.calls(call);
+                let read_again = hold_what_is_read_again(&stage, call);
                 let outcome = make(&stage, call).end();
                 stage.source.wait_until_ended(call, calls + 1);
                 stage.nobody_waits(&before);
+                drop(read_again);
                 let status = stage.dio.status();
                 if call == Call::List {
                     assert_eq!(outcome, Err(kind), "{call}");
@@ -152,6 +159,7 @@ fn a_call_of_the_source_that_stands_still_ends_at_its_deadline_and_is_reported()
                 let before = stage.shown();
                 let calls = stage.source.calls(call);
                 let held = stage.source.hold(call, point);
+                let read_again = hold_what_is_read_again(&stage, call);
                 let made = make(&stage, call);
                 held.wait_until_held(1);
                 stage.nobody_waits(&shown_meanwhile(call, &before));
@@ -162,6 +170,7 @@ fn a_call_of_the_source_that_stands_still_ends_at_its_deadline_and_is_reported()
                 stage.source.wait_until_ended(call, calls + 1);
                 let outcome = made.end();
                 stage.nobody_waits(&before);
+                drop(read_again);
                 let status = stage.dio.status();
                 let late = ErrorKind::Timeout;
                 if call == Call::List {

@@ -109,14 +109,6 @@ impl Local {
     // ---- what others say of the rows ---------------------------------------------------------------------------
 
     pub(crate) fn put(&mut self, id: &str, record: Record) {
-        if self.clears_all() && self.confirmed.get(id).is_none() && !self.stored.contains_key(id) {
-            // A `delete_all` deletes what is told of before it is settled, too.
-            self.keep(id);
-            for clear in self.unsettled.iter_mut().filter(|write| write.id.is_none()) {
-                clear.hides.insert(id.to_owned());
-            }
-            self.missed.insert(id.to_owned());
-        }
         self.confirmed.put(id, record);
         self.forget_aliases();
     }

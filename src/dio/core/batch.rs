@@ -347,9 +347,6 @@ impl Core {
             let id: Arc<str> = Arc::from(row.id());
             return self.rebase(&id, Some(row), cause.unwrap_or(Cause::Local));
         }
-        if found.is_none() && self.pending.has_clear() {
-            return self.put_cleared(row, cause.unwrap_or(Cause::Local));
-        }
         self.put_over(found, row, cause, began);
         Ok(())
     }

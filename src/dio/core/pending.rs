@@ -314,11 +314,6 @@ impl Pending {
         true
     }
 
-    /// What the pending `delete_all`s are to a row.
-    pub(super) fn clears(&self) -> Vec<Layer> {
-        self.clears.iter().map(|clear| Layer::Cleared(clear.number)).collect()
-    }
-
     /// The rows that only a `delete_all` hides.
     pub(super) fn hidden(&self) -> Vec<Arc<str>> {
         self.clears.iter().flat_map(|clear| clear.hidden.keys().cloned()).collect()

@@ -5,7 +5,7 @@
 //! are shown and delivered in their order; what can't be repeated safely is told as unknown. If the cache can't be read, the
 //! Dio can't be made, and the journal keeps all of it (`whatever_call_of_the_storage_fails_no_accepted_write_is_lost`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -64,6 +64,7 @@ impl Core {
                 RecoveredState::Pending => pending.push(write),
             }
         }
+        self.name_back(&mut pending)?;
         self.pending.reserve(pending.len());
         self.batch().reserve(pending.len());
         let restaged = pending.into_iter().map(|write| self.restage(write, &renamed));
@@ -190,6 +191,33 @@ impl Core {
         Ok(())
     }
 
+    /// The journal may have the name that the source gave an inserted row, with later writes of that row, and not the end of
+    /// the insert. Such writes go by the insert's own name until that is settled again; they would be of a row unknown here.
+    fn name_back(&mut self, pending: &mut [Recovered]) -> Result<()> {
+        let inserts: HashSet<String> = pending.iter().filter_map(proposed_by_insert).map(str::to_owned).collect();
+        let mut names: HashMap<String, String> = HashMap::new();
+        for write in &*pending {
+            let (Some(new), Some(before)) = (write.op.id(), &write.before) else { continue };
+            let old = before.0.id();
+            if old == new || !inserts.contains(old) {
+                continue;
+            }
+            let found = self.newest(new).map(|found| found.is_some());
+            if self.unless_damaged(found, DAMAGED)? == Some(false) {
+                names.insert(new.to_owned(), old.to_owned());
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        for write in pending {
+            if let Some(old) = write.op.id().and_then(|id| names.get(id)) {
+                write.op = write.op.clone().with_id(old);
+            }
+        }
+        Ok(())
+    }
+
     /// Shows a write of an earlier run again.
     fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Result<Arc<StagedWrite>> {
         let number = WriteNumber(write.write);
@@ -228,6 +256,11 @@ impl Core {
         self.unless_damaged(shown, DAMAGED)?;
         Ok(staged)
     }
+}
+
+/// The id that the row of an insert goes by until the source has it.
+fn proposed_by_insert(write: &Recovered) -> Option<&str> {
+    matches!(write.op, WriteOp::Insert { .. }).then(|| write.op.id().unwrap_or(&write.key))
 }
 
 /// What a damaged row in the cache means for a write of it.

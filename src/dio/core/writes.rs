@@ -229,17 +229,6 @@ impl Core {
         Arc::new(StagedWrite { number, key, op, at, ticket, row_is_known: true, before, is_recovered })
     }
 
-    /// A row that somebody first tells of while a `delete_all` is pending: the source deletes that, too, unless it was made
-    /// after it, which a read will tell.
-    pub(super) fn put_cleared(&mut self, row: StoredRow, cause: Cause) -> Result<()> {
-        let id: Arc<str> = Arc::from(row.id());
-        let clears = self.pending.clears();
-        let stack = self.stack_over(&id, None);
-        stack.missed = true;
-        clears.into_iter().for_each(|clear| stack.push(clear));
-        self.rebase(&id, Some(row), cause)
-    }
-
     // ---- showing -----------------------------------------------------------------------------------------------
 
     /// Has a row show its confirmed value with its pending writes folded over it.
