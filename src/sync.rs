@@ -9,6 +9,7 @@
 //! Not here: what is waited for; that is the Dio's and its sceneries' matter. Time that a test moves is `clock`'s.
 
 mod doorbell;
+mod file_lock;
 mod hooks;
 mod notifier;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod reply;
 mod thread;
 
 pub(crate) use doorbell::Doorbell;
+pub(crate) use file_lock::lock_file;
 pub(crate) use hooks::{Hook, HookGuard, HookRunner};
 #[cfg(feature = "async")]
 pub(crate) use notifier::Reaching;

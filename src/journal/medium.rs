@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::journal::segment;
+use crate::sync::lock_file;
 use crate::{Error, ErrorKind, Result};
 
 /// Numbered files. Each call either happens or fails; after a crash, what was not synced may be there or not, in any part.
@@ -51,7 +52,7 @@ impl Directory {
         let mut options = OpenOptions::new();
         let file = owner_only(options.read(true).write(true).create(true).truncate(false)).open(&lock);
         let file = file.map_err(|cause| failed("the journal's lock file could not be opened", &lock, cause))?;
-        match file.try_lock() {
+        match lock_file(&file) {
             Ok(()) => Ok(Directory { path: path.to_owned(), open: None, _lock: file }),
             Err(TryLockError::WouldBlock) => {
                 let message = "this journal is in use by another process; close that, or use another directory";

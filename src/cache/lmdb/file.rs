@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind as IoErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
+use crate::sync::lock_file;
 use crate::{Error, ErrorKind, Result};
 
 pub(super) const DATA: &str = "rows.mdb";
@@ -62,7 +63,7 @@ pub(super) fn lock(directory: &Path) -> Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     owner_only(&mut options);
     let file = options.open(&path).map_err(|cause| io_failed(&path, "open the cache's lock file", cause))?;
-    match file.try_lock() {
+    match lock_file(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let message =
