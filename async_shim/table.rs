@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::call::call;
 use super::streams::{ChangeSets, Generations};
@@ -13,8 +14,6 @@ use crate::scenery::table::{TableScenery, TableSceneryBuilder};
 use crate::value::IntoValue;
 use crate::vista::{Condition, SortBy, SortDir};
 use crate::{ErrorKind, Generation, Result, Scenery};
-
-use std::time::Duration;
 
 /// How many rows a poll looks for in memory itself: some microseconds.
 const ROWS_AT_ONCE: usize = 256;

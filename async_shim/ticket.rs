@@ -1,11 +1,10 @@
 //! Ticket: the receipt of a write, awaited.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use crate::dio::WriteOutcome;
 use crate::{ErrorKind, Result, WriteTicket};
-
-use std::time::Duration;
 
 /// The receipt of a write: a [`WriteTicket`] whose waits are futures. Cheap to clone; dropping it cancels nothing.
 #[derive(Debug, Clone)]

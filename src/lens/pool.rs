@@ -1,4 +1,4 @@
-//! Pool: a few named threads that work off a bounded queue of jobs.
+//! Pool: a few named threads that work off a queue of jobs, bounded by a capacity or by the futures that own its jobs.
 //!
 //! Owner: a Lens; its build pool makes view indexes, its load pool reads the source, and two make the calls of async programs.
 //! Invariants: a job runs with the waiting rank of the Dio it is for; a panicking job ends alone; a job that is withdrawn
