@@ -2,12 +2,14 @@ use std::cell::Cell;
 
 use super::*;
 use crate::cache::{CacheBackend, MemoryBackend};
+use crate::dio::versions::RowRead;
 use crate::record;
 use crate::scenery::signal::Scenery;
 use crate::sources::MemoryVista;
 use crate::sources::memory::Call;
 use crate::sync::Doorbell;
 use crate::value::StoredRow;
+use crate::{Generation, RowNo};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -1,0 +1,285 @@
+//! Inner: what the handles, views and threads of a Dio do with the parts that they share.
+//!
+//! Flow: a change → a message to the core → its reply, once that is visible; a write → its room → a message, once checked.
+//! Invariants: every wait for another thread asks the waiting rule first (`may_wait_for`).
+//! Not here: what the application calls (`dio`), and what the core does with a message (`core`).
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Clock;
+#[cfg(feature = "async")]
+use crate::dio::SignsOfRoom;
+use crate::dio::board::ReadToken;
+use crate::dio::callback::CallbackBatch;
+use crate::dio::core::{Announce, Apply, FullCopy, Message, NewWrite, RowChange};
+use crate::dio::refresh::Flight;
+use crate::dio::store::Store;
+use crate::dio::ticket::TicketSender;
+use crate::dio::versions::RowRead;
+use crate::dio::{Cause, DioInner, DioStatus, OPEN, WriteTicket, at_newest, reconcile};
+use crate::journal::Reservation;
+use crate::scenery::signal::Signal;
+use crate::scenery::view_query::ViewQuery;
+#[cfg(feature = "async")]
+use crate::sync::Notifier;
+use crate::sync::{Rank, Role, may_wait_for, reply};
+use crate::value::{Record, StoredRow};
+use crate::vista::{Capabilities, QueryDescriptor, WriteOp};
+use crate::{Error, Generation, Result, RowNo, Seq};
+
+impl DioInner {
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.lens.clock
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == OPEN
+    }
+
+    pub(crate) fn published(&self) -> Seq {
+        self.reader.versions.published()
+    }
+
+    pub(crate) fn store(&self) -> Result<Arc<Store>> {
+        self.lens.store()
+    }
+
+    pub(crate) fn next_view(&self) -> u64 {
+        self.next_view.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn signal(&self) -> Signal {
+        let rank = Rank::new(self.level, Role::Writer);
+        Signal::new(Generation(0), self.lens.hooks.clone(), rank, self.view_moves.clone())
+    }
+
+    pub(crate) fn name_error(&self, error: Error) -> Error {
+        error.with("table", self.name.to_string())
+    }
+
+    pub(crate) fn name_write(&self, op: &WriteOp, error: Error) -> Error {
+        let error = self.name_error(error);
+        match op.id() {
+            Some(id) => error.with("id", id.to_owned()),
+            None => error,
+        }
+    }
+
+    pub(crate) fn view_query(&self, descriptor: &QueryDescriptor) -> Result<ViewQuery> {
+        ViewQuery::new(descriptor, &self.schema).map_err(|error| self.name_error(error))
+    }
+
+    pub(crate) fn send(&self, message: Message) -> Result<()> {
+        self.core.send(message).map_err(|error| self.name_error(error))
+    }
+
+    /// Sends changes of many rows; urgent messages overtake them, unless the sender holds up what they would wait for.
+    pub(crate) fn send_bulk(&self, apply: Apply) -> Result<()> {
+        let message = Message::Apply(apply);
+        let sent = if self.must_apply_at_once() { self.core.send(message) } else { self.core.send_bulk(message) };
+        sent.map_err(|error| self.name_error(error))
+    }
+
+    /// Returns once everything sent to the core so far is published. A read that is to answer a mark of staleness begins
+    /// after it: marking a row is a change of it, and an older read's answer would be taken for older than the row.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        self.change(Vec::new(), Cause::Outside, Announce::Nothing, None).map(drop)
+    }
+
+    pub(crate) fn begin_read(&self) -> ReadToken {
+        self.board.begin_read(|| self.published())
+    }
+
+    /// The first copy that `make_dio` is to wait for, if any: all who ask before it has ended get it.
+    pub(crate) fn take_first_copy_to_wait_for(&self) -> Option<Arc<Flight>> {
+        // Complete rows are there a moment before the copy has ended; who went on then would have a refresh join it.
+        self.first_copy.lock().clone().filter(|copy| !copy.has_ended() || !self.board.is_complete())
+    }
+
+    /// Sends changes to the core and returns when they are visible.
+    pub(crate) fn change(
+        &self,
+        changes: Vec<RowChange>,
+        cause: Cause,
+        announce: Announce,
+        began: Option<Seq>,
+    ) -> Result<Seq> {
+        may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
+        self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
+        let (sender, receiver) = reply();
+        let at_once = self.must_apply_at_once();
+        let is_bulk = !at_once && changes.len() >= self.lens.defaults.bulk_changes;
+        let reply = Some(sender);
+        let apply = Apply { changes: changes.into(), cause, announce, began, full_copy: None, reply, at_once };
+        // One bulk change at a time: the next one waits where it holds nobody up.
+        if is_bulk {
+            self.send_bulk(apply)?
+        } else {
+            self.send(Message::Apply(apply))?
+        }
+        receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
+    }
+
+    /// Whether this thread may not wait for bodies to be made.
+    pub(crate) fn must_apply_at_once(&self) -> bool {
+        may_wait_for(Rank::new(self.level, Role::Build), "the views of a bulk change").is_err()
+    }
+
+    /// What a callback did, applied as one batch; returns when it is visible.
+    pub(super) fn apply_callback(
+        self: &Arc<Self>,
+        batch: CallbackBatch,
+        cause: Cause,
+        announce: Announce,
+        full_copy: bool,
+    ) -> Result<Seq> {
+        let began = batch.began();
+        let invalidated = batch.invalidated.clone();
+        let all_invalidated = batch.all_invalidated;
+        let seq = if batch.cleared {
+            let rows = batch.rows.iter().filter_map(|(id, row)| Some((id.to_string(), row.clone()?))).collect();
+            reconcile::reconcile(self, began, rows, cause, announce.for_many(), full_copy)?
+        } else {
+            let changes = self.callback_changes_of(&batch);
+            may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
+            self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
+            let (sender, receiver) = reply();
+            let now = self.clock().wall_ms();
+            self.send_bulk(Apply {
+                changes: changes.into(),
+                cause,
+                announce,
+                began: Some(began),
+                full_copy: full_copy.then_some(FullCopy { at: now, total: None }),
+                reply: Some(sender),
+                at_once: self.must_apply_at_once(),
+            })?;
+            receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))?
+        };
+        // The batch, and with it the note of its read, lived until its rows were judged by it.
+        drop(batch);
+        self.invalidate(&invalidated, all_invalidated);
+        Ok(seq)
+    }
+
+    /// What an `on_write` callback did beside its write.
+    pub(super) fn callback_changes(self: &Arc<Self>, batch: CallbackBatch) -> Vec<RowChange> {
+        let mut changes = if batch.cleared { vec![RowChange::Clear] } else { Vec::new() };
+        changes.extend(self.callback_changes_of(&batch));
+        self.invalidate(&batch.invalidated, batch.all_invalidated);
+        changes
+    }
+
+    pub(super) fn callback_changes_of(&self, batch: &CallbackBatch) -> Vec<RowChange> {
+        let now = self.clock().wall_ms();
+        let change = |(id, row): (&Arc<str>, &Option<Record>)| match row {
+            Some(record) => RowChange::Put(StoredRow::encode(id, record, now)),
+            None => RowChange::Delete(id.clone()),
+        };
+        batch.rows.iter().map(change).collect()
+    }
+
+    /// Calls `each` with every row as it is now; see [`Versions::scan`].
+    pub(crate) fn scan_now(&self, each: &mut dyn FnMut(RowNo, &StoredRow) -> ControlFlow<()>) -> Result<()> {
+        let pin = self.reader.versions.pin_to_read();
+        self.reader.versions.scan(&pin, each).map_err(|error| self.name_error(error))
+    }
+
+    pub(super) fn find_now(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+        let versions = &self.reader.versions;
+        at_newest(versions, |seq| {
+            let Some(row_no) = versions.lookup_as_of(id, seq)? else { return Ok(None) };
+            match versions.row_as_of(row_no, seq)? {
+                RowRead::Found(stored) => Ok(Some((row_no, stored))),
+                RowRead::Absent | RowRead::Expired => Ok(None),
+            }
+        })
+    }
+
+    /// Takes a place in the queue, and room in the journal, for each of these writes, or for none.
+    pub(super) fn take_room(&self, ops: &[WriteOp], timeout: Duration) -> Result<Vec<Option<Reservation>>> {
+        self.writes.reserve(ops.len(), timeout)?;
+        let room = self.ledger.reserve(ops, timeout);
+        if room.is_err() {
+            self.writes.give_back(ops.len());
+        }
+        room
+    }
+
+    pub(super) fn new_write(
+        &self,
+        op: WriteOp,
+        key: Option<Arc<str>>,
+        room: Option<Reservation>,
+    ) -> (NewWrite, WriteTicket) {
+        let rank = Rank::new(self.level, Role::Writer);
+        let (ticket, receipt) = TicketSender::new(op.id(), rank, self.ledger.is_kept());
+        (NewWrite { op, ticket, at: self.clock().wall_ms(), room, key }, receipt)
+    }
+
+    /// Has writes shown, as one step; returns once they are.
+    pub(super) fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
+        self.send_writes(new);
+        // The core waits for nobody, so this is soon; whoever waits for a core may not.
+        match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
+            Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn send_writes(&self, new: Vec<NewWrite>) {
+        // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
+        let _ = self.core.send(Message::Stage(new));
+    }
+
+    /// What rises when there may be more room for a write than now.
+    #[cfg(feature = "async")]
+    pub(crate) fn signs_of_room(&self) -> SignsOfRoom {
+        let next = |notifier: &Notifier| notifier.reached(notifier.get() + 1);
+        SignsOfRoom {
+            queue: next(self.writes.changes()),
+            journal: self.ledger.journal().map(|journal| next(journal.freed())),
+            // No Seq: it ends by the closing alone.
+            closing: self.reader.versions.published_notifier().reached(u64::MAX),
+        }
+    }
+
+    /// Asks for a refresh without waiting for it.
+    pub(crate) fn request_refresh(&self) -> Result<()> {
+        self.refresher.refresh().map(drop).map_err(|error| self.name_error(error))
+    }
+
+    /// What writes can do: what the source can, or all when a callback delivers them.
+    pub(crate) fn write_capabilities(&self) -> Capabilities {
+        if self.lens.callbacks.on_write.is_some() { Capabilities::read_write() } else { self.master.capabilities() }
+    }
+
+    pub(super) fn status(&self) -> DioStatus {
+        let mut status = self.board.status();
+        let versions = self.reader.versions.stats();
+        status.rows_in_memory = versions.rows_in_memory;
+        status.snapshots = versions.pinned;
+        status.snapshot_bytes = versions.retained_bytes;
+        status.inbox = self.core.waiting();
+        status.closed = !self.is_open();
+        status.journaled_writes = self.ledger.journal().map_or(0, |journal| journal.len());
+        status.writes_paused = self.writes.is_paused();
+        if let Ok(store) = self.store() {
+            status.unstored_bytes = store.waiting_bytes();
+            status.cache_error = store.failure();
+        }
+        status
+    }
+
+    /// Asks for a refresh that begins from now on. A refresh that invalidates what it has just read is not repeated.
+    pub(crate) fn refresh_anew(&self) {
+        // A closed Dio reads nothing again.
+        let _ = match may_wait_for(Rank::new(self.level, Role::Refresh), "a refresh") {
+            Ok(()) => self.refresher.refresh_anew(),
+            Err(_) => self.request_refresh(),
+        };
+    }
+}
