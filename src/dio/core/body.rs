@@ -37,7 +37,7 @@ const ROUNDS: usize = 32;
 /// Parts of a scan that is shared.
 const PARTS: usize = 16;
 /// Rows of a list that are read in one piece: more are shared.
-const ROWS_OF_PIECE: usize = if cfg!(test) { 64 } else { 8_192 };
+const ROWS_OF_PIECE: usize = if cfg!(test) { 64 } else { 2_048 };
 /// Rows that are shown before the rest of a large list is there.
 const FIRST_ROWS: usize = if cfg!(test) { 8 } else { 256 };
 /// Rows of a list in the right order that are looked at for them: some milliseconds' work.
