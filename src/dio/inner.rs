@@ -274,12 +274,9 @@ impl DioInner {
         status
     }
 
-    /// Asks for a refresh that begins from now on. A refresh that invalidates what it has just read is not repeated.
+    /// Asks for a refresh that begins from now on. Never blocks.
     pub(crate) fn refresh_anew(&self) {
         // A closed Dio reads nothing again.
-        let _ = match may_wait_for(Rank::new(self.level, Role::Refresh), "a refresh") {
-            Ok(()) => self.refresher.refresh_anew(),
-            Err(_) => self.request_refresh(),
-        };
+        let _ = self.refresher.refresh_anew();
     }
 }
