@@ -56,6 +56,8 @@ pub(crate) struct OpenBatch {
     /// Rows whose memory of being deleted is replaced, with the Seq at which that version began.
     pub(super) tombstones: Vec<(RowNo, Seq)>,
     stale_all: bool,
+    /// It has changes of very many rows.
+    is_load: bool,
 }
 
 impl OpenBatch {
@@ -81,12 +83,14 @@ impl OpenBatch {
             covering: Vec::new(),
             tombstones: Vec::new(),
             stale_all: false,
+            is_load: false,
         }
     }
 
     /// The batch of a bulk change, which has it for itself.
     pub(super) fn of_bulk(seq: Seq, cause: Cause, announce: Announce, reply: Option<ReplySender<Result<Seq>>>) -> Self {
         let mut batch = OpenBatch::new(seq);
+        batch.is_load = true;
         batch.note_cause(cause);
         if announce == Announce::Once {
             batch.once = Some(cause);
@@ -185,6 +189,7 @@ impl Core {
     pub(super) fn apply(&mut self, apply: Apply) {
         self.publish_first_load();
         let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
+        let is_load = changes.len() >= self.to.bulk_changes;
         let result = match began {
             Some(began) if !self.protection.remembers(began) => {
                 Err(Error::new(ErrorKind::Expired, "too much was written since this read began; read the source again"))
@@ -195,6 +200,7 @@ impl Core {
             },
         };
         let batch = self.batch();
+        batch.is_load |= is_load;
         if result.is_ok() && full_copy.is_some() {
             batch.note_cause(cause);
             batch.full_copy = full_copy;
@@ -570,7 +576,15 @@ impl Core {
             table_meta.push((meta::TOTAL.to_owned(), copy.total.and_then(meta::number)));
         }
         let versions = self.to.versions.clone();
-        self.to.store.put(StoreBatch { table, versions, seq, fresh: None, ops, meta: table_meta });
+        self.to.store.put(StoreBatch {
+            table,
+            versions,
+            seq,
+            fresh: None,
+            is_load: batch.is_load,
+            ops,
+            meta: table_meta,
+        });
     }
 
     /// Leaves a first load to the store: until its batch is committed the table says that it is not complete.
@@ -586,6 +600,7 @@ impl Core {
             versions: self.to.versions.clone(),
             seq: fresh.seq(),
             fresh: Some((fresh.clone(), 0)),
+            is_load: true,
             ops: Vec::new(),
             meta: table_meta,
         });
