@@ -22,8 +22,6 @@ use crate::value::StoredRef;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Result, RowNo};
 
-/// Changed rows from which on the tree is changed in one pass.
-const MANY: usize = 256;
 /// A list that holds every row gets the room for so many at once, whatever the table says that it has.
 const RESERVED: usize = 1 << 22;
 /// A build looks so often whether it is still wanted: within a tenth of a millisecond.
@@ -535,20 +533,10 @@ fn apply_to_tree<'a>(
             inserts.push(query.entry(row_no, after, scratch));
         }
     }
-    let changed = removes.len().max(inserts.len());
-    if changed < MANY {
-        for entry in &removes {
-            tree.remove(entry);
-        }
-        for entry in inserts {
-            tree.insert(entry);
-        }
-    } else {
-        removes.sort_unstable_by(Item::order);
-        inserts.sort_unstable_by(Item::order);
-        tree.merge_sorted(&removes, inserts);
-    }
-    changed
+    removes.sort_unstable_by(Item::order);
+    inserts.sort_unstable_by(Item::order);
+    tree.merge_sorted(&removes, &inserts);
+    removes.len().max(inserts.len())
 }
 
 #[cfg(test)]
