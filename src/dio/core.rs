@@ -41,6 +41,7 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::ledger::Ledger;
+use crate::dio::queries::{Asking, Question};
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::{Replaced, Versions};
@@ -233,6 +234,16 @@ pub(crate) type ViewId = u64;
 
 pub(crate) enum Message {
     Apply(Apply),
+    /// The rows that answer a question to the source.
+    ApplyAnswer {
+        apply: Apply,
+        question: Arc<Question>,
+    },
+    /// A question to the source has come to its end. Its rows were applied before.
+    Answered {
+        question: Arc<Question>,
+        result: Result<()>,
+    },
     /// Shown together, or refused together.
     Stage(Vec<NewWrite>),
     Settle(Settlement),
@@ -247,6 +258,8 @@ pub(crate) enum Message {
         query: Arc<ViewQuery>,
         cut: Cut,
         request: u64,
+        /// Where the source is asked query by query.
+        asking: Option<Asking>,
     },
     OpenValue {
         slot: Opening<ValueSlot>,
@@ -556,6 +569,10 @@ impl Core {
                 self.hold_back(&mut apply);
                 if self.is_bulk(&apply) { self.begin_bulk(apply) } else { self.apply(apply) }
             }
+            Message::ApplyAnswer { mut apply, question } => {
+                self.hold_back(&mut apply);
+                self.apply_answer(apply, question);
+            }
             Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),
             Message::AtSource(number) => self.at_source(number),
@@ -563,9 +580,10 @@ impl Core {
             other => {
                 self.commit();
                 match other {
-                    Message::SetQuery { view, slot, query, cut, request } => {
-                        self.set_query(view, slot, query, cut, request);
+                    Message::SetQuery { view, slot, query, cut, request, asking } => {
+                        self.set_query(view, slot, query, cut, request, asking);
                     }
+                    Message::Answered { question, result } => self.answered(&question, &result),
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
                     Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),
@@ -575,6 +593,7 @@ impl Core {
                     Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_)
+                    | Message::ApplyAnswer { .. }
                     | Message::Stage(_)
                     | Message::Settle(_)
                     | Message::AtSource(_)
