@@ -243,6 +243,8 @@ pub(crate) enum Message {
     Answered {
         question: Arc<Question>,
         result: Result<()>,
+        /// Answered once the views show so.
+        reply: Option<ReplySender<()>>,
     },
     /// Shown together, or refused together.
     Stage(Vec<NewWrite>),
@@ -583,7 +585,12 @@ impl Core {
                     Message::SetQuery { view, slot, query, cut, request, asking } => {
                         self.set_query(view, slot, query, cut, request, asking);
                     }
-                    Message::Answered { question, result } => self.answered(&question, &result),
+                    Message::Answered { question, result, reply } => {
+                        self.answered(&question, &result);
+                        if let Some(reply) = reply {
+                            reply.send(());
+                        }
+                    }
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
                     Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
                     Message::OpenRecord { slot, given } => self.open_record(slot, given),

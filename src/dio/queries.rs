@@ -30,7 +30,7 @@ use crate::dio::core::{Announce, Apply, Message};
 use crate::dio::event::Cause;
 use crate::dio::flight::{Flight, closed};
 use crate::scenery::view_query::ViewQuery;
-use crate::sync::{Rank, Role, as_rank, catch_panic, may_wait_for, on_own_thread};
+use crate::sync::{Rank, Role, as_rank, catch_panic, may_wait_for, on_own_thread, reply};
 use crate::vista::{CallCx, QueryDescriptor, Schema};
 
 /// Answered questions that are remembered. What is forgotten is asked again.
@@ -300,7 +300,7 @@ impl DioInner {
             Ok(Asked::New(flight)) => (flight, true),
             Ok(Asked::Answered) => {
                 // A moment ago it was not. A closed core has no views.
-                let _ = self.core.send(Message::Answered { question, result: Ok(()) });
+                let _ = self.core.send(Message::Answered { question, result: Ok(()), reply: None });
                 return;
             }
             // The closing ends the view's waiting.
@@ -415,8 +415,13 @@ impl DioInner {
         if let Some(queries) = &self.queries {
             queries.ended(flight, result.is_ok());
         }
-        // A closed core has no views.
-        let _ = self.core.send(Message::Answered { question: flight.question.clone(), result: result.clone() });
+        let (sender, views_heard) = reply();
+        let (question, reply) = (flight.question.clone(), Some(sender));
+        let told = self.core.send(Message::Answered { question, result: result.clone(), reply });
+        // What is not flown is told of by whoever asks, who waits for nobody. A closed core has no views.
+        if told.is_ok() && on_own_thread() {
+            let _ = views_heard.wait(None);
+        }
         flight.end.end(result);
     }
 

@@ -10,8 +10,8 @@
 
 use std::sync::Arc;
 
-use crate::dio::core::Core;
 use crate::dio::core::views::{Body, Index, State, TableView, Views};
+use crate::dio::core::{Core, ViewId};
 use crate::dio::queries::{Asking, Question};
 use crate::scenery::snapshot::LoadState;
 use crate::{Result, Seq};
@@ -21,27 +21,22 @@ use crate::{Result, Seq};
 pub(super) struct Answer {
     /// The key of the question that it puts; `None` where nobody asks query by query.
     question: Option<Arc<str>>,
-    /// The request that waits for the answer.
-    awaited_by: Option<u64>,
-    /// `None`: there is none. A part of the rows never passes for the whole.
+    /// The view's request that it belongs to.
+    request: u64,
+    /// Whether the request waits for it.
+    is_awaited: bool,
+    /// `None`: nothing yet. A part of the rows never passes for the whole.
     said: Option<Result<()>>,
 }
 
 impl Answer {
     pub(super) fn of(asking: Option<Asking>, request: u64) -> Self {
-        match asking {
-            None => Answer::default(),
-            Some(Asking { key, is_answered: true }) => {
-                Answer { question: Some(key), awaited_by: None, said: Some(Ok(())) }
-            }
-            Some(Asking { key, is_answered: false }) => {
-                Answer { question: Some(key), awaited_by: Some(request), said: None }
-            }
-        }
+        let Some(Asking { key, is_answered }) = asking else { return Answer::default() };
+        Answer { question: Some(key), request, is_awaited: !is_answered, said: is_answered.then_some(Ok(())) }
     }
 
     pub(super) fn is_awaited(&self) -> bool {
-        self.awaited_by.is_some()
+        self.is_awaited
     }
 
     pub(super) fn question(&self) -> Option<&Arc<str>> {
@@ -66,9 +61,9 @@ impl Answer {
         }
     }
 
-    /// Gives up waiting, for the query will not be shown; says whether it was waited for.
+    /// The query will not be shown, whatever the source says; whether it was waited for.
     pub(super) fn give_up(&mut self) -> bool {
-        self.awaited_by.take().is_some()
+        std::mem::take(self).is_awaited
     }
 }
 
@@ -121,9 +116,10 @@ impl Views {
         self.customs.note_answers(answered);
     }
 
-    fn end_waiting(&mut self, view_id: u64, seq: Seq) {
+    /// A view's question has come to its end; what it awaits shows, or how far what it shows is filled.
+    fn end_waiting(&mut self, view_id: ViewId, seq: Seq) {
         let Some(view) = self.tables.get_mut(&view_id) else { return };
-        let request = view.answer.awaited_by.take();
+        view.answer.is_awaited = false;
         if let Some(awaited) = view.awaits {
             if matches!(self.indexes.get(&awaited.index), Some(Index { state: State::Ready(Body::Table(_)), .. })) {
                 self.land(view_id, awaited, seq);
@@ -132,9 +128,7 @@ impl Views {
         }
         let load = view.answer.load_state(self.complete);
         view.show_load(load, seq, self.stale_upto);
-        if let Some(request) = request {
-            view.slot.queries.ended(request, view.answer.outcome(self.complete));
-        }
+        view.slot.queries.ended(view.answer.request, view.answer.outcome(self.complete));
     }
 }
 
@@ -147,7 +141,8 @@ impl Core {
             Ok(()) => view.answer.question.is_some() && question.covers(&view.wanted),
             Err(_) => view.answer.is_awaited() && view.answer.question() == Some(question.key()),
         };
-        let views: Vec<u64> = self.views.tables.iter().filter(|(_, view)| concerned(view)).map(|(id, _)| *id).collect();
+        let views: Vec<ViewId> =
+            self.views.tables.iter().filter(|(_, view)| concerned(view)).map(|(id, _)| *id).collect();
         for id in views {
             if let Some(view) = self.views.tables.get_mut(&id) {
                 view.answer.said = Some(result.clone());
@@ -168,7 +163,7 @@ impl Core {
     /// The cache has become complete: nobody waits for an answer any more.
     pub(in crate::dio::core) fn end_all_waiting(&mut self) {
         let waits = |view: &TableView| view.answer.is_awaited();
-        let views: Vec<u64> = self.views.tables.iter().filter(|(_, view)| waits(view)).map(|(id, _)| *id).collect();
+        let views: Vec<ViewId> = self.views.tables.iter().filter(|(_, view)| waits(view)).map(|(id, _)| *id).collect();
         for id in views {
             self.views.end_waiting(id, self.seq);
         }
