@@ -164,25 +164,24 @@ fn a_pool_that_takes_no_more_is_the_error_of_whoever_waits() {
 #[test]
 fn whoever_waits_for_the_rows_of_a_query_is_woken_by_its_end_and_by_the_closing() {
     let (_lens, dio, begun, _let_go) = held_dio();
-    let wait = |dio: &Dio| {
-        let (dio, (sender, receiver)) = (dio.clone(), bounded(1));
-        std::thread::spawn(move || sender.send(dio.vista().list_values().map(drop)));
-        receiver
-    };
-    let first = wait(&dio);
-    begun.recv_timeout(SOON).unwrap();
-    let Some(queries) = &dio.inner().queries else { panic!("it has on_query") };
-    let under_way = flight_under_way(queries);
-    let waiters: Vec<_> = (0..3).map(|_| wait(&dio)).collect();
-    while under_way.end.ended().waiters().0 < 4 {
-        std::thread::yield_now();
-    }
-    let timed = dio.vista().list(&CallCx::on(dio.inner().clock().clone()).deadline_in(Duration::from_millis(1)));
-    assert_eq!(timed.unwrap_err().kind(), ErrorKind::Timeout, "who has no more time goes, the others wait on");
-    dio.close(Duration::ZERO).unwrap();
-    for waiter in waiters.into_iter().chain([first]) {
-        assert_eq!(waiter.recv_timeout(SOON).unwrap().unwrap_err().kind(), ErrorKind::Closed);
-    }
+    let list = || dio.vista().list_values().map(drop);
+    std::thread::scope(|threads| {
+        let first = threads.spawn(list);
+        begun.recv_timeout(SOON).unwrap();
+        let Some(queries) = &dio.inner().queries else { panic!("it has on_query") };
+        let under_way = flight_under_way(queries);
+        let waiters: Vec<_> = (0..3).map(|_| threads.spawn(list)).collect();
+        while under_way.end.ended().waiters().0 < 4 {
+            std::thread::yield_now();
+        }
+        let in_a_moment = CallCx::on(dio.inner().clock().clone()).deadline_in(Duration::from_millis(1));
+        let timed = dio.vista().list(&in_a_moment);
+        assert_eq!(timed.unwrap_err().kind(), ErrorKind::Timeout, "who has no more time goes, the others wait on");
+        dio.close(Duration::ZERO).unwrap();
+        for waiter in waiters.into_iter().chain([first]) {
+            assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        }
+    });
     assert!(begun.is_empty(), "the source was asked once");
 }
 
