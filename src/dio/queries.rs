@@ -35,8 +35,8 @@ use crate::vista::{CallCx, QueryDescriptor, Schema};
 
 /// Answered questions that are remembered. What is forgotten is asked again.
 const ANSWERED: usize = 1_024;
-/// Rows that one answer may leave out though another question is answered by them: so many are read again one by one; for more,
-/// the open views' questions are asked again.
+/// Rows on which two answers don't agree: so many are read again one by one; for more, the open views' questions are asked
+/// again.
 const FEW: usize = 64;
 /// Entries from which on those of what is gone are looked for.
 const SWEEP: usize = 64;
@@ -446,15 +446,20 @@ impl DioInner {
     }
 
     fn apply_answer(self: &Arc<Self>, batch: CallbackBatch, question: &Arc<Question>) -> Result<()> {
-        let left_out = self.left_out_of_others(&batch, question);
-        self.apply_callback_as(batch, Cause::Refresh, Announce::Once, false, |apply: Apply| Message::ApplyAnswer {
-            apply,
-            question: question.clone(),
+        let mut doubtful = self.left_out_of_others(&batch, question);
+        let began = batch.began();
+        let put: Vec<Arc<str>> = batch.rows.iter().filter(|(_, row)| row.is_some()).map(|(id, _)| id.clone()).collect();
+        let applied = self.apply_callback_as(batch, Cause::Refresh, Announce::Once, false, |apply: Apply| {
+            Message::ApplyAnswer { apply, question: question.clone() }
         })?;
-        if left_out.len() > FEW {
+        // What another answer took out meanwhile was read before this one, or after it: only the source can tell.
+        if applied > began.next() {
+            doubtful.extend(put.into_iter().filter(|id| matches!(self.find_now(id), Ok(None))));
+        }
+        if doubtful.len() > FEW {
             self.refresh_anew();
         } else {
-            left_out.iter().for_each(|id| self.reload(id));
+            doubtful.iter().for_each(|id| self.reload(id));
         }
         Ok(())
     }

@@ -359,6 +359,36 @@ fn f5_a_row_that_leaves_one_query_is_read_again_for_another_that_has_it() {
     });
 }
 
+#[test]
+fn f5_a_row_that_goes_from_one_query_to_another_while_both_are_asked_is_not_lost() {
+    on_both(|cache| {
+        let (read, has_read) = unbounded();
+        let (go, gates): (Vec<Sender<()>>, Vec<Receiver<()>>) = (0..2).map(|_| unbounded()).unzip();
+        let lens = cache.lens().on_query(move |dio, query| {
+            let rows = dio.master().list_query(&CallCx::new(), query)?;
+            let _ = read.send(());
+            let _ = gates[usize::from(query.canonical() != CHEAP)].recv_timeout(SOON);
+            dio.cache().replace_matching(query, rows)
+        });
+        let source = products("f5-goes-over");
+        let dio = lens.build().unwrap().make_dio(source.clone()).unwrap();
+        dio.cache().insert("b", product("Bell", 10)).unwrap();
+        source.outside_silently().patch("b", record! { "price" => 25 }).unwrap();
+        let of_cheap = dio.table_scenery().condition(cheap()).open_now().unwrap();
+        let of_dear =
+            dio.table_scenery().condition(col("price").gt(20)).sort("price", SortDir::Asc).open_now().unwrap();
+        has_read.recv_timeout(SOON).unwrap();
+        has_read.recv_timeout(SOON).unwrap();
+        go[0].send(()).unwrap();
+        of_cheap.wait_until_ready(Some(SOON)).unwrap();
+        assert_eq!(prices(&of_cheap.snapshot()), ["c=20"]);
+        go[1].send(()).unwrap();
+        of_dear.wait_until_ready(Some(SOON)).unwrap();
+        let shown = wait_for(&of_dear, "both", |snapshot| snapshot.row_count() == 2);
+        assert_eq!(prices(&shown), ["b=25", "a=30"]);
+    });
+}
+
 // ---- the cache as a whole ------------------------------------------------------------------------------------------
 
 #[test]

@@ -361,6 +361,7 @@ impl Views {
             return;
         };
         if view.keeps_its_rows(self.complete) {
+            view.show_first(None, seq, self.stale_upto);
             return;
         }
         let last = view.slot.roots.newest();
