@@ -17,6 +17,7 @@
 //! panic of the callback is the error of its flight alone.
 //! Not here: what views show of it (`core::views::answers`).
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -156,6 +157,33 @@ impl Desk {
         let inquiries: Vec<Arc<Inquiry>> = self.inquiries.iter().filter_map(Weak::upgrade).collect();
         inquiries.iter().filter_map(|inquiry| inquiry.question()).collect()
     }
+}
+
+thread_local! {
+    static FLYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes that this thread flies until it is dropped.
+struct Flying {
+    outer: bool,
+}
+
+impl Flying {
+    fn begin() -> Self {
+        Flying { outer: FLYING.replace(true) }
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        FLYING.set(self.outer);
+    }
+}
+
+/// Whether this thread flies. The refresh that a flight asks for may be the one that it is a part of: that is not repeated, or
+/// it would be for ever.
+pub(crate) fn is_flying() -> bool {
+    FLYING.get()
 }
 
 /// Where the source is asked question by question.
@@ -350,16 +378,24 @@ impl DioInner {
     /// # Errors
     /// The first one of a question; the others are asked all the same.
     pub(crate) fn ask_again(self: &Arc<Self>, queries: &Queries) -> Result<()> {
+        // Rows on which answers don't agree are read one by one. Where that can't be, no two are read at the same time.
+        let is_one_by_one = !self.master.capabilities().get;
         let mut flights = Vec::new();
         for question in queries.forget_all_but_open() {
-            match queries.ask(&question)? {
-                Asked::Answered => {}
-                Asked::Joined(flight) => flights.push(flight),
+            let flight = match queries.ask(&question)? {
+                Asked::Answered => continue,
+                Asked::Joined(flight) => flight,
                 Asked::New(flight) => {
-                    self.submit(&flight);
-                    flights.push(flight);
+                    if !is_one_by_one {
+                        self.submit(&flight);
+                    }
+                    flight
                 }
+            };
+            if is_one_by_one {
+                self.fly_here(&flight);
             }
+            flights.push(flight);
         }
         let mut result = Ok(());
         for flight in flights {
@@ -395,6 +431,7 @@ impl DioInner {
     }
 
     fn fly(self: &Arc<Self>, flight: &Arc<QueryFlight>) {
+        let _flying = Flying::begin();
         let query = flight.question.key();
         let span = tracing::debug_span!("query", table = %self.name, query = %query);
         let result = span.in_scope(|| {

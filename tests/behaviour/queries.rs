@@ -455,6 +455,30 @@ fn f5_a_refresh_fails_with_the_first_error_and_views_keep_their_rows() {
 }
 
 #[test]
+fn f5_a_query_that_invalidates_what_it_reads_is_not_repeated_for_ever() {
+    on_both(|cache| {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let lens = cache.lens().on_query(move |dio, query| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            dio.invalidate_all();
+            answer(dio, query)
+        });
+        let dio = lens.build().unwrap().make_dio(products("f5-invalidates")).unwrap();
+        let views = [0, 1, 2].map(|n| dio.table_scenery().condition(col("price").gt(n)).open_now().unwrap());
+        for view in &views {
+            view.wait_until_ready(Some(SOON)).unwrap();
+        }
+        dio.refresh().unwrap();
+        until("an end of it", || {
+            let before = calls.load(Ordering::SeqCst);
+            (0..20_000).for_each(|_| std::thread::yield_now());
+            !dio.status().refreshing && calls.load(Ordering::SeqCst) == before
+        });
+    });
+}
+
+#[test]
 fn f5_a_schedule_asks_again_for_what_is_open() {
     in_time(|| {
         let (clock, hands) = Clock::manual();
