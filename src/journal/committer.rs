@@ -256,7 +256,8 @@ impl Shared {
 }
 
 /// Makes the entries durable together. If that fails, one by one: a large one may not have found room where others do.
-/// Gives back those that are to be tried again.
+/// Gives back those that are to be tried again. Of those that must get through none overtakes another: an end of a write that
+/// is found without the end of an earlier one would have that done again over it.
 fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     if entries.is_empty() {
         return entries;
@@ -275,7 +276,11 @@ fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     let mut kept = Vec::new();
     for (entry, (must, asked)) in batch.into_iter().zip(waiting) {
         let entry = [entry];
-        let result = if alone { Err(error.clone()) } else { log.append(&entry) };
+        let result = match &kept[..] {
+            _ if alone => Err(error.clone()),
+            [_, ..] if must => Err(error.clone()),
+            _ => log.append(&entry),
+        };
         match result {
             Err(error) if must && error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "an outcome could not be journaled; it is tried again");
