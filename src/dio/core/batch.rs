@@ -18,6 +18,7 @@ use crate::dio::meta;
 use crate::dio::store::StoreBatch;
 use crate::dio::versions::{Replaced, RowMap};
 use crate::journal::Reservation;
+use crate::scenery::snapshot::Gone;
 use crate::sync::ReplySender;
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
@@ -256,7 +257,9 @@ impl Core {
         if changes.is_empty() {
             return Ok(());
         }
-        self.batch().note_cause(cause);
+        let batch = self.batch();
+        batch.note_cause(cause);
+        batch.reserve(changes.len());
         let result = changes.into_iter().try_for_each(|change| self.apply_change(change, own_event, began));
         // `clear` publishes what was open and begins another batch.
         let batch = self.batch();
@@ -481,6 +484,7 @@ impl Core {
         let seeded = self.complete && !state_before.0;
         let visible = !changed.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
         let covered = self.covered(std::mem::take(&mut batch.covering));
+        let mut gone = Gone::default();
 
         if visible {
             self.seq = seq;
@@ -506,7 +510,7 @@ impl Core {
             self.to.versions.publish(seq);
             self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(ops, &batch, seq);
-            let gone = moved.advance();
+            gone = moved.advance();
             self.run_customs();
             for slot in records {
                 slot.advance();
@@ -519,7 +523,6 @@ impl Core {
             }
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
             self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
-            self.throw_away(gone);
         } else if batch.full_copy.is_some() {
             self.store(Vec::new(), &batch, self.seq);
             self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
@@ -536,6 +539,8 @@ impl Core {
         for (reply, result) in batch.replies {
             reply.send(result.map(|()| seq));
         }
+        // Nobody waits for it.
+        self.throw_away(gone);
     }
 
     /// The rows that differ after the batch, with the causes of their events; what came back to where it was is undone.
