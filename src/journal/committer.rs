@@ -5,7 +5,8 @@
 //! 1. Entries get rising numbers and become durable in the order in which they were handed over.
 //! 2. Every entry is answered once: durable, failed, or closed (`whatever_fails_everybody_is_answered_once`).
 //! 3. An entry that must get through is tried again until it does, or the journal closes
-//!    (`an_outcome_that_found_no_room_is_written_later`).
+//!    (`an_outcome_that_found_no_room_is_written_later`), and no later one of these overtakes it
+//!    (`an_outcome_that_found_no_room_is_overtaken_by_no_later_one`).
 //!
 //! Close/panic: closing commits what was handed over before, then the thread ends; what comes later is answered `Closed`.
 
