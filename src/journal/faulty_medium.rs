@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use crate::Result;
 use crate::cache::faulty::Faults;
 use crate::journal::medium::Medium;
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
 use crate::journal::record::{self, Fact, Outcome};
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
 use crate::journal::segment::{Header, Scan};
 
 /// By the canonical path of the cache.
@@ -24,6 +26,7 @@ pub(crate) fn fail_with(cache: &Path, faults: Arc<Faults>) {
     FAULTS.lock().insert(cache.canonicalize().unwrap(), faults);
 }
 
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
 /// The last file of the closed journal beside a cache.
 pub(crate) struct LastSegment {
     pub(crate) path: PathBuf,
@@ -32,6 +35,7 @@ pub(crate) struct LastSegment {
     pub(crate) end: u64,
 }
 
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
 pub(crate) struct LastEntry {
     pub(crate) begins: u64,
     /// The write that it is about.
@@ -42,6 +46,7 @@ pub(crate) struct LastEntry {
     pub(crate) is_confirmation: bool,
 }
 
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
 impl LastSegment {
     /// Reads it; `None` when there is none.
     pub(crate) fn of(cache: &Path) -> Option<Self> {
