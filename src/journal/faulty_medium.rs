@@ -26,8 +26,8 @@ pub(crate) fn fail_with(cache: &Path, faults: Arc<Faults>) {
     FAULTS.lock().insert(cache.canonicalize().unwrap(), faults);
 }
 
-#[cfg(all(target_os = "linux", feature = "lmdb"))]
 /// The last file of the closed journal beside a cache.
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
 pub(crate) struct LastSegment {
     pub(crate) path: PathBuf,
     pub(crate) entries: Vec<LastEntry>,
