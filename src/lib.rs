@@ -160,6 +160,10 @@
 //!
 //! `ARCHITECTURE.md` in the repository says how it works inside and what holds it together.
 
+// For tests that share code with integration tests, which know the library by its name.
+#[cfg(test)]
+extern crate self as diorama;
+
 #[cfg(feature = "async")]
 #[path = "../async_shim/shim.rs"]
 pub mod async_shim;

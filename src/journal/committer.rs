@@ -5,7 +5,8 @@
 //! 1. Entries get rising numbers and become durable in the order in which they were handed over.
 //! 2. Every entry is answered once: durable, failed, or closed (`whatever_fails_everybody_is_answered_once`).
 //! 3. An entry that must get through is tried again until it does, or the journal closes
-//!    (`an_outcome_that_found_no_room_is_written_later`).
+//!    (`an_outcome_that_found_no_room_is_written_later`), and no later one of these overtakes it
+//!    (`an_outcome_that_found_no_room_is_overtaken_by_no_later_one`).
 //!
 //! Close/panic: closing commits what was handed over before, then the thread ends; what comes later is answered `Closed`.
 
@@ -256,7 +257,8 @@ impl Shared {
 }
 
 /// Makes the entries durable together. If that fails, one by one: a large one may not have found room where others do.
-/// Gives back those that are to be tried again.
+/// Gives back those that are to be tried again. Of those that must get through none overtakes another: an end of a write that
+/// is found without the end of an earlier one would have that done again over it.
 fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     if entries.is_empty() {
         return entries;
@@ -275,7 +277,11 @@ fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     let mut kept = Vec::new();
     for (entry, (must, asked)) in batch.into_iter().zip(waiting) {
         let entry = [entry];
-        let result = if alone { Err(error.clone()) } else { log.append(&entry) };
+        let result = match &kept[..] {
+            _ if alone => Err(error.clone()),
+            [_, ..] if must => Err(error.clone()),
+            _ => log.append(&entry),
+        };
         match result {
             Err(error) if must && error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "an outcome could not be journaled; it is tried again");
