@@ -31,7 +31,7 @@ use crate::vista::{Capabilities, QueryDescriptor, WriteOp};
 use crate::{Error, Generation, Result, RowNo, Seq};
 
 /// How often who waits for a busy core lets others have their turn before he sleeps.
-const TURNS: u32 = 4;
+const TURNS: u32 = 2;
 
 impl DioInner {
     pub(crate) fn clock(&self) -> &Clock {

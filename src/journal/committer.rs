@@ -1,6 +1,8 @@
 //! Committer: the journal's thread, which makes what many writers hand over durable with one sync.
 //!
 //! Owner: the thread `<cache>:journal`; handles put entries into its inbox and never wait for it.
+//! Flow: `expect` wakes the thread ahead of time → entries are handed over → it gathers those who shared the last sync and are
+//! about to come back, for a moment → one append and one sync → every answer.
 //! Invariants:
 //! 1. Entries get rising numbers and become durable in the order in which they were handed over.
 //! 2. Every entry is answered once: durable, failed, or closed (`whatever_fails_everybody_is_answered_once`).
