@@ -1,6 +1,6 @@
 //! Rebuild: what opening, sorting anew, reversing, searching and bulk changes cost a view of a million rows.
 //!
-//! Run with `cargo bench --bench rebuild [memory|lmdb]`. Rows are the flights of `benches/data`, five times. The floor is
+//! Run with `cargo bench --bench rebuild [memory|lmdb] [orders|search|changes]`. Rows are the flights of `benches/data`, five times. The floor is
 //! what any order of these rows must pay in the same run: a scan of the same cache table with one lazy read a row, and
 //! `sort_unstable` of the keys. Figures are the best of several runs, in milliseconds, and ratios to the floor.
 
@@ -125,25 +125,9 @@ fn edit_meanwhile<T>(dio: &Dio, row: &Record, work: impl FnOnce() -> T) -> (T, [
     })
 }
 
-fn measure(name: &str, backend: Arc<dyn CacheBackend>) {
-    let rows = flights();
-    let changed: Vec<(String, Record)> = rows
-        .iter()
-        .step_by(10)
-        .map(|(id, record)| {
-            let mut record = record.clone();
-            record.insert("delay", record.int("delay").unwrap_or(0) + 1);
-            (id.clone(), record)
-        })
-        .collect();
-    let seventh = rows[7].1.clone();
-    let lens = Lens::new().cache_source(backend.clone()).build().unwrap();
-    let dio = lens.make_dio(MemoryVista::new("flights", "id").with_rows(rows)).unwrap();
-    dio.flush().unwrap();
-    println!("# {name}, {ROWS} rows");
-
+fn measure_orders(dio: &Dio, backend: &dyn CacheBackend) {
     for column in ["delay", "number"] {
-        let floor = floor(&*backend, dio.cache_table_name(), column);
+        let floor = floor(backend, dio.cache_table_name(), column);
         let report = |what: &str, time: f64| println!("{column:8} {what:32} {time:8.1} ms {:6.2} x", time / floor);
         report("floor", floor);
         let [first, all] = best(|_| {
@@ -174,21 +158,25 @@ fn measure(name: &str, backend: Arc<dyn CacheBackend>) {
         report("reverse, first rows", first);
         report("reverse, all", all);
     }
+}
 
+fn measure_search(dio: &Dio) {
     let view = dio.table_scenery().sort("delay", SortDir::Asc).open().unwrap();
     let typed = ["s", "se", "sea", "2001-03", "2001-03-2", "2001-03-24t1"];
     for pair in typed.windows(2) {
-        let mut found = 0;
+        let (mut among, mut found) = (0, 0);
         let [first, all] = best(|_| {
             view.set_search(Some(pair[0])).unwrap();
             view.wait_until_ready(SOON).unwrap();
+            among = view.row_count();
             let began = Instant::now();
             view.set_search(Some(pair[1])).unwrap();
             let times = first_and_all(&view, began);
             found = view.row_count();
             times
         });
-        println!("search {:?} after {:?}: {found} rows, first {first:.1} ms, all {all:.1} ms", pair[1], pair[0]);
+        let [before, text] = [pair[0], pair[1]];
+        println!("search {text:?} after {before:?}: {found} rows after {among}, first {first:.1} ms, all {all:.1} ms");
     }
     let [first, all] = best(|_| {
         view.set_search(None).unwrap();
@@ -200,10 +188,11 @@ fn measure(name: &str, backend: Arc<dyn CacheBackend>) {
         first_and_all(&view, began)
     });
     println!("search \"sea\" typed at once: first {first:.1} ms, all {all:.1} ms");
-    view.set_search(None).unwrap();
-    view.wait_until_ready(SOON).unwrap();
+}
 
-    let ((), [longest, median]) = edit_meanwhile(&dio, &seventh, || {
+fn measure_changes(dio: &Dio, changed: Vec<(String, Record)>, seventh: &Record) {
+    let view = dio.table_scenery().sort("delay", SortDir::Asc).open().unwrap();
+    let ((), [longest, median]) = edit_meanwhile(dio, seventh, || {
         for column in ["distance", "number", "delay", "number", "delay"] {
             view.set_sort([SortBy::new(column, SortDir::Asc)]).unwrap();
             view.wait_until_ready(SOON).unwrap();
@@ -211,27 +200,55 @@ fn measure(name: &str, backend: Arc<dyn CacheBackend>) {
     });
     println!("edits while sorting anew: longest {longest:.2} ms, median {median:.3} ms");
 
-    let batch: Vec<(String, Record)> = changed;
     let before = view.generation();
     let (time, [longest, median]) =
-        edit_meanwhile(&dio, &seventh, || timed(|| dio.cache().insert_many(batch).unwrap()));
+        edit_meanwhile(dio, seventh, || timed(|| dio.cache().insert_many(changed).unwrap()));
     let steps = view.generation().0 - before.0;
     println!(
         "100,000 rows changed: {:.1} ms; edits meanwhile: longest {longest:.2} ms, median {median:.3} ms, {steps} steps",
         time.as_secs_f64() * 1_000.0
     );
-    drop(view);
+}
+
+fn measure(name: &str, backend: Arc<dyn CacheBackend>, does: &dyn Fn(&str) -> bool) {
+    let rows = flights();
+    let changed: Vec<(String, Record)> = rows
+        .iter()
+        .step_by(10)
+        .map(|(id, record)| {
+            let mut record = record.clone();
+            record.insert("delay", record.int("delay").unwrap_or(0) + 1);
+            (id.clone(), record)
+        })
+        .collect();
+    let seventh = rows[7].1.clone();
+    let lens = Lens::new().cache_source(backend.clone()).build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("flights", "id").with_rows(rows)).unwrap();
+    dio.flush().unwrap();
+    println!("# {name}, {ROWS} rows");
+    if does("orders") {
+        measure_orders(&dio, &*backend);
+    }
+    if does("search") {
+        measure_search(&dio);
+    }
+    if does("changes") {
+        measure_changes(&dio, changed, &seventh);
+    }
     let _ = lens.close(Duration::from_secs(60));
 }
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|one| one == name);
-    if is_wanted("memory") {
-        measure("memory", MemoryBackend::new());
+    let is_wanted = |name: &str, others: &[&str]| {
+        wanted.iter().any(|one| one == name) || !wanted.iter().any(|one| others.contains(&one.as_str()))
+    };
+    let does = |part: &str| is_wanted(part, &["orders", "search", "changes"]);
+    if is_wanted("memory", &["memory", "lmdb"]) {
+        measure("memory", MemoryBackend::new(), &does);
     }
-    if is_wanted("lmdb") {
+    if is_wanted("lmdb", &["memory", "lmdb"]) {
         let directory = tempfile::tempdir().unwrap();
-        measure("lmdb", LmdbBackend::open(directory.path()).unwrap());
+        measure("lmdb", LmdbBackend::open(directory.path()).unwrap(), &does);
     }
 }

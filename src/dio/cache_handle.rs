@@ -173,21 +173,25 @@ impl CacheHandle {
     /// # Errors
     /// As [`insert`](Self::insert); nothing is put then.
     pub fn insert_many(&self, rows: impl IntoIterator<Item = (String, Record)>) -> Result<()> {
-        let rows: Vec<(Arc<str>, Record)> = rows.into_iter().map(|(id, record)| (Arc::from(id), record)).collect();
+        let rows: Vec<(String, Record)> = rows.into_iter().collect();
         for (id, record) in &rows {
             check_id(id).map_err(|error| self.name(error))?;
-            record.check_depth().map_err(|error| self.name(error).with("id", id.to_string()))?;
+            record.check_depth().map_err(|error| self.name(error).with("id", id.clone()))?;
         }
         let mut rows = Some(rows);
         callback::with_open(&self.dio, |batch| {
             for (id, record) in rows.take().into_iter().flatten() {
-                batch.rows.insert(id, Some(record));
+                batch.rows.insert(Arc::from(id), Some(record));
             }
         });
         let Some(rows) = rows else { return Ok(()) };
         let now = self.dio.clock().wall_ms();
-        let changes = rows.iter().map(|(id, record)| RowChange::Put(StoredRow::encode(id, record, now))).collect();
-        self.dio.change(changes, Cause::Local, Announce::Once, None).map(drop)
+        let mut scratch = Vec::new();
+        let put =
+            |(id, record): &(String, Record)| RowChange::Put(StoredRow::encode_with(&mut scratch, id, record, now));
+        let changes = rows.iter().map(put).collect();
+        // The records are let go of while the core is at work.
+        self.dio.change_while(changes, Cause::Local, Announce::Once, None, move || drop(rows)).map(drop)
     }
 
     /// The Seq that the rows have reached.

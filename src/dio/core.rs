@@ -109,6 +109,15 @@ pub(crate) enum RowChanges {
     First(Vec<StoredRow>, IdIndex),
 }
 
+impl RowChanges {
+    fn len(&self) -> usize {
+        match self {
+            RowChanges::Each(changes) => changes.len(),
+            RowChanges::First(rows, _) => rows.len(),
+        }
+    }
+}
+
 impl From<Vec<RowChange>> for RowChanges {
     fn from(changes: Vec<RowChange>) -> Self {
         RowChanges::Each(changes)

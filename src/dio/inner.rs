@@ -16,7 +16,7 @@ use crate::dio::board::ReadToken;
 use crate::dio::callback::CallbackBatch;
 use crate::dio::core::{Announce, Apply, FullCopy, Message, NewWrite, RowChange};
 use crate::dio::refresh::Flight;
-use crate::dio::store::Store;
+use crate::dio::store::{Store, is_small};
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::RowRead;
 use crate::dio::{Cause, DioInner, DioStatus, OPEN, WriteTicket, at_newest, reconcile};
@@ -110,8 +110,20 @@ impl DioInner {
         announce: Announce,
         began: Option<Seq>,
     ) -> Result<Seq> {
+        self.change_while(changes, cause, announce, began, || ())
+    }
+
+    /// [`change`](Self::change), and does something else while the core is at work.
+    pub(crate) fn change_while(
+        &self,
+        changes: Vec<RowChange>,
+        cause: Cause,
+        announce: Announce,
+        began: Option<Seq>,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Seq> {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
-        self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
+        self.wait_for_room(&changes)?;
         let (sender, receiver) = reply();
         let at_once = self.must_apply_at_once();
         let is_bulk = !at_once && changes.len() >= self.lens.defaults.bulk_changes;
@@ -123,7 +135,15 @@ impl DioInner {
         } else {
             self.send(Message::Apply(apply))?
         }
+        meanwhile();
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
+    }
+
+    /// Waits until the store has room for these changes.
+    fn wait_for_room(&self, changes: &[RowChange]) -> Result<()> {
+        let bytes = |change: &RowChange| if let RowChange::Put(row) = change { row.size() } else { 0 };
+        let is_small = changes.len() < self.lens.defaults.bulk_changes && is_small(changes.iter().map(bytes).sum());
+        self.store()?.wait_for_room(is_small).map_err(|error| self.name_error(error))
     }
 
     /// Whether this thread may not wait for bodies to be made.
@@ -148,7 +168,7 @@ impl DioInner {
         } else {
             let changes = self.callback_changes_of(&batch);
             may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
-            self.store()?.wait_for_room().map_err(|error| self.name_error(error))?;
+            self.wait_for_room(&changes)?;
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
             self.send_bulk(Apply {
@@ -283,12 +303,9 @@ impl DioInner {
         status
     }
 
-    /// Asks for a refresh that begins from now on. A refresh that invalidates what it has just read is not repeated.
+    /// Asks for a refresh that begins from now on. Never blocks.
     pub(crate) fn refresh_anew(&self) {
         // A closed Dio reads nothing again.
-        let _ = match may_wait_for(Rank::new(self.level, Role::Refresh), "a refresh") {
-            Ok(()) => self.refresher.refresh_anew(),
-            Err(_) => self.request_refresh(),
-        };
+        let _ = self.refresher.refresh_anew();
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn reconcile(
     } else {
         RowChanges::Each(differences(dio, &incoming, &by_id).map_err(name)?)
     };
-    dio.store()?.wait_for_room().map_err(name)?;
+    dio.store()?.wait_for_room(false).map_err(name)?;
     let (sender, receiver) = reply();
     dio.send_bulk(Apply {
         changes,

@@ -4,11 +4,13 @@
 //! Flow: `refresh()` joins the flight under way or starts one → the callback or a copy of the source → one batch to the
 //! core → everyone in the flight gets its result.
 //! Invariants: one refresh runs at a time, and those who ask meanwhile get its result
-//! (`two_refreshes_at_once_run_once`); a failed one keeps the rows and backs off.
+//! (`two_refreshes_at_once_run_once`); a failed one keeps the rows and backs off; what must be read anew is not taken from a
+//! flight that began before (`w10_what_a_delete_all_kept_off_is_read_again_after_a_refresh_that_began_before`).
 //! Close/panic: closing drops the inbox's sender; flights that have not begun end as `Closed`, and when the time for what is
 //! under way is over, whoever waits for one that has begun is told the same.
 
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -73,6 +75,8 @@ struct Desk {
     current: Option<Arc<Flight>>,
     /// Something was invalidated after the current flight had begun to read: another is to follow it.
     again: bool,
+    /// The refresher's own thread, once it runs.
+    thread: Option<ThreadId>,
 }
 
 /// Where refreshes are asked for.
@@ -87,7 +91,7 @@ impl Refresher {
         // One flight is asked for at a time; the second place is for the one after the start.
         let (sender, receiver) = bounded(2);
         (
-            Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None, again: false }) },
+            Refresher { desk: Mutex::new(Desk { inbox: Some(sender), current: None, again: false, thread: None }) },
             RefreshInbox(receiver),
         )
     }
@@ -128,11 +132,12 @@ impl Refresher {
         Some(flight)
     }
 
-    /// Asks for a refresh that begins from now on, and waits for none.
+    /// Asks for a refresh that begins from now on, and waits for none. One that invalidates what it has just read itself is
+    /// not repeated.
     pub(crate) fn refresh_anew(&self) -> Result<()> {
         let mut desk = self.desk.lock();
         if desk.current.is_some() {
-            desk.again = true;
+            desk.again |= desk.thread != Some(std::thread::current().id());
             return Ok(());
         }
         drop(desk);
@@ -169,6 +174,7 @@ fn closed() -> Error {
 
 /// The refresher's thread.
 pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
+    dio.refresher.desk.lock().thread = Some(std::thread::current().id());
     let clock = dio.clock().clone();
     let mut schedule = Schedule::new(dio.lens.defaults.refresh_every, clock.now());
     loop {

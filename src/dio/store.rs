@@ -9,6 +9,8 @@
 //!    it is not complete (`a_long_batch_is_bracketed`).
 //! 3. A batch that fails stays in the queue, its rows stay in memory, and `flush` says why; the next batch or flush tries
 //!    again (`a_failed_batch_is_tried_again_at_the_next_flush`).
+//! 4. What waits is bounded: who sends more waits. Small changes have room that loads can't take, so that none waits until a
+//!    load is stored (`a_small_change_waits_for_no_load_and_many_are_bounded_all_the_same`).
 //!
 //! Close/panic: the thread ends when its last handle is dropped, after the queue is empty or has failed.
 //! Not here: the read side (`versions`), the journal.
@@ -34,8 +36,12 @@ const SLICE_ROWS: usize = 131_072;
 const SLICE_BYTES: usize = 32 << 20;
 /// What a row costs beside its bytes, roughly.
 const ROW_OVERHEAD: usize = 64;
-/// Bytes waiting to be stored beyond which senders of many rows wait.
-const HIGH_WATER: usize = 128 << 20;
+/// Bytes waiting to be stored beyond which loads wait.
+const HIGH_WATER: usize = if cfg!(test) { 4 << 20 } else { 128 << 20 };
+/// Bytes of small changes among them beyond which these wait, too. Loads can't take this room.
+const ROOM_OF_SMALL: usize = HIGH_WATER / 4;
+/// Bytes that a small change has at the most.
+const SMALL: usize = ROOM_OF_SMALL / 32;
 
 /// One batch of one table, on its way to the disk.
 pub(crate) struct StoreBatch {
@@ -44,6 +50,8 @@ pub(crate) struct StoreBatch {
     pub(crate) seq: Seq,
     /// Rows of a first load, and how many of them are stored.
     pub(crate) fresh: Option<(Arc<FreshRows>, usize)>,
+    /// Whether it takes the room of loads, not that of small changes.
+    pub(crate) is_load: bool,
     pub(crate) ops: Vec<CacheOp>,
     pub(crate) meta: Vec<(String, Option<Vec<u8>>)>,
 }
@@ -53,6 +61,16 @@ impl StoreBatch {
         let fresh = self.fresh.iter().flat_map(|(fresh, done)| &fresh.rows()[*done..]);
         fresh.map(|row| row.size() + ROW_OVERHEAD).sum::<usize>() + self.ops.iter().map(op_bytes).sum::<usize>()
     }
+
+    /// The bytes that take the room of small changes.
+    fn small_bytes(&self) -> usize {
+        if self.is_load { 0 } else { self.bytes() }
+    }
+}
+
+/// Whether changes of so many bytes have the room of small ones.
+pub(crate) fn is_small(bytes: usize) -> bool {
+    bytes <= SMALL
 }
 
 fn op_bytes(op: &CacheOp) -> usize {
@@ -80,6 +98,8 @@ pub(crate) type Then = Box<dyn FnOnce() + Send>;
 struct Queue {
     jobs: VecDeque<Job>,
     bytes: usize,
+    /// Those of small changes.
+    small_bytes: usize,
     /// Batches and flushes taken in, and of those done, in order.
     taken: u64,
     done: u64,
@@ -223,6 +243,7 @@ impl Store {
     pub(crate) fn put(&self, batch: StoreBatch) {
         let mut queue = self.shared.queue.lock();
         queue.bytes += batch.bytes();
+        queue.small_bytes += batch.small_bytes();
         queue.taken += 1;
         queue.jobs.push_back(Job::Batch(batch));
         drop(queue);
@@ -242,15 +263,18 @@ impl Store {
         self.shared.wake.notify_one();
     }
 
-    /// Waits until there is room for many rows. For senders of loads, never for the core.
-    pub(crate) fn wait_for_room(&self) -> Result<()> {
+    /// Waits until there is room for a load, or for a small change, which a load doesn't keep waiting. Never for the core.
+    ///
+    /// # Errors
+    /// Why the cache can't be written, if that is why there is no room.
+    pub(crate) fn wait_for_room(&self, is_small: bool) -> Result<()> {
         may_wait_for(Rank::new(0, Role::Store), "the cache's store")?;
         let mut queue = self.shared.queue.lock();
-        while queue.bytes > HIGH_WATER && queue.failure.is_none() && !queue.closing {
+        while queue.is_full(is_small) && queue.failure.is_none() && !queue.closing {
             self.shared.progress.wait(&mut queue);
         }
         match queue.failure.clone() {
-            Some(error) if queue.bytes > HIGH_WATER => {
+            Some(error) if queue.is_full(is_small) => {
                 // Nothing more comes in that would have the front tried again.
                 queue.retry = true;
                 self.shared.wake.notify_one();
@@ -447,6 +471,7 @@ impl Shared {
             rubbish.add(outcome.rubbish);
             queue = self.queue.lock();
             queue.bytes = queue.bytes.saturating_sub(outcome.bytes);
+            queue.small_bytes = queue.small_bytes.saturating_sub(outcome.small_bytes);
             queue.counters.transactions += outcome.transactions;
             queue.counters.rows += outcome.rows;
             queue.counters.bytes += outcome.bytes as u64;
@@ -492,6 +517,7 @@ impl Shared {
                     transactions: written.transactions,
                     rows: written.rows,
                     bytes: written.bytes,
+                    small_bytes: written.small_bytes,
                     rubbish: written.rubbish,
                 }
             }
@@ -500,6 +526,11 @@ impl Shared {
 }
 
 impl Queue {
+    /// Whether a load, or a small change, has to wait.
+    fn is_full(&self, is_small: bool) -> bool {
+        self.bytes > HIGH_WATER && (!is_small || self.small_bytes > ROOM_OF_SMALL)
+    }
+
     /// A batch and the small ones of its table that follow it: they share a transaction.
     fn take_neighbours(&mut self, first: StoreBatch) -> Vec<StoreBatch> {
         let (mut rows, mut bytes) = (first.ops.len(), first.bytes());
@@ -539,6 +570,7 @@ struct Outcome {
     rows: u64,
     unfinished: Vec<Job>,
     bytes: usize,
+    small_bytes: usize,
     rubbish: Rubbish,
 }
 
@@ -547,6 +579,8 @@ struct Outcome {
 struct Written {
     /// Bytes that are stored.
     bytes: usize,
+    /// Those of small changes.
+    small_bytes: usize,
     rows: u64,
     transactions: u64,
     failure: Option<Error>,
@@ -595,9 +629,13 @@ fn write(mut batches: Vec<StoreBatch>) -> Written {
         }
     }
     match slice.apply() {
-        Ok(()) => {
-            Written { bytes: slice.bytes, rows: slice.batch.ops.len() as u64, transactions: 1, ..Written::default() }
-        }
+        Ok(()) => Written {
+            bytes: slice.bytes,
+            small_bytes: batches.iter().map(StoreBatch::small_bytes).sum(),
+            rows: slice.batch.ops.len() as u64,
+            transactions: 1,
+            ..Written::default()
+        },
         Err(error) => Written { failure: Some(error), unwritten: batches, ..Written::default() },
     }
 }
@@ -642,6 +680,7 @@ fn write_long(mut batch: StoreBatch) -> Written {
             *done += taken;
         }
         written.bytes += slice.bytes;
+        written.small_bytes += if batch.is_load { 0 } else { slice.bytes };
         written.rows += slice.batch.ops.len() as u64;
         written.transactions += 1;
         written.rubbish.ops.push(slice.batch.ops);

@@ -44,13 +44,12 @@ pub mod bench_support {
 
         /// Gives a row another key.
         pub fn move_row(&mut self, row: u64, from: &[u8], to: &[u8], version: u64) {
-            self.tree.remove(&entry(from, row, 0));
-            self.tree.insert(entry(to, row, version));
+            self.tree.merge_sorted(&[entry(from, row, 0)], &[entry(to, row, version)]);
         }
 
         /// Takes out and puts in many at once; both ascend.
         pub fn merge(&mut self, removes: &Entries, inserts: &Entries) {
-            self.tree.merge_sorted(&removes.0, inserts.0.clone());
+            self.tree.merge_sorted(&removes.0, &inserts.0);
         }
 
         /// Replaces the published clone.

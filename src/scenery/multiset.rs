@@ -99,15 +99,14 @@ impl Multiset {
         let (mut removes, mut inserts) = (Vec::new(), Vec::new());
         for mut changed in self.unsettled.drain(..) {
             changed.times += self.tree.get_equal(&changed).map_or(0, |present| present.times);
-            match (many, changed.times != 0) {
-                (true, true) => inserts.push(changed),
-                (true, false) => removes.push(changed),
-                (false, true) => drop(self.tree.insert(changed)),
-                (false, false) => drop(self.tree.remove(&changed)),
+            if changed.times != 0 {
+                inserts.push(changed);
+            } else {
+                removes.push(changed);
             }
         }
+        self.tree.merge_sorted(&removes, &inserts);
         if many {
-            self.tree.merge_sorted(&removes, inserts);
             // A first filling leaves room for as many again.
             self.unsettled = Vec::new();
         }

@@ -118,6 +118,19 @@ pub(super) fn short_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(first & 0x1f))
 }
 
+/// The integer at the start of `bytes`, if it is no bignum and fits; and what follows it.
+#[inline]
+pub(super) fn integer_of_64_bits(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let is_negative = match bytes.first()? >> 5 {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let (head, rest) = read_head(bytes)?;
+    let argument = i64::try_from(head.argument).ok()?;
+    Some((if is_negative { -1 - argument } else { argument }, rest))
+}
+
 fn skip_items(mut bytes: &[u8], mut pending: u64, depth: usize) -> Option<&[u8]> {
     while pending > 0 {
         pending -= 1;

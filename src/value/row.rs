@@ -347,16 +347,26 @@ impl<'a> RowRef<'a> {
         RowIter(MapRef::read(self.bytes).map(MapRef::iter))
     }
 
-    /// Whether a value of [`iter`](Self::iter) passes: `ascii` is asked of short ASCII text, which it gets before anything is
-    /// made of it, `other` of every other value.
+    /// Whether a value of [`iter`](Self::iter) passes: `ascii` is asked of short ASCII text and `integer` of integers, which
+    /// they get before anything is made of them, `other` of every other value.
     #[inline]
-    pub(crate) fn any_value(&self, ascii: impl Fn(&[u8]) -> bool, other: impl Fn(ValueRef<'a>) -> bool) -> bool {
-        self.find_value(ascii, other).unwrap_or(false)
+    pub(crate) fn any_value(
+        &self,
+        ascii: impl Fn(&[u8]) -> bool,
+        integer: impl Fn(i64) -> bool,
+        other: impl Fn(ValueRef<'a>) -> bool,
+    ) -> bool {
+        self.find_value(ascii, integer, other).unwrap_or(false)
     }
 
     /// `None`: the bytes are damaged before a value passed.
     #[inline]
-    fn find_value(&self, ascii: impl Fn(&[u8]) -> bool, other: impl Fn(ValueRef<'a>) -> bool) -> Option<bool> {
+    fn find_value(
+        &self,
+        ascii: impl Fn(&[u8]) -> bool,
+        integer: impl Fn(i64) -> bool,
+        other: impl Fn(ValueRef<'a>) -> bool,
+    ) -> Option<bool> {
         let (head, mut rest) = cbor::read_head(self.bytes)?;
         if head.major != cbor::MAP {
             return Some(false);
@@ -367,19 +377,23 @@ impl<'a> RowRef<'a> {
                 Some((name, value)) if name.is_ascii() => (true, value),
                 _ => (matches!(ValueRef::read(rest)?, ValueRef::Text(_)), cbor::skip(rest)?),
             };
-            match cbor::short_text(value) {
-                Some((text, after)) if text.is_ascii() => {
-                    if is_named && ascii(text) {
-                        return Some(true);
-                    }
-                    rest = after;
+            if let Some((text, after)) = cbor::short_text(value)
+                && text.is_ascii()
+            {
+                if is_named && ascii(text) {
+                    return Some(true);
                 }
-                _ => {
-                    let read = ValueRef::read(value)?;
-                    rest = cbor::skip(value)?;
-                    if is_named && other(read) {
-                        return Some(true);
-                    }
+                rest = after;
+            } else if let Some((number, after)) = cbor::integer_of_64_bits(value) {
+                if is_named && integer(number) {
+                    return Some(true);
+                }
+                rest = after;
+            } else {
+                let read = ValueRef::read(value)?;
+                rest = cbor::skip(value)?;
+                if is_named && other(read) {
+                    return Some(true);
                 }
             }
         }

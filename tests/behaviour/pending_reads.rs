@@ -150,6 +150,63 @@ fn w10_a_refresh_under_a_pending_delete_all_brings_no_row_back_and_is_made_again
 }
 
 #[test]
+fn w10_the_read_that_follows_a_delete_all_takes_what_was_told_before_it_began_and_leaves_what_was_told_since() {
+    on_both(|cache| {
+        let mut stage = Stage::new(&cache, products("w10-all-then-told"));
+        let first = stage.source.hold_answer(Call::List);
+        let refreshing = stage.dio.clone();
+        let refresh = start("refresh", move || refreshing.refresh());
+        assert!(first.wait_until_held(1, SOON));
+        let all = stage.write(WriteOp::delete_all());
+        // What is read under it is kept off, so that all rows are read again after it. The load thread does one read after
+        // the other: once it asks for b, what it read of a was kept off.
+        for (id, calls) in [("a", 1), ("b", 2)] {
+            stage.dio.handle_event(ChangeEvent::Updated { id: id.to_owned(), record: None }).unwrap();
+            assert!(stage.source.wait_until_called(Call::Get, calls, SOON));
+        }
+        stage.let_go();
+        all.wait(SOON).unwrap();
+        // The source has neither of these two.
+        stage.dio.patched("t", product("Tuba", 1)).unwrap();
+        let second = stage.source.hold(Call::List);
+        first.release();
+        refresh.end().unwrap();
+        assert_eq!(stage.shown(), ["t=1"], "told after the first list was read");
+        assert!(second.wait_until_held(1, SOON));
+        stage.dio.patched("u", product("Urn", 2)).unwrap();
+        assert_eq!(stage.shown(), ["t=1", "u=2"]);
+        second.release();
+        wait_until(&stage, &["u=2"]);
+        assert_eq!(stage.source.calls(Call::List), 3);
+    });
+}
+
+#[test]
+fn w10_what_a_delete_all_kept_off_is_read_again_after_a_refresh_that_began_before() {
+    on_both(|cache| {
+        let mut stage = Stage::new(&cache, products("w10-all-under-way"));
+        stage.refuse_next(Call::DeleteAll);
+        let all = stage.write(WriteOp::delete_all());
+        let late = stage.source.hold_answer(Call::List);
+        let refreshing = stage.dio.clone();
+        let refresh = start("refresh", move || refreshing.refresh());
+        assert!(late.wait_until_held(1, SOON));
+        // Nobody tells of this, and the list that is on its way doesn't know it.
+        stage.source.outside_silently().patch("b", price(11)).unwrap();
+        for (id, calls) in [("a", 1), ("b", 2), ("c", 3)] {
+            stage.dio.handle_event(ChangeEvent::Updated { id: id.to_owned(), record: None }).unwrap();
+            assert!(stage.source.wait_until_called(Call::Get, calls, SOON));
+        }
+        stage.let_go();
+        all.wait(SOON).unwrap_err();
+        assert_eq!(stage.shown(), ["a=30", "b=10", "c=20"]);
+        late.release();
+        refresh.end().unwrap();
+        wait_until(&stage, &["a=30", "b=11", "c=20"]);
+    });
+}
+
+#[test]
 fn w10_clearing_the_cache_goes_under_pending_writes() {
     on_both(|cache| {
         let mut stage = Stage::new(&cache, products("w10-clear"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
-use diorama::{Generation, LensBuilder, RecordStatus};
+use diorama::{Generation, LensBuilder};
 
 use crate::check::{Frozen, RecordView, TableView, ValueView};
 use crate::local::{Effect, Local};
@@ -328,7 +328,6 @@ impl World {
 
     /// Something that has one row read again, behind. Returns when what was read is visible.
     fn reread(&mut self, id: &str, ask: impl FnOnce(), marks_stale: bool) {
-        let view = self.dio.record_scenery(id).unwrap();
         let held = self.source.hold_answer(Call::Get);
         ask();
         assert!(held.wait_until_held(1, SOON), "{}", self.at);
@@ -338,6 +337,9 @@ impl World {
             self.check(true);
             self.stale = Stale::None;
         }
+        // The batch of what was read has a Seq of its own, be the row as it was. Without waiting for that it could meet a
+        // `delete_all` that comes next, which would keep it off and then have all rows read again, whatever is done here by then.
+        let seq = self.dio.seq();
         held.let_one_pass();
         // The next hold must not take this call for its own.
         while held.held() > 0 {
@@ -348,15 +350,9 @@ impl World {
             Some(record) => self.here.put(id, record.clone()),
             None => self.here.remove(id),
         }
-        loop {
-            let generation = view.generation();
-            if view.status() != RecordStatus::Stale && view.record().as_ref() == self.here.confirmed(id) {
-                // The other views of the batch move right after this one.
-                self.settle();
-                return;
-            }
-            view.wait_for_change(generation, Some(SOON)).unwrap();
-        }
+        assert!(self.dio.wait_for_seq(seq.next(), Some(SOON)).is_ok(), "{}", self.at);
+        // Views move right after the batch is told of.
+        self.settle();
     }
 
     /// Returns when the core has handled all that was sent before and swept up what was dropped before.

@@ -81,9 +81,11 @@ impl CacheTable for LmdbTable {
 
     fn get_many(&self, rows: &[RowNo], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
         self.read(|txn, databases| {
+            // A cursor finds a row on the page where it stands without a search from the root.
+            let cursor = txn.open_ro_cursor(databases.rows)?;
             for (position, row) in rows.iter().enumerate() {
-                match txn.get(databases.rows, &keys::row(self.number, *row)) {
-                    Ok(bytes) => each(position, Some(bytes)),
+                match cursor.get(Some(&keys::row(self.number, *row)), None, MDB_SET) {
+                    Ok((_, bytes)) => each(position, Some(bytes)),
                     Err(LmdbError::NotFound) => each(position, None),
                     Err(cause) => return Err(cause),
                 }

@@ -70,6 +70,10 @@ impl Ids {
     }
 
     fn insert_hashed(&mut self, hash: u64, id: &Arc<str>, row: RowNo) {
+        // Most puts change a row that keeps its number: looking first keeps them from copying a path.
+        if self.get_hashed(hash, id) == Some(row) {
+            return;
+        }
         let mut node = self.root.get_or_insert_with(|| Node::Bucket(Arc::default()));
         let mut depth = 0;
         loop {

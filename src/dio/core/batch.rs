@@ -18,6 +18,7 @@ use crate::dio::meta;
 use crate::dio::store::StoreBatch;
 use crate::dio::versions::{Replaced, RowMap};
 use crate::journal::Reservation;
+use crate::scenery::snapshot::Gone;
 use crate::sync::ReplySender;
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
@@ -56,6 +57,8 @@ pub(crate) struct OpenBatch {
     /// Rows whose memory of being deleted is replaced, with the Seq at which that version began.
     pub(super) tombstones: Vec<(RowNo, Seq)>,
     stale_all: bool,
+    /// It has changes of very many rows.
+    is_load: bool,
 }
 
 impl OpenBatch {
@@ -81,12 +84,14 @@ impl OpenBatch {
             covering: Vec::new(),
             tombstones: Vec::new(),
             stale_all: false,
+            is_load: false,
         }
     }
 
     /// The batch of a bulk change, which has it for itself.
     pub(super) fn of_bulk(seq: Seq, cause: Cause, announce: Announce, reply: Option<ReplySender<Result<Seq>>>) -> Self {
         let mut batch = OpenBatch::new(seq);
+        batch.is_load = true;
         batch.note_cause(cause);
         if announce == Announce::Once {
             batch.once = Some(cause);
@@ -185,6 +190,7 @@ impl Core {
     pub(super) fn apply(&mut self, apply: Apply) {
         self.publish_first_load();
         let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
+        let is_load = changes.len() >= self.to.bulk_changes;
         let result = match began {
             Some(began) if !self.protection.remembers(began) => {
                 Err(Error::new(ErrorKind::Expired, "too much was written since this read began; read the source again"))
@@ -195,6 +201,7 @@ impl Core {
             },
         };
         let batch = self.batch();
+        batch.is_load |= is_load;
         if result.is_ok() && full_copy.is_some() {
             batch.note_cause(cause);
             batch.full_copy = full_copy;
@@ -250,7 +257,9 @@ impl Core {
         if changes.is_empty() {
             return Ok(());
         }
-        self.batch().note_cause(cause);
+        let batch = self.batch();
+        batch.note_cause(cause);
+        batch.reserve(changes.len());
         let result = changes.into_iter().try_for_each(|change| self.apply_change(change, own_event, began));
         // `clear` publishes what was open and begins another batch.
         let batch = self.batch();
@@ -475,6 +484,7 @@ impl Core {
         let seeded = self.complete && !state_before.0;
         let visible = !changed.is_empty() || !batch.gone.is_empty() || batch.force || state_changed;
         let covered = self.covered(std::mem::take(&mut batch.covering));
+        let mut gone = Gone::default();
 
         if visible {
             self.seq = seq;
@@ -500,7 +510,7 @@ impl Core {
             self.to.versions.publish(seq);
             self.to.board.set_table(seq, self.rows, self.complete, batch.full_copy);
             self.store(ops, &batch, seq);
-            let gone = moved.advance();
+            gone = moved.advance();
             self.run_customs();
             for slot in records {
                 slot.advance();
@@ -513,7 +523,6 @@ impl Core {
             }
             self.protection.prune(self.to.board.oldest_read().unwrap_or(seq));
             self.announce(&changed, &causes, batch.once, batch.stale_all, seq);
-            self.throw_away(gone);
         } else if batch.full_copy.is_some() {
             self.store(Vec::new(), &batch, self.seq);
             self.to.board.set_table(self.seq, self.rows, self.complete, batch.full_copy);
@@ -530,6 +539,8 @@ impl Core {
         for (reply, result) in batch.replies {
             reply.send(result.map(|()| seq));
         }
+        // Nobody waits for it.
+        self.throw_away(gone);
     }
 
     /// The rows that differ after the batch, with the causes of their events; what came back to where it was is undone.
@@ -570,7 +581,15 @@ impl Core {
             table_meta.push((meta::TOTAL.to_owned(), copy.total.and_then(meta::number)));
         }
         let versions = self.to.versions.clone();
-        self.to.store.put(StoreBatch { table, versions, seq, fresh: None, ops, meta: table_meta });
+        self.to.store.put(StoreBatch {
+            table,
+            versions,
+            seq,
+            fresh: None,
+            is_load: batch.is_load,
+            ops,
+            meta: table_meta,
+        });
     }
 
     /// Leaves a first load to the store: until its batch is committed the table says that it is not complete.
@@ -586,6 +605,7 @@ impl Core {
             versions: self.to.versions.clone(),
             seq: fresh.seq(),
             fresh: Some((fresh.clone(), 0)),
+            is_load: true,
             ops: Vec::new(),
             meta: table_meta,
         });

@@ -22,8 +22,6 @@ use crate::value::StoredRef;
 use crate::vista::CancelToken;
 use crate::{Error, ErrorKind, Result, RowNo};
 
-/// Changed rows from which on the tree is changed in one pass.
-const MANY: usize = 256;
 /// A list that holds every row gets the room for so many at once, whatever the table says that it has.
 const RESERVED: usize = 1 << 22;
 /// A build looks so often whether it is still wanted: within a tenth of a millisecond.
@@ -36,6 +34,8 @@ const ROUNDS: usize = 32;
 
 /// Parts of a scan that is shared.
 const PARTS: usize = 16;
+/// Rows of a list that are read in one piece: more are shared.
+const ROWS_OF_PIECE: usize = if cfg!(test) { 64 } else { 2_048 };
 /// Rows that are shown before the rest of a large list is there.
 const FIRST_ROWS: usize = if cfg!(test) { 8 } else { 256 };
 /// Rows of a list in the right order that are looked at for them: some milliseconds' work.
@@ -64,8 +64,11 @@ pub(crate) enum Rows {
     /// A ready list of the same rows, sorted by one column the other way.
     Reverse(Tree<Entry>),
     /// A ready list that holds every row that matches, and others.
-    Among(Tree<Entry>),
+    Among(Tree<Entry>, IsOrdered),
 }
+
+/// Whether a list is in the order of the query.
+type IsOrdered = bool;
 
 /// What a body is built from.
 pub(crate) struct Ground {
@@ -74,8 +77,8 @@ pub(crate) struct Ground {
     pub(crate) ordered: Option<Tree<Entry>>,
     /// Whether its building takes so long that the first rows are worth showing before.
     pub(crate) is_large: bool,
-    /// Who shares a scan of a large table.
-    pub(crate) helper: Option<(Arc<Pool>, Rank)>,
+    /// Who shares the reading of many rows.
+    pub(crate) helper: (Arc<Pool>, Rank),
     /// Row numbers end here.
     pub(crate) rows_upto: u64,
 }
@@ -299,7 +302,7 @@ fn build_table(
     let mut smallest = Smallest::new();
     match &ground.rows {
         Rows::Reverse(list) => return Ok(reversed(list)),
-        Rows::Table if ground.helper.is_some() => {
+        Rows::Table if ground.is_large => {
             (lists, smallest) = entries_in_parts(query, ground, pin, cancel, shows_first)?;
         }
         Rows::Table => {
@@ -316,16 +319,14 @@ fn build_table(
                 }
             })?;
         }
-        Rows::Among(list) => {
+        Rows::Among(list, true) => return narrowed(list, query, ground, pin, cancel),
+        Rows::Among(list, false) => {
             shows_first = false;
-            let mut rows: Vec<RowNo> = list.iter().map(|entry| entry.row).collect();
-            rows.sort_unstable();
-            for rows in rows.chunks(ROWS_BETWEEN_LOOKS) {
-                versions.read_in_place(pin, rows, &mut |row_no, row| {
-                    entries.extend(query.entry_in_place(row_no, row, &mut scratch));
-                })?;
-                check(cancel)?;
-            }
+            let query = query.clone();
+            let take = move |(entries, scratch): &mut (Vec<Entry>, Vec<u8>), row_no, row: StoredRef<'_>| {
+                entries.extend(query.entry_in_place(row_no, row, scratch));
+            };
+            lists = read_in_pieces(list, ground, pin, cancel, take)?.into_iter().map(|(entries, _)| entries).collect();
         }
     }
     lists.push(entries);
@@ -370,11 +371,7 @@ fn entries_in_parts(
         }
     };
     let pieces = Pieces::new(PARTS, part);
-    if let Some((pool, rank)) = &ground.helper {
-        let help = pieces.clone();
-        // No helper, no harm.
-        let _ = pool.submit(*rank, Box::new(move || help.help()));
-    }
+    ask_for_help(&pieces, ground);
     let (mut parts, met): (Vec<Part>, Vec<RowSet>) = pieces.finish()?.into_iter().unzip();
     let mut rest = Part::new(query.clone(), shows_first);
     // A helper that has just ended may hold it for a moment more.
@@ -387,6 +384,66 @@ fn entries_in_parts(
     let mut smallest = Smallest::new();
     parts.iter().flat_map(|part| &part.smallest.entries).for_each(|entry| smallest.add(entry));
     Ok((parts.into_iter().map(|part| part.entries).collect(), smallest))
+}
+
+/// What of a list in the order of the query matches: its entries stay as they are, since it is as of the pin, too.
+fn narrowed(
+    list: &Tree<Entry>,
+    query: &Arc<ViewQuery>,
+    ground: &Ground,
+    pin: &Arc<Pin>,
+    cancel: &CancelToken,
+) -> Result<Tree<Entry>> {
+    let query = query.clone();
+    let take = move |found: &mut Vec<RowNo>, row_no, row: StoredRef<'_>| {
+        if query.matches_fields(row.fields()) {
+            found.push(row_no);
+        }
+    };
+    let mut matching = RowSet::default();
+    for row in read_in_pieces(list, ground, pin, cancel, take)?.into_iter().flatten() {
+        matching.insert(row);
+    }
+    Ok(Tree::from_sorted(list.iter().filter(|entry| matching.contains(entry.row)).cloned()))
+}
+
+/// Reads the rows of a list where they lie, by their numbers, so that neighbours are read together; a helper shares many.
+/// Gives back what `take` made of each piece.
+fn read_in_pieces<T: Default + Send + 'static>(
+    list: &Tree<Entry>,
+    ground: &Ground,
+    pin: &Arc<Pin>,
+    cancel: &CancelToken,
+    take: impl Fn(&mut T, RowNo, StoredRef<'_>) + Send + Sync + 'static,
+) -> Result<Vec<T>> {
+    let mut rows = RowSet::default();
+    list.iter().for_each(|entry| rows.insert(entry.row));
+    let rows: Vec<RowNo> = rows.iter().collect();
+    let count = rows.len().div_ceil(ROWS_OF_PIECE);
+    let piece = {
+        let (pin, cancel) = (pin.clone(), cancel.clone());
+        move |number: usize| {
+            let rows = &rows[number * ROWS_OF_PIECE..rows.len().min((number + 1) * ROWS_OF_PIECE)];
+            let mut found = T::default();
+            for rows in rows.chunks(ROWS_BETWEEN_LOOKS) {
+                pin.versions().read_in_place(&pin, rows, &mut |row_no, row| take(&mut found, row_no, row))?;
+                check(&cancel)?;
+            }
+            Ok(found)
+        }
+    };
+    let pieces = Pieces::new(count, piece);
+    if count > 1 {
+        ask_for_help(&pieces, ground);
+    }
+    pieces.finish()
+}
+
+fn ask_for_help<T: Send + 'static>(pieces: &Arc<Pieces<T>>, ground: &Ground) {
+    let (pool, rank) = &ground.helper;
+    let help = pieces.clone();
+    // No helper, no harm.
+    let _ = pool.submit(*rank, Box::new(move || help.help()));
 }
 
 /// What one part of a scan found.
@@ -476,20 +533,10 @@ fn apply_to_tree<'a>(
             inserts.push(query.entry(row_no, after, scratch));
         }
     }
-    let changed = removes.len().max(inserts.len());
-    if changed < MANY {
-        for entry in &removes {
-            tree.remove(entry);
-        }
-        for entry in inserts {
-            tree.insert(entry);
-        }
-    } else {
-        removes.sort_unstable_by(Item::order);
-        inserts.sort_unstable_by(Item::order);
-        tree.merge_sorted(&removes, inserts);
-    }
-    changed
+    removes.sort_unstable_by(Item::order);
+    inserts.sort_unstable_by(Item::order);
+    tree.merge_sorted(&removes, &inserts);
+    removes.len().max(inserts.len())
 }
 
 #[cfg(test)]

@@ -568,12 +568,16 @@ impl Core {
         let cancel = CancelToken::new();
         let pin = Arc::new(self.to.versions.pin_to_read());
         let is_table = matches!(kind, BodyKind::Table);
-        let is_large = is_table && self.rows as usize >= body::LARGE;
+        let rows = if is_table { self.views.rows_for(query, self.rows) } else { Rows::Table };
+        let is_large = match &rows {
+            Rows::Among(list, _) => list.len() >= body::LARGE,
+            Rows::Table | Rows::Reverse(_) => is_table && self.rows as usize >= body::LARGE,
+        };
         let ground = Ground {
-            rows: if is_table { self.views.rows_for(query, self.rows) } else { Rows::Table },
+            rows,
             ordered: if is_large { self.views.ordered_for(query) } else { None },
             is_large,
-            helper: is_large.then(|| (self.to.load_pool.clone(), self.to.build_rank)),
+            helper: (self.to.load_pool.clone(), self.to.build_rank),
             rows_upto: self.next_row,
         };
         let (kind, query, handle, token) = (kind.clone(), query.clone(), self.handle.clone(), cancel.clone());
@@ -693,7 +697,7 @@ impl Views {
             }
             if tree.len() <= fewest && query.narrows(&index.query) {
                 fewest = tree.len();
-                rows = Rows::Among(tree.clone());
+                rows = Rows::Among(tree.clone(), query.orders_like(&index.query));
             }
         }
         rows

@@ -5,7 +5,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::*;
 use crate::RowNo;
 use crate::cache::{FaultyBackend, MemoryBackend};
-use crate::record;
+use crate::prelude::*;
 use crate::sync::Doorbell;
 use crate::value::StoredRow;
 
@@ -64,7 +64,7 @@ fn batch(
     if completes {
         meta.push((meta::COMPLETE.to_owned(), meta::number(1)));
     }
-    let ops = rows
+    let ops: Vec<CacheOp> = rows
         .map(|row| {
             let id: Arc<str> = Arc::from(format!("row {row}"));
             let mut stored = StoredRow::encode(&id, &record! { "seq" => seq as i64 }, 0);
@@ -78,7 +78,8 @@ fn batch(
         })
         .collect();
     versions.publish(Seq(seq));
-    StoreBatch { table: table.clone(), versions: versions.clone(), seq: Seq(seq), fresh: None, ops, meta }
+    let is_load = ops.len() > SLICE_ROWS;
+    StoreBatch { table: table.clone(), versions: versions.clone(), seq: Seq(seq), fresh: None, is_load, ops, meta }
 }
 
 fn number(table: &Arc<dyn CacheTable>, key: &str) -> Option<u64> {
@@ -198,4 +199,131 @@ fn a_table_that_is_being_left_is_waited_for_and_one_in_use_is_a_conflict_that_na
         claims.recv().unwrap().unwrap();
     });
     assert_eq!(store.claim("t", 1, "first", rank).unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// A backend whose tables wait at each batch while somebody has the gate.
+struct Gated {
+    inner: Arc<dyn CacheBackend>,
+    gate: Arc<Mutex<()>>,
+}
+
+struct GatedTable {
+    inner: Arc<dyn CacheTable>,
+    gate: Arc<Mutex<()>>,
+}
+
+impl CacheBackend for Gated {
+    fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>> {
+        Ok(Arc::new(GatedTable { inner: self.inner.open_table(name)?, gate: self.gate.clone() }))
+    }
+    fn tables(&self) -> Result<Vec<String>> {
+        self.inner.tables()
+    }
+    fn forget_table(&self, name: &str) -> Result<()> {
+        self.inner.forget_table(name)
+    }
+    fn sync(&self) -> Result<()> {
+        self.inner.sync()
+    }
+    fn location(&self) -> Option<PathBuf> {
+        self.inner.location()
+    }
+    fn file_size(&self) -> Result<u64> {
+        self.inner.file_size()
+    }
+}
+
+impl CacheTable for GatedTable {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn apply(&self, batch: &CacheBatch) -> Result<()> {
+        drop(self.gate.lock());
+        self.inner.apply(batch)
+    }
+    fn get(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
+        self.inner.get(row)
+    }
+    fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
+        self.inner.lookup(id)
+    }
+    fn scan(&self, from: RowNo, each: &mut dyn FnMut(RowNo, &[u8]) -> ControlFlow<()>) -> Result<()> {
+        self.inner.scan(from, each)
+    }
+    fn scan_ids(&self, each: &mut dyn FnMut(&str, RowNo) -> ControlFlow<()>) -> Result<()> {
+        self.inner.scan_ids(each)
+    }
+    fn count(&self) -> Result<u64> {
+        self.inner.count()
+    }
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.inner.meta(key)
+    }
+}
+
+/// A row of so many bytes, and some.
+fn row_of(id: String, bytes: usize) -> (String, Record) {
+    let record = record! { "id" => id.as_str(), "text" => "x".repeat(bytes) };
+    (id, record)
+}
+
+#[test]
+fn a_small_change_waits_for_no_load_and_many_are_bounded_all_the_same() {
+    let gate = Arc::new(Mutex::new(()));
+    let lens = Lens::new().cache_source(Arc::new(Gated { inner: MemoryBackend::new(), gate: gate.clone() }));
+    let lens = lens.bulk_changes(8).build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    let store = dio.inner().store().unwrap();
+    let bytes = || {
+        let queue = store.shared.queue.lock();
+        (queue.bytes - queue.small_bytes, queue.small_bytes)
+    };
+    dio.flush().unwrap();
+    let held = gate.lock();
+    let load = (0..8).map(|row| row_of(format!("row {row}"), HIGH_WATER / 8)).collect();
+    dio.reconcile(load).unwrap();
+    let (of_load, small) = bytes();
+    assert!(of_load > HIGH_WATER && small == 0, "{of_load} {small}");
+    assert!(store.shared.queue.lock().is_full(false), "another load waits");
+
+    let (told, changes) = bounded(0);
+    let bytes_of_one = 2 * 4096;
+    let (dio, bytes) = (&dio, &bytes);
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            for number in 0..3 * ROOM_OF_SMALL / 4096 {
+                let (id, mut record) = row_of(format!("row {}", number % 20), 4096);
+                record.insert("number", number as i64);
+                dio.patched(id, record).unwrap();
+                let (_, small) = bytes();
+                assert!(small <= ROOM_OF_SMALL + bytes_of_one, "{small} after {number}");
+                if told.send(number).is_err() {
+                    return;
+                }
+            }
+        });
+        while !store.shared.queue.lock().is_full(true) {
+            changes.recv().expect("there is no bound");
+        }
+        let (load_now, small) = bytes();
+        assert!(load_now == of_load && small > ROOM_OF_SMALL, "{load_now} {small}");
+        // The change that waits now goes on when there is room.
+        drop(held);
+        changes.iter().for_each(drop);
+    });
+    dio.flush().unwrap();
+    assert_eq!(bytes(), (0, 0));
+    // A change that is not small waits as a load does.
+    let held = gate.lock();
+    dio.cache().insert_many((100..108).map(|row| row_of(format!("row {row}"), HIGH_WATER / 8))).unwrap();
+    let (_, large) = row_of("large".to_owned(), SMALL);
+    std::thread::scope(|threads| {
+        let (told, is_in) = bounded(1);
+        let other = dio.clone();
+        threads.spawn(move || told.send(other.patched("large", large)).unwrap());
+        dio.patched("small", record! { "id" => "small" }).unwrap();
+        assert!(is_in.try_recv().is_err());
+        drop(held);
+        is_in.recv().unwrap().unwrap();
+    });
 }

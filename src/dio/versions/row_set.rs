@@ -49,8 +49,39 @@ impl RowSet {
         self.words[word] |= 1 << (row.0 % 64);
     }
 
+    /// The rows in it, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = RowNo> {
+        let of_word = |(place, word): (usize, &u64)| {
+            let first = (place + self.skipped) as u64 * 64;
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
+                left &= left - 1;
+                Some(RowNo(first + bit))
+            })
+        };
+        self.words.iter().enumerate().flat_map(of_word)
+    }
+
     pub(crate) fn contains(&self, row: RowNo) -> bool {
         let word = ((row.0 / 64) as usize).checked_sub(self.skipped).and_then(|word| self.words.get(word));
         word.is_some_and(|word| word & (1 << (row.0 % 64)) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_out_in_order_whatever_the_first_one_is() {
+        for first in [0, 1, 63, 64, 1_000] {
+            let mut set = RowSet::starting_at(RowNo(first));
+            let rows = [0, 1, 63, 64, 127, 128, 500].map(|row| RowNo(first + row));
+            rows.iter().rev().for_each(|row| set.insert(*row));
+            assert!(set.iter().eq(rows), "{first}");
+            assert!(rows.iter().all(|row| set.contains(*row)) && !set.contains(RowNo(first + 2)));
+        }
+        assert_eq!(RowSet::default().iter().count(), 0);
     }
 }

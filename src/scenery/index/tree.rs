@@ -6,12 +6,15 @@
 //! 2. a child's `count` is the number of items below it, its `first` a copy of the first of them;
 //! 3. every node but the root holds as many items or children as its [`Limits`] say; a root that is a branch at least two.
 
+mod merge;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
+
+use merge::{Edits, Merged, merge_below};
 
 /// What a [`Tree`] holds: something with a total order, and a payload that may differ under an equal order.
 pub(crate) trait Item: Clone {
@@ -101,18 +104,6 @@ impl<T, const CAP: usize> Node<T, CAP> {
     }
 }
 
-/// The way from the root to a leaf: which child to take at each branch.
-struct Path {
-    slots: [u16; MAX_DEPTH],
-    depth: usize,
-}
-
-impl Path {
-    fn slots(&self) -> &[u16] {
-        &self.slots[..self.depth]
-    }
-}
-
 impl<T, const CAP: usize> Clone for Tree<T, CAP> {
     fn clone(&self) -> Self {
         Tree { root: Arc::clone(&self.root), len: self.len }
@@ -142,8 +133,15 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
                 _ => leaves.push(item),
             }
         }
-        let mut level: Vec<Child<T, CAP>> =
-            leaves.finish().into_iter().filter_map(|l| Child::of(Node::Leaf(l))).collect();
+        let mut tree = Tree::over(leaves.finish().into_iter().filter_map(|l| Child::of(Node::Leaf(l))).collect());
+        for item in out_of_order {
+            tree.insert(item);
+        }
+        tree
+    }
+
+    /// A tree over nodes of one height.
+    fn over(mut level: Vec<Child<T, CAP>>) -> Self {
         while level.len() > 1 {
             let mut branches = Groups::new(Node::<T, CAP>::BRANCH);
             for child in level {
@@ -151,14 +149,10 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
             }
             level = branches.finish().into_iter().filter_map(|b| Child::of(Node::Branch(b))).collect();
         }
-        let mut tree = match level.pop() {
+        match level.pop() {
             Some(top) => Tree { root: top.node, len: top.count },
             None => Tree::new(),
-        };
-        for item in out_of_order {
-            tree.insert(item);
         }
-        tree
     }
 
     /// How many items it holds.
@@ -183,58 +177,56 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 
     /// Puts the item in its place; gives back the item of equal order that stood there.
     pub(crate) fn insert(&mut self, item: T) -> Option<T> {
-        let (path, found) = self.locate(&item);
-        let slot = match found {
-            // An identical item changes nothing, so that clones keep sharing everything.
-            Ok((_, present)) if present.same(&item) => return Some(item),
-            Ok((slot, _)) => return Some(replace_below(&mut self.root, path.slots(), slot, item)),
-            Err(slot) => slot,
-        };
-        let right = insert_below(&mut self.root, path.slots(), slot, item);
-        self.len += 1;
-        if let Some(right) = right
-            && let Some(left) = Child::of_shared(Arc::clone(&self.root))
-        {
-            let mut children = Vec::with_capacity(Node::<T, CAP>::BRANCH.room());
-            children.extend([left, right]);
-            self.root = Arc::new(Node::Branch(children));
+        let present = self.get_equal(&item).cloned();
+        // An identical item changes nothing, so that clones keep sharing everything.
+        if present.as_ref().is_none_or(|present| !present.same(&item)) {
+            self.merge(Edits::new(&[], std::slice::from_ref(&item)));
         }
-        None
+        present
     }
 
     /// Takes out the item of equal order.
     pub(crate) fn remove(&mut self, probe: &T) -> Option<T> {
-        let (path, found) = self.locate(probe);
-        let Ok((slot, _)) = found else { return None };
-        let removed = remove_below(&mut self.root, path.slots(), slot);
-        self.len -= 1;
-        if let Node::Branch(children) = &*self.root
-            && let [only] = children.as_slice()
-        {
-            self.root = Arc::clone(&only.node);
-        }
+        let removed = self.get_equal(probe).cloned()?;
+        self.merge(Edits::new(std::slice::from_ref(probe), &[]));
         Some(removed)
     }
 
-    /// Takes out all of `removes`, then puts in all of `inserts`. Sorted lists that make up a large share of the tree
-    /// cost one pass over it, others O(log n) an item.
-    pub(crate) fn merge_sorted(&mut self, removes: &[T], inserts: Vec<T>) {
+    /// Takes out all of `removes`, then puts in all of `inserts`. Sorted lists cost one walk over the nodes that they
+    /// concern, and those that make up a large share of the tree one pass over it; others O(log n) an item.
+    pub(crate) fn merge_sorted(&mut self, removes: &[T], inserts: &[T]) {
         let ascending = |list: &[T]| list.is_sorted_by(|a, b| a.order(b) == Ordering::Less);
-        let large = (removes.len() + inserts.len()).saturating_mul(REBUILD_SHARE) >= self.len;
-        if large && ascending(removes) && ascending(&inserts) {
-            *self = Tree::from_sorted(Merged {
-                old: self.iter().peekable(),
-                removes,
-                inserts: inserts.into_iter().peekable(),
-            });
+        if !ascending(removes) || !ascending(inserts) {
+            for item in removes {
+                self.remove(item);
+            }
+            for item in inserts {
+                self.insert(item.clone());
+            }
             return;
         }
-        for item in removes {
-            self.remove(item);
+        let edits = Edits::new(removes, inserts);
+        if (removes.len() + inserts.len()).saturating_mul(REBUILD_SHARE) >= self.len {
+            *self = Tree::from_sorted(Merged::new(self.iter(), edits));
+        } else if edits.first().is_some() {
+            self.merge(edits);
         }
-        for item in inserts {
-            self.insert(item);
+    }
+
+    /// Applies edits, of which there are some.
+    fn merge(&mut self, edits: Edits<'_, T>) {
+        let right = merge_below(&mut self.root, edits);
+        if !right.is_empty() {
+            *self = Tree::over(Child::of_shared(Arc::clone(&self.root)).into_iter().chain(right).collect());
+            return;
         }
+        while let Node::Branch(children) = &*self.root
+            && let [] | [_] = children.as_slice()
+        {
+            let only = children.first().map(|only| Arc::clone(&only.node));
+            self.root = only.unwrap_or_else(|| Arc::new(Node::Leaf(Vec::new())));
+        }
+        self.len = self.root.count();
     }
 
     /// The item at a position.
@@ -280,7 +272,16 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 
     /// The item of equal order, whatever its payload.
     pub(crate) fn get_equal(&self, probe: &T) -> Option<&T> {
-        self.locate(probe).1.ok().map(|(_, item)| item)
+        let mut node = &*self.root;
+        loop {
+            visit();
+            match node {
+                Node::Leaf(items) => {
+                    return items.binary_search_by(|item| item.order(probe)).ok().map(|slot| &items[slot]);
+                }
+                Node::Branch(children) => node = &children[child_slot(children, probe)].node,
+            }
+        }
     }
 
     #[cfg(test)]
@@ -327,27 +328,6 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
                     let slot = child_holding(children, &mut skip);
                     iter.above[iter.depth] = &children[slot + 1..];
                     iter.depth += 1;
-                    node = &children[slot].node;
-                }
-            }
-        }
-    }
-
-    /// The way to the leaf where `probe` belongs, and its slot there: `Ok` when an item of equal order has it.
-    fn locate(&self, probe: &T) -> (Path, Result<(usize, &T), usize>) {
-        let mut path = Path { slots: [0; MAX_DEPTH], depth: 0 };
-        let mut node = &*self.root;
-        loop {
-            visit();
-            match node {
-                Node::Leaf(items) => {
-                    let found = items.binary_search_by(|item| item.order(probe)).map(|slot| (slot, &items[slot]));
-                    return (path, found);
-                }
-                Node::Branch(children) => {
-                    let slot = child_slot(children, probe);
-                    path.slots[path.depth] = slot as u16;
-                    path.depth += 1;
                     node = &children[slot].node;
                 }
             }
@@ -401,99 +381,6 @@ fn child_holding<T, const CAP: usize>(children: &[Child<T, CAP>], index: &mut us
     slot
 }
 
-/// Whether a change at `slot` of the leaf at the end of `path` is a change of the subtree's first item.
-fn is_first(path: &[u16], slot: usize) -> bool {
-    slot == 0 && path.iter().all(|&slot| slot == 0)
-}
-
-fn replace_below<T: Item, const CAP: usize>(node: &mut Arc<Node<T, CAP>>, path: &[u16], slot: usize, item: T) -> T {
-    visit();
-    match (Arc::make_mut(node), path) {
-        (Node::Branch(children), [at, rest @ ..]) => {
-            let child = &mut children[usize::from(*at)];
-            if is_first(rest, slot) {
-                child.first = item.clone();
-            }
-            replace_below(&mut child.node, rest, slot, item)
-        }
-        (Node::Leaf(items), _) => std::mem::replace(&mut items[slot], item),
-        (Node::Branch(_), []) => item,
-    }
-}
-
-/// Puts the item into the subtree; gives back the right half when its top node had to be split.
-fn insert_below<T: Item, const CAP: usize>(
-    node: &mut Arc<Node<T, CAP>>,
-    path: &[u16],
-    slot: usize,
-    item: T,
-) -> Option<Child<T, CAP>> {
-    visit();
-    let top = Arc::make_mut(node);
-    match (&mut *top, path) {
-        (Node::Branch(children), [at, rest @ ..]) => {
-            let at = usize::from(*at);
-            let child = &mut children[at];
-            child.count += 1;
-            if is_first(rest, slot) {
-                child.first = item.clone();
-            }
-            if let Some(right) = insert_below(&mut child.node, rest, slot, item) {
-                child.count -= right.count;
-                children.insert(at + 1, right);
-            }
-        }
-        (Node::Leaf(items), _) => items.insert(slot, item),
-        (Node::Branch(_), []) => {}
-    }
-    top.split_when_over_full().and_then(Child::of)
-}
-
-fn remove_below<T: Item, const CAP: usize>(node: &mut Arc<Node<T, CAP>>, path: &[u16], slot: usize) -> T {
-    visit();
-    match Arc::make_mut(node) {
-        Node::Leaf(items) => items.remove(slot),
-        Node::Branch(children) => {
-            let (at, rest) = match path {
-                [at, rest @ ..] => (usize::from(*at), rest),
-                [] => (0, path),
-            };
-            let child = &mut children[at];
-            let removed = remove_below(&mut child.node, rest, slot);
-            child.count -= 1;
-            if is_first(rest, slot)
-                && let Some(first) = child.node.first()
-            {
-                child.first = first.clone();
-            }
-            if child.node.width() < child.node.limits().least {
-                mend(children, at);
-            }
-            removed
-        }
-    }
-}
-
-/// Joins the underfull child with a neighbour, or levels both when they don't fit into one node.
-fn mend<T: Item, const CAP: usize>(children: &mut Vec<Child<T, CAP>>, at: usize) {
-    let left = at.saturating_sub(1);
-    if left + 1 >= children.len() {
-        return;
-    }
-    visit();
-    let right = children.remove(left + 1);
-    let joined = &mut children[left];
-    joined.count += right.count;
-    let rest = Arc::make_mut(&mut joined.node).absorb(Arc::unwrap_or_clone(right.node));
-    if let Some(first) = joined.node.first() {
-        joined.first = first.clone();
-    }
-    if let Some(right) = rest.and_then(Child::of) {
-        joined.count -= right.count;
-        children.insert(left + 1, right);
-    }
-}
-
 impl<T: Item, const CAP: usize> Child<T, CAP> {
     fn of(node: Node<T, CAP>) -> Option<Self> {
         Child::of_shared(Arc::new(node))
@@ -502,11 +389,15 @@ impl<T: Item, const CAP: usize> Child<T, CAP> {
     /// `None` for an empty node, which has no place in a branch.
     fn of_shared(node: Arc<Node<T, CAP>>) -> Option<Self> {
         let first = node.first()?.clone();
-        let count = match &*node {
-            Node::Leaf(items) => items.len(),
-            Node::Branch(children) => children.iter().map(|child| child.count).sum(),
-        };
-        Some(Child { first, count, node })
+        Some(Child { first, count: node.count(), node })
+    }
+
+    /// The node has changed.
+    fn refresh(&mut self) {
+        if let Some(first) = self.node.first() {
+            self.first = first.clone();
+        }
+        self.count = self.node.count();
     }
 }
 
@@ -546,41 +437,15 @@ impl<T: Item, const CAP: usize> Node<T, CAP> {
         }
     }
 
-    fn split_when_over_full(&mut self) -> Option<Self> {
-        fn right_half<E>(of: &mut Vec<E>, room: usize) -> Vec<E> {
-            let mut right = Vec::with_capacity(room);
-            right.extend(of.drain(of.len() / 2..));
-            right
-        }
-        if self.width() <= self.limits().most {
-            return None;
-        }
-        Some(match self {
-            Node::Leaf(items) => Node::Leaf(right_half(items, Self::LEAF.room())),
-            Node::Branch(children) => Node::Branch(right_half(children, Self::BRANCH.room())),
-        })
+    fn is_too_narrow(&self) -> bool {
+        self.width() < self.limits().least
     }
 
-    /// Takes in the node to its right; gives back the second half when both don't fit into one.
-    fn absorb(&mut self, right: Self) -> Option<Self> {
-        fn join<E>(left: &mut Vec<E>, mut right: Vec<E>, most: usize) -> Option<Vec<E>> {
-            let total = left.len() + right.len();
-            if total <= most {
-                left.append(&mut right);
-                return None;
-            }
-            let half = total / 2;
-            if left.len() < half {
-                left.extend(right.drain(..half - left.len()));
-            } else {
-                right.splice(0..0, left.drain(half..));
-            }
-            Some(right)
-        }
-        match (self, right) {
-            (Node::Leaf(left), Node::Leaf(right)) => join(left, right, Self::LEAF.most).map(Node::Leaf),
-            (Node::Branch(left), Node::Branch(right)) => join(left, right, Self::BRANCH.most).map(Node::Branch),
-            (_, right) => Some(right),
+    /// How many items are below it.
+    fn count(&self) -> usize {
+        match self {
+            Node::Leaf(items) => items.len(),
+            Node::Branch(children) => children.iter().map(|child| child.count).sum(),
         }
     }
 }
@@ -666,37 +531,3 @@ impl<'a, T, const CAP: usize> Iterator for Iter<'a, T, CAP> {
 }
 
 impl<T, const CAP: usize> ExactSizeIterator for Iter<'_, T, CAP> {}
-
-/// The items of a tree without some and with others, in order. An insert stands for an old item of equal order.
-struct Merged<'a, T, const CAP: usize> {
-    old: std::iter::Peekable<Iter<'a, T, CAP>>,
-    removes: &'a [T],
-    inserts: std::iter::Peekable<std::vec::IntoIter<T>>,
-}
-
-impl<T: Item, const CAP: usize> Iterator for Merged<'_, T, CAP> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        loop {
-            let Some(&old) = self.old.peek() else { return self.inserts.next() };
-            while let [first, rest @ ..] = self.removes
-                && first.order(old) == Ordering::Less
-            {
-                self.removes = rest;
-            }
-            if self.removes.first().is_some_and(|first| first.order(old) == Ordering::Equal) {
-                self.old.next();
-                continue;
-            }
-            return match self.inserts.peek().map(|insert| insert.order(old)) {
-                Some(Ordering::Less) => self.inserts.next(),
-                Some(Ordering::Equal) => {
-                    self.old.next();
-                    self.inserts.next()
-                }
-                Some(Ordering::Greater) | None => self.old.next().cloned(),
-            };
-        }
-    }
-}

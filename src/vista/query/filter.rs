@@ -180,7 +180,12 @@ impl Search {
                 paths.iter().any(|path| row.get_path(path).is_some_and(|value| self.needle.is_in(value)))
             }
             Columns::AllBut(hidden) if hidden.is_empty() => {
-                row.any_value(|text| self.needle.is_in_ascii(text), |value| self.needle.is_in(value))
+                let needle = &self.needle;
+                row.any_value(
+                    |text| needle.is_in_ascii(text),
+                    |integer| needle.is_in_integer(integer),
+                    |value| needle.is_in(value),
+                )
             }
             Columns::AllBut(hidden) => {
                 row.iter().any(|(name, value)| !hidden.iter().any(|one| one == name) && self.needle.is_in(value))

@@ -68,7 +68,6 @@ impl Needle {
             ValueRef::Text(text) => self.is_in_text(text),
             ValueRef::SegmentedText(_) => value.text().is_some_and(|text| self.is_in_text(&text)),
             ValueRef::Bool(value) => self.is_in_text(if value { "true" } else { "false" }),
-            ValueRef::Int(_) if !self.could_be_integer => false,
             ValueRef::Int(value) => match i64::try_from(value) {
                 Ok(value) => self.is_in_integer(value),
                 Err(_) => self.is_in_number(format_args!("{value}")),
@@ -97,7 +96,13 @@ impl Needle {
         self.is_ascii && occurs_in_ascii(self.text.as_bytes(), text)
     }
 
-    fn is_in_integer(&self, value: i64) -> bool {
+    /// Whether it occurs in this integer's plain text.
+    #[inline]
+    pub(crate) fn is_in_integer(&self, value: i64) -> bool {
+        self.could_be_integer && self.is_in_digits(value)
+    }
+
+    fn is_in_digits(&self, value: i64) -> bool {
         const MOST: usize = 20;
         let mut plain = [0; MOST];
         let mut at = MOST;
@@ -411,7 +416,11 @@ mod tests {
                 bytes[place] = byte;
             }
             let (row, needle) = (RowRef::new(&bytes), Needle::new(&needle));
-            let found = row.any_value(|text| needle.is_in_ascii(text), |value| needle.is_in(value));
+            let found = row.any_value(
+                |text| needle.is_in_ascii(text),
+                |integer| needle.is_in_integer(integer),
+                |value| needle.is_in(value),
+            );
             prop_assert_eq!(found, row.iter().any(|(_, value)| needle.is_in(value)));
         }
     }

@@ -28,12 +28,21 @@ fn query(search: Option<&str>, dir: SortDir) -> Arc<ViewQuery> {
     Arc::new(ViewQuery::new(&descriptor, &Schema::open("id")).unwrap())
 }
 
-/// What is shown first of a query, and all of it.
+/// What is shown first of a query, and all of it, by a scan of the table.
 fn built(dio: &Dio, query: &Arc<ViewQuery>, ordered: Option<Tree<Entry>>) -> (Option<First>, Tree<Entry>) {
+    built_from(dio, query, Rows::Table, ordered)
+}
+
+fn built_from(
+    dio: &Dio,
+    query: &Arc<ViewQuery>,
+    rows: Rows,
+    ordered: Option<Tree<Entry>>,
+) -> (Option<First>, Tree<Entry>) {
     let inner = dio.inner();
     let pin = Arc::new(inner.reader.versions.pin_to_read());
-    let helper = Some((inner.lens.load_pool.clone(), Rank::new(inner.level, crate::sync::Role::Load)));
-    let ground = Ground { rows: Rows::Table, ordered, is_large: true, helper, rows_upto: ROWS as u64 };
+    let helper = (inner.lens.load_pool.clone(), Rank::new(inner.level, crate::sync::Role::Load));
+    let ground = Ground { rows, ordered, is_large: true, helper, rows_upto: ROWS as u64 };
     let mut first = None;
     let show_first = &mut |shown| assert!(first.replace(shown).is_none(), "once");
     let body = Body::build(&BodyKind::Table, query, &ground, &pin, &CancelToken::new(), show_first).unwrap();
@@ -75,6 +84,22 @@ fn a_list_in_the_right_order_gives_the_first_rows_before_the_table_is_read() {
     }
     let (first, whole) = built(&dio, &query(Some("nobody"), SortDir::Asc), Some(ordered));
     assert!(first.is_none() && whole.is_empty());
+}
+
+#[test]
+fn a_list_that_is_narrowed_is_the_list_made_anew() {
+    let (_lens, dio) = dio();
+    let list = built(&dio, &query(Some("1"), SortDir::Asc), None).1;
+    assert!(list.len() > 2 * ROWS_OF_PIECE, "several pieces");
+    for text in ["1", "11", "r1", "1 1", "nobody"] {
+        for (dir, is_ordered) in [(SortDir::Asc, true), (SortDir::Asc, false), (SortDir::Desc, false)] {
+            let query = query(Some(text), dir);
+            let anew = built(&dio, &query, None).1;
+            let narrowed = built_from(&dio, &query, Rows::Among(list.clone(), is_ordered), None).1;
+            assert_eq!(narrowed.len(), anew.len(), "{text}");
+            assert!(narrowed.iter().zip(anew.iter()).all(|(a, b)| a.same(b)), "{text}");
+        }
+    }
 }
 
 proptest! {

@@ -82,7 +82,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn merge(tree: &mut Small, model: &mut Model, removes: &[u32], inserts: &[(u32, u32)]) {
     let removes: Vec<Pair> = removes.iter().map(|&key| Pair(key, 9)).collect();
-    tree.merge_sorted(&removes, inserts.iter().map(|&(key, payload)| Pair(key, payload)).collect());
+    let inserted: Vec<Pair> = inserts.iter().map(|&(key, payload)| Pair(key, payload)).collect();
+    tree.merge_sorted(&removes, &inserted);
     for remove in removes {
         model.remove(&remove.0);
     }
@@ -153,6 +154,32 @@ proptest! {
     fn a_bulk_load_out_of_order_keeps_the_last_of_equals(items in prop::collection::vec((0u32..60, any::<u32>()), 0..80)) {
         let model: Model = items.iter().copied().collect();
         check(&Small::from_sorted(items.iter().map(|&(key, payload)| Pair(key, payload))), &model);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    /// Runs empty whole nodes and fill others; they are too small a share for the tree to be made anew.
+    #[test]
+    fn merged_runs_leave_a_well_formed_tree(
+        loaded in 400u32..3_000,
+        runs in prop::collection::vec((0u32..6_000, 0u32..40, 0u32..6_000, 0u32..40, 1u32..3), 1..40),
+    ) {
+        let mut model: Model = (0..loaded).map(|key| (key * 2, 0)).collect();
+        let mut tree = Small::from_sorted(pairs(&model));
+        let mut kept = Vec::new();
+        for (payload, (gone, most_gone, put, most_put, step)) in (1..).zip(runs) {
+            kept.push((tree.clone(), model.clone()));
+            let most = model.len() as u32 / 20;
+            let removes: Vec<u32> = (gone..).step_by(step as usize).take(most_gone.min(most) as usize).collect();
+            let inserts: Vec<_> = (put..).step_by(step as usize).map(|key| (key, payload)).take(most_put.min(most) as usize).collect();
+            merge(&mut tree, &mut model, &removes, &inserts);
+            check(&tree, &model);
+        }
+        for (tree, model) in &kept {
+            check(tree, model);
+        }
     }
 }
 
