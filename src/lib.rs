@@ -90,7 +90,7 @@
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
 //! | `write`, [`Draft::save`] | the core, and before it room in the write queue and the journal, up to `write_timeout`, for which `try_write` doesn't wait |
 //! | `drop_write` | the core |
-//! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
+//! | `open` of a view | a scan of the cached rows; with `on_query`, the source before it, unless the rows of its query are there; `open_now` doesn't |
 //! | `make_dio` over an empty cache, `refresh`, [`WriteTicket::wait`], `wait_for_writes`, writes through the facade, `Import::step` | the source, whose calls are told to end after `source_timeout` |
 //! | `flush`, [`WriteTicket::wait_durable`] | the disk |
 //!

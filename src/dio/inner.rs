@@ -15,11 +15,11 @@ use crate::dio::SignsOfRoom;
 use crate::dio::board::ReadToken;
 use crate::dio::callback::CallbackBatch;
 use crate::dio::core::{Announce, Apply, FullCopy, Message, NewWrite, RowChange};
-use crate::dio::refresh::Flight;
+use crate::dio::queries::Queries;
 use crate::dio::store::{Store, is_small};
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::RowRead;
-use crate::dio::{Cause, DioInner, DioStatus, OPEN, WriteTicket, at_newest, reconcile};
+use crate::dio::{Cause, DioInner, DioStatus, Flight, OPEN, WriteTicket, at_newest, queries, reconcile};
 use crate::journal::Reservation;
 use crate::scenery::signal::Signal;
 use crate::scenery::view_query::ViewQuery;
@@ -81,7 +81,10 @@ impl DioInner {
 
     /// Sends changes of many rows; urgent messages overtake them, unless the sender holds up what they would wait for.
     pub(crate) fn send_bulk(&self, apply: Apply) -> Result<()> {
-        let message = Message::Apply(apply);
+        self.send_bulk_message(Message::Apply(apply))
+    }
+
+    fn send_bulk_message(&self, message: Message) -> Result<()> {
         let sent = if self.must_apply_at_once() { self.core.send(message) } else { self.core.send_bulk(message) };
         sent.map_err(|error| self.name_error(error))
     }
@@ -159,10 +162,25 @@ impl DioInner {
         announce: Announce,
         full_copy: bool,
     ) -> Result<Seq> {
+        self.apply_callback_as(batch, cause, announce, full_copy, Message::Apply)
+    }
+
+    /// The same, with what else the core is to know of the batch.
+    pub(super) fn apply_callback_as(
+        self: &Arc<Self>,
+        batch: CallbackBatch,
+        cause: Cause,
+        announce: Announce,
+        full_copy: bool,
+        into_message: impl FnOnce(Apply) -> Message,
+    ) -> Result<Seq> {
         let began = batch.began();
         let invalidated = batch.invalidated.clone();
         let all_invalidated = batch.all_invalidated;
         let seq = if batch.cleared {
+            if !full_copy {
+                self.forget_answers();
+            }
             let rows = batch.rows.iter().filter_map(|(id, row)| Some((id.to_string(), row.clone()?))).collect();
             reconcile::reconcile(self, began, rows, cause, announce.for_many(), full_copy)?
         } else {
@@ -171,7 +189,7 @@ impl DioInner {
             self.wait_for_room(&changes)?;
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
-            self.send_bulk(Apply {
+            self.send_bulk_message(into_message(Apply {
                 changes: changes.into(),
                 cause,
                 announce,
@@ -179,7 +197,7 @@ impl DioInner {
                 full_copy: full_copy.then_some(FullCopy { at: now, total: None }),
                 reply: Some(sender),
                 at_once: self.must_apply_at_once(),
-            })?;
+            }))?;
             receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))?
         };
         // The batch, and with it the note of its read, lived until its rows were judged by it.
@@ -296,6 +314,7 @@ impl DioInner {
         status.closed = !self.is_open();
         status.journaled_writes = self.ledger.journal().map_or(0, |journal| journal.len());
         status.writes_paused = self.writes.is_paused();
+        status.queries_under_way = self.queries.as_ref().map_or(0, Queries::under_way);
         if let Ok(store) = self.store() {
             status.unstored_bytes = store.waiting_bytes();
             status.cache_error = store.failure();
@@ -303,9 +322,16 @@ impl DioInner {
         status
     }
 
+    /// Whatever was asked of the source is to be asked again.
+    pub(crate) fn forget_answers(&self) {
+        if let Some(queries) = &self.queries {
+            queries.forget();
+        }
+    }
+
     /// Asks for a refresh that begins from now on. Never blocks.
     pub(crate) fn refresh_anew(&self) {
         // A closed Dio reads nothing again.
-        let _ = self.refresher.refresh_anew();
+        let _ = if queries::is_flying() { self.request_refresh() } else { self.refresher.refresh_anew() };
     }
 }

@@ -31,11 +31,12 @@ use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum LoadState {
-    /// The cache doesn't hold the whole table yet, or the view's order is still being made.
+    /// The cache doesn't hold the whole table yet, or the view's order is still being made. With
+    /// [`on_query`](crate::LensBuilder::on_query): the source is being asked for the rows of the view.
     Loading,
     /// The view shows everything there is.
     Ready,
-    /// The view could not be filled.
+    /// The view could not be filled, or the source could not be asked for its rows: what it shows may not be all there is.
     Failed(Error),
 }
 
@@ -102,6 +103,13 @@ impl Root {
             cause: None,
             first,
         }
+    }
+}
+
+impl Root {
+    /// The next state of a view, which shows the same rows as this one.
+    pub(crate) fn with_load(&self, load: LoadState, seq: Seq, stale_upto: Seq) -> Self {
+        Root { load, ..self.with_first(self.first.clone(), seq, stale_upto) }
     }
 }
 
@@ -570,13 +578,8 @@ impl QueryProgress {
         QueryProgress { landed: Notifier::new(0), failure: Mutex::new(None) }
     }
 
-    pub(crate) fn landed_well(&self, request: u64) {
-        *self.failure.lock() = None;
-        self.landed.advance_to(request);
-    }
-
-    pub(crate) fn failed(&self, request: u64, error: Error) {
-        *self.failure.lock() = Some((request, error));
+    pub(crate) fn ended(&self, request: u64, result: Result<()>) {
+        *self.failure.lock() = result.err().map(|error| (request, error));
         self.landed.advance_to(request);
     }
 
