@@ -30,6 +30,9 @@ use crate::value::{Record, StoredRow};
 use crate::vista::{Capabilities, QueryDescriptor, WriteOp};
 use crate::{Error, Generation, Result, RowNo, Seq};
 
+/// How often who waits for a busy core lets others have their turn before he sleeps.
+const TURNS: u32 = 2;
+
 impl DioInner {
     pub(crate) fn clock(&self) -> &Clock {
         &self.lens.clock
@@ -260,10 +263,12 @@ impl DioInner {
 
     /// Has writes shown, as one step; returns once they are.
     pub(super) fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
+        // One that has work already is awake, and soon there; else the wait is that for a thread's waking.
+        let turns = if self.core.waiting() > 0 { TURNS } else { 0 };
         self.send_writes(new);
         // The core waits for nobody, so this is soon; whoever waits for a core may not.
         match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
-            Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
+            Ok(()) => receipts.iter().try_for_each(|receipt| receipt.wait_staged(turns)),
             Err(_) => Ok(()),
         }
     }
@@ -271,6 +276,10 @@ impl DioInner {
     pub(super) fn send_writes(&self, new: Vec<NewWrite>) {
         // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
         let _ = self.core.send(Message::Stage(new));
+        if let Some(journal) = self.ledger.journal() {
+            // Its thread takes as long to wake as the core; it does so meanwhile.
+            journal.expect();
+        }
     }
 
     /// What rises when there may be more room for a write than now.
