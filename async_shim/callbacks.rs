@@ -11,7 +11,7 @@ use super::drive::until_cancelled;
 use super::runtime::wait_here;
 use crate::lens::{Conflict, LensBuilder, Resolution, WriteRequest};
 use crate::sync::{Rank, reply};
-use crate::vista::{ChangeEvent, Written};
+use crate::vista::{ChangeEvent, QueryDescriptor, Written};
 use crate::{Dio, Error, ErrorKind, Result};
 
 /// The setting that takes a runtime.
@@ -60,6 +60,38 @@ impl LensBuilder {
     /// Refreshes the cache, as [`on_refresh`](Self::on_refresh) does.
     pub fn on_refresh_async(self, callback: impl AsyncFn(&AsyncDio) -> Result<()> + Send + Sync + 'static) -> Self {
         self.on_refresh(move |dio| drive("on_refresh", dio, &callback))
+    }
+
+    /// Brings the rows of one query, as [`on_query`](Self::on_query) does. Whoever awaits them may be dropped: the callback goes
+    /// on for the others.
+    ///
+    /// ```
+    /// use diorama::prelude::*;
+    /// use diorama::vista::QueryDescriptor;
+    ///
+    /// async fn fetch(query: &QueryDescriptor) -> diorama::Result<Vec<(String, Record)>> {
+    ///     println!("GET /airports?{}", query.canonical());
+    ///     Ok(vec![("DAL".to_owned(), record! { "state" => "TX" })])
+    /// }
+    ///
+    /// # fn main() -> diorama::Result<()> {
+    /// let lens = Lens::new()
+    ///     .in_memory()
+    ///     .on_query_async(async |dio, query| {
+    ///         let rows = fetch(query).await?;
+    ///         dio.cache().replace_matching(query.clone(), rows).await
+    ///     })
+    ///     .build()?;
+    /// let airports = lens.make_dio(MemoryVista::new("airports", "id"))?;
+    /// assert_eq!(airports.table_scenery().where_eq("state", "TX").open()?.row_count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_query_async(
+        self,
+        callback: impl AsyncFn(&AsyncDio, &QueryDescriptor) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_query(move |dio, query| drive("on_query", dio, async |dio| callback(dio, query).await))
     }
 
     /// Delivers writes, as [`on_write`](Self::on_write) does. The [`WriteRequest`]'s [`cx`](WriteRequest::cx) says until when the

@@ -16,7 +16,7 @@ use crate::dio::{CacheHandle, CloseReport, Refused};
 use crate::lens::Pool;
 use crate::sync::{Rank, deadline_after, may_wait_for, on_own_thread};
 use crate::value::Record;
-use crate::vista::{ChangeEvent, WriteOp};
+use crate::vista::{ChangeEvent, QueryDescriptor, WriteOp};
 use crate::{Dio, Error, ErrorKind, Result, Seq, WriteNumber};
 
 /// One data source run through a Lens: a [`Dio`] whose waits are futures. Cheap to clone; the last handle dropped closes it,
@@ -392,5 +392,14 @@ impl AsyncCacheHandle {
     pub async fn insert_many(&self, rows: Vec<(String, Record)>) -> Result<()> {
         let cache = self.cache.clone();
         self.dio.source_call(move |_| cache.insert_many(rows)).await
+    }
+
+    /// Makes `rows` those that match the query, as one step of every view.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::replace_matching`].
+    pub async fn replace_matching(&self, query: QueryDescriptor, rows: Vec<(String, Record)>) -> Result<()> {
+        let cache = self.cache.clone();
+        self.dio.source_call(move |_| cache.replace_matching(&query, rows)).await
     }
 }

@@ -132,8 +132,12 @@ impl AsyncValueScenery {
     /// # Errors
     /// As [`ValueScenery::wait_for_seq`], but for the timeout.
     pub async fn wait_for_seq(&self, seq: Seq) -> Result<Seq> {
-        self.opened().await?;
         let look = || self.0.wait_for_seq(seq, Some(Duration::ZERO));
+        if let Err(error) = look()
+            && error.kind() == ErrorKind::Timeout
+        {
+            self.0.opened().reached(1).await;
+        }
         wait(self.0.taken_in(), seq.0, look).await
     }
 
@@ -142,11 +146,7 @@ impl AsyncValueScenery {
     /// # Errors
     /// As [`ValueScenery::wait_until_ready`], but for the timeout.
     pub async fn wait_until_ready(&self) -> Result<()> {
-        self.opened().await
-    }
-
-    async fn opened(&self) -> Result<()> {
-        wait(self.0.opened(), 1, || self.0.wait_until_ready(Some(Duration::ZERO))).await
+        wait(self.0.ready(), 1, || self.0.wait_until_ready(Some(Duration::ZERO))).await
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod delivery;
 mod diagnostics;
 mod encode;
 mod event;
+mod flight;
 pub(crate) mod fresh;
 pub(crate) mod hot_tier;
 mod inner;
@@ -22,6 +23,7 @@ pub(crate) mod ledger;
 mod make;
 pub(crate) mod meta;
 mod outbox;
+pub(crate) mod queries;
 mod reconcile;
 mod refresh;
 mod reload;
@@ -65,10 +67,10 @@ pub use close::CloseReport;
 pub(crate) use close::with_time_to_end;
 pub use diagnostics::{Counters, Diagnostics, StoreCounters, ViewInfo};
 pub use event::{Cause, DioEvent};
+pub(crate) use flight::Flight;
 pub use hot_tier::{EnrichedRecord, HotTier};
 pub(crate) use outbox::Failures;
 pub use outbox::{FailedWrite, PendingWrite};
-pub(crate) use refresh::Flight;
 pub use shell::DioShell;
 pub use ticket::{WriteOutcome, WriteState, WriteTicket};
 pub(crate) use write_queue::WriteQueue;
@@ -76,6 +78,7 @@ pub(crate) use write_queue::WriteQueue;
 use core::{Announce, CoreHandle, Message, NewWrite, RowChange};
 use diagnostics::OpenViews;
 use ledger::Ledger;
+use queries::Queries;
 use refresh::Refresher;
 use versions::Versions;
 
@@ -102,6 +105,8 @@ pub(crate) struct DioInner {
     failures: Arc<Failures>,
     ledger: Arc<Ledger>,
     refresher: Refresher,
+    /// Where the source is asked query by query, with `on_query`.
+    queries: Option<Queries>,
     cancel: CancelToken,
     phase: AtomicU8,
     workers: Mutex<Vec<Arc<Worker>>>,
@@ -684,6 +689,8 @@ pub(crate) fn at_newest<T>(versions: &Arc<Versions>, read: impl Fn(Seq) -> Resul
     read(pin.seq())
 }
 
+#[cfg(all(test, target_os = "linux", feature = "lmdb"))]
+mod storage_crash_tests;
 #[cfg(all(test, feature = "lmdb"))]
 mod storage_fault_tests;
 #[cfg(test)]

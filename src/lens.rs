@@ -34,6 +34,8 @@ pub(crate) use pool::{Job, Pool};
 
 /// Jobs that may wait in a pool: builds are one per view at the most, loads fall back to a refresh.
 const JOBS: usize = 65_536;
+/// Questions to a source that a Lens with `on_query` has under way at once: one that is slow doesn't hold up the others.
+const QUERIES_AT_ONCE: usize = 4;
 /// Threads for the calls of async programs. Each job that waits for one belongs to a future, which takes it away when it is
 /// dropped: so their queues are bounded by the futures that the application holds.
 #[cfg(feature = "async")]
@@ -256,13 +258,14 @@ impl Lens {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = name.unwrap_or_else(|| format!("lens-{id}"));
         let store = Store::of(backend)?;
+        let load_threads = if callbacks.has_on_query() { QUERIES_AT_ONCE } else { 1 };
         let inner = LensInner {
             id,
             callbacks,
             defaults,
             clock,
             build_pool: Pool::new(format!("{name}:build"), 1, JOBS),
-            load_pool: Pool::new(format!("{name}:load"), 1, JOBS),
+            load_pool: Pool::new(format!("{name}:load"), load_threads, JOBS),
             #[cfg(feature = "async")]
             call_pool: Pool::new(format!("{name}:call"), CALL_THREADS, usize::MAX),
             #[cfg(feature = "async")]
@@ -315,7 +318,9 @@ impl Lens {
     /// asking again gives the same one.
     ///
     /// Over an incomplete cache it waits for the first copy (unless `on_start_blocking(false)`); over a complete one it
-    /// returns at once and brings the copy up to date behind, offline too.
+    /// returns at once and brings the copy up to date behind, offline too. With
+    /// [`on_query`](LensBuilder::on_query) and no `on_start` there is no first copy: it returns at once, and rows come when they
+    /// are asked for.
     ///
     /// # Errors
     /// `Invalid` when the source has no id column; `Conflict` when another source of that name is open; what the first copy

@@ -90,7 +90,7 @@
 //! | `patched`, `cache().insert`, `reconcile` | the core, which waits for nobody |
 //! | `write`, [`Draft::save`] | the core, and before it room in the write queue and the journal, up to `write_timeout`, for which `try_write` doesn't wait |
 //! | `drop_write` | the core |
-//! | `open` of a view | a scan of the cached rows; `open_now` doesn't |
+//! | `open` of a view | a scan of the cached rows; with `on_query`, the source before it, unless the rows of its query are there; `open_now` doesn't |
 //! | `make_dio` over an empty cache, `refresh`, [`WriteTicket::wait`], `wait_for_writes`, writes through the facade, `Import::step` | the source, whose calls are told to end after `source_timeout` |
 //! | `flush`, [`WriteTicket::wait_durable`] | the disk |
 //!
@@ -159,6 +159,10 @@
 //! | `sqlite` | no | `SqliteVista`: a table, a view or a query of a SQLite database as a source; needs a C compiler |
 //!
 //! `ARCHITECTURE.md` in the repository says how it works inside and what holds it together.
+
+// For tests that share code with integration tests, which know the library by its name.
+#[cfg(test)]
+extern crate self as diorama;
 
 #[cfg(feature = "async")]
 #[path = "../async_shim/shim.rs"]

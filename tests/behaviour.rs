@@ -25,8 +25,12 @@ mod limit;
 mod pending;
 #[path = "behaviour/pending_reads.rs"]
 mod pending_reads;
+#[path = "behaviour/queries.rs"]
+mod queries;
 #[path = "behaviour/renamed.rs"]
 mod renamed;
+#[path = "behaviour/replace_matching.rs"]
+mod replace_matching;
 #[path = "behaviour/stage.rs"]
 mod stage;
 #[path = "behaviour/stale_reads.rs"]

@@ -46,6 +46,8 @@ enum Fault {
     After,
     /// No call is made from this one on.
     From,
+    /// So from one to the next of as many calls, by turns as the first and as the second.
+    Every(u64),
 }
 
 impl FaultyBackend {
@@ -68,6 +70,12 @@ impl FaultyBackend {
     /// [`heal`](FaultyBackend::heal).
     pub fn fail_from(&self, n: u64) {
         self.plan(n, Fault::From);
+    }
+
+    /// Every `n`-th storage call from now on fails, by turns without being made and after it was made, until
+    /// [`heal`](FaultyBackend::heal).
+    pub fn fail_every(&self, n: u64) {
+        self.plan(n, Fault::Every(n.max(1)));
     }
 
     /// Nothing fails any more.
@@ -98,8 +106,14 @@ impl Faults {
         let (number, fault) = {
             let mut plan = self.0.lock();
             plan.calls += 1;
-            let due = plan.fault.filter(|(n, fault)| plan.calls == *n || (plan.calls > *n && *fault == Fault::From));
-            (plan.calls, due.map(|(_, fault)| fault))
+            let due = plan.fault.and_then(|(n, fault)| match fault {
+                Fault::From if plan.calls >= n => Some(fault),
+                Fault::Every(every) if plan.calls >= n && (plan.calls - n).is_multiple_of(every) => {
+                    Some(if ((plan.calls - n) / every).is_multiple_of(2) { Fault::At } else { Fault::After })
+                }
+                _ => Some(fault).filter(|_| plan.calls == n),
+            });
+            (plan.calls, due)
         };
         let failure = |when| {
             Err(Error::new(ErrorKind::Cache, format!("storage call {number} ({name}) fails as a test asked, {when}")))
@@ -107,7 +121,7 @@ impl Faults {
         match fault {
             None => call(),
             Some(Fault::After) => call().and_then(|_| failure("after it was made")),
-            Some(Fault::At | Fault::From) => failure("before it was made"),
+            Some(_) => failure("before it was made"),
         }
     }
 }

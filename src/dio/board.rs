@@ -35,6 +35,8 @@ pub struct DioStatus {
     pub refresh_failures: u32,
     /// Why the last refresh failed; `None` once one went well.
     pub refresh_error: Option<Error>,
+    /// Queries that the source is being asked for by [`on_query`](crate::LensBuilder::on_query), or is about to be.
+    pub queries_under_way: usize,
     /// Writes in the queue or being delivered.
     pub pending_writes: usize,
     /// Whether no write is delivered for now, because the source can't be reached. It is tried again from time to time.
@@ -89,12 +91,12 @@ struct Inner {
 pub(crate) struct StateBoard(Mutex<Inner>);
 
 impl StateBoard {
-    pub(crate) fn new(state: &TableState) -> Arc<Self> {
+    pub(crate) fn new(state: &TableState, warm_start: bool) -> Arc<Self> {
         Arc::new(StateBoard(Mutex::new(Inner {
             seq: state.seq,
             rows: state.rows,
             complete: state.complete,
-            warm_start: state.complete,
+            warm_start,
             last_refresh: state.last_refresh,
             total: state.total,
             ..Inner::default()
@@ -222,6 +224,7 @@ impl StateBoard {
             refreshing: inner.refreshing,
             refresh_failures: inner.refresh_failures,
             refresh_error: inner.refresh_error.clone(),
+            queries_under_way: 0,
             pending_writes: inner.pending_writes,
             writes_paused: false,
             journaled_writes: 0,

@@ -12,7 +12,9 @@ use crate::dio::core::{Announce, RowChange};
 use crate::dio::event::Cause;
 use crate::dio::versions::RowRead;
 use crate::dio::{DioInner, at_newest};
+use crate::scenery::view_query::ViewQuery;
 use crate::value::{Record, StoredRow};
+use crate::vista::QueryDescriptor;
 use crate::{Error, ErrorKind, Result, Seq};
 
 /// The local copy behind a Dio: [`Dio::cache`](crate::Dio::cache).
@@ -153,7 +155,8 @@ impl CacheHandle {
         }
     }
 
-    /// Removes every row. In a callback, rows put afterwards take the place of the old ones in one step.
+    /// Removes every row. In a callback, rows put afterwards take the place of the old ones in one step. With
+    /// [`on_query`](crate::LensBuilder::on_query) every query is asked again after it.
     ///
     /// # Errors
     /// `Closed`; `WouldDeadlock` on the core's own threads.
@@ -164,7 +167,10 @@ impl CacheHandle {
         });
         match joined {
             Some(()) => Ok(()),
-            None => self.dio.change(vec![RowChange::Clear], Cause::Local, Announce::Once, None).map(drop),
+            None => {
+                self.dio.forget_answers();
+                self.dio.change(vec![RowChange::Clear], Cause::Local, Announce::Once, None).map(drop)
+            }
         }
     }
 
@@ -192,6 +198,78 @@ impl CacheHandle {
         let changes = rows.iter().map(put).collect();
         // The records are let go of while the core is at work.
         self.dio.change_while(changes, Cause::Local, Announce::Once, None, move || drop(rows)).map(drop)
+    }
+
+    /// Makes `rows` those that match the query: they are put, and every other row that matches is removed; rows that don't
+    /// match stay. The query's order and window don't count. One batch, one event, one step of every view; unchanged rows are
+    /// not written. It is what [`on_query`](crate::LensBuilder::on_query) does with what it has read.
+    ///
+    /// Rows with a pending or newer local write are left alone: in a callback those written since it began, else those written
+    /// since this call. A row given that doesn't match is put all the same.
+    ///
+    /// ```
+    /// use diorama::prelude::*;
+    /// use diorama::vista::QueryDescriptor;
+    ///
+    /// let rows = [("a", "TX"), ("b", "TX"), ("c", "OK")].map(|(id, state)| (id, record! { "state" => state }));
+    /// let dio = Lens::new().in_memory().build()?.make_dio(MemoryVista::new("airports", "id").with_rows(rows))?;
+    /// let texan = QueryDescriptor::new().filtered(Condition::eq("state", "TX"));
+    /// dio.cache().replace_matching(&texan, [("d".to_owned(), record! { "state" => "TX" })])?;
+    /// let ids: Vec<String> = dio.cache().list()?.into_iter().map(|(id, _)| id).collect();
+    /// assert_eq!(ids, ["c", "d"]);
+    /// # Ok::<(), diorama::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An unknown column; `Invalid` for an empty, overlong or repeated id (nothing is changed then); why the cache could not be
+    /// read; `Closed`; `WouldDeadlock` on the core's own threads.
+    pub fn replace_matching(
+        &self,
+        query: &QueryDescriptor,
+        rows: impl IntoIterator<Item = (String, Record)>,
+    ) -> Result<()> {
+        self.replace_those(query, rows.into_iter().collect()).map_err(|error| self.name(error))
+    }
+
+    fn replace_those(&self, query: &QueryDescriptor, rows: Vec<(String, Record)>) -> Result<()> {
+        let (conditions, search) = (query.conditions.clone(), query.search.clone());
+        let query =
+            ViewQuery::new(&QueryDescriptor { conditions, search, ..QueryDescriptor::default() }, &self.dio.schema)?;
+        let mut given: HashSet<&str> = HashSet::with_capacity(rows.len());
+        for (id, record) in &rows {
+            check_id(id)?;
+            record.check_depth().map_err(|error| error.with("id", id.clone()))?;
+            if !given.insert(id) {
+                let message = "this id is there twice; ids must be unique";
+                return Err(Error::new(ErrorKind::Invalid, message).with("id", id.clone()));
+            }
+        }
+        // Whatever is written from here on is newer than these rows.
+        let read = self.dio.begin_read();
+        let mut going: Vec<Arc<str>> = Vec::new();
+        self.dio.scan_now(&mut |_, stored| {
+            if query.matches(stored) && !given.contains(stored.id()) {
+                going.push(Arc::from(stored.id()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let joined = callback::with_open(&self.dio, |batch| {
+            // What the callback did says more of a row than the cache does.
+            going.retain(|id| !batch.cleared && !batch.rows.contains_key(id));
+            let matches = |id: &str, row: &Record| query.matches(&StoredRow::encode(id, row, 0));
+            let put_before = batch.rows.iter().filter_map(|(id, row)| Some((id, row.as_ref()?)));
+            let gone = put_before.filter(|(id, row)| !given.contains(&***id) && matches(id, row));
+            going.extend(gone.map(|(id, _)| id.clone()));
+            let put = rows.iter().map(|(id, record)| (Arc::from(id.as_str()), Some(record.clone())));
+            batch.rows.extend(going.drain(..).map(|id| (id, None)).chain(put));
+        });
+        if joined.is_some() {
+            return Ok(());
+        }
+        let now = self.dio.clock().wall_ms();
+        let put = rows.iter().map(|(id, record)| RowChange::Put(StoredRow::encode(id, record, now)));
+        let changes = going.into_iter().map(RowChange::Delete).chain(put).collect();
+        self.dio.change(changes, Cause::Local, Announce::Once, Some(read.began())).map(drop)
     }
 
     /// The Seq that the rows have reached.

@@ -142,6 +142,9 @@ impl DioInner {
         drop(self.writer_started.lock());
         self.writes.close();
         self.refresher.hang_up();
+        if let Some(queries) = &self.queries {
+            queries.hang_up();
+        }
         if let Ok(store) = self.store() {
             store.leave(&self.name);
         }
@@ -156,6 +159,9 @@ impl DioInner {
         }
         // Before the cancelled call ends, so that whoever waits hears of the closing and not of the call.
         self.refresher.give_up();
+        if let Some(queries) = &self.queries {
+            queries.give_up();
+        }
         self.cancel.cancel();
         let wait = may_wait();
         if is_kept {

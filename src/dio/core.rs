@@ -41,6 +41,7 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::ledger::Ledger;
+use crate::dio::queries::{Asking, Question};
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::{Replaced, Versions};
@@ -242,6 +243,18 @@ pub(crate) type ViewId = u64;
 
 pub(crate) enum Message {
     Apply(Apply),
+    /// The rows that answer a question to the source.
+    ApplyAnswer {
+        apply: Apply,
+        question: Arc<Question>,
+    },
+    /// A question to the source has come to its end. Its rows were applied before.
+    Answered {
+        question: Arc<Question>,
+        result: Result<()>,
+        /// Answered once the views show so.
+        reply: Option<ReplySender<()>>,
+    },
     /// Shown together, or refused together.
     Stage(Vec<NewWrite>),
     Settle(Settlement),
@@ -256,6 +269,8 @@ pub(crate) enum Message {
         query: Arc<ViewQuery>,
         cut: Cut,
         request: u64,
+        /// Where the source is asked query by query.
+        asking: Option<Asking>,
     },
     OpenValue {
         slot: Opening<ValueSlot>,
@@ -565,6 +580,10 @@ impl Core {
                 self.hold_back(&mut apply);
                 if self.is_bulk(&apply) { self.begin_bulk(apply) } else { self.apply(apply) }
             }
+            Message::ApplyAnswer { mut apply, question } => {
+                self.hold_back(&mut apply);
+                self.apply_answer(apply, question);
+            }
             Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),
             Message::AtSource(number) => self.at_source(number),
@@ -572,8 +591,14 @@ impl Core {
             other => {
                 self.commit();
                 match other {
-                    Message::SetQuery { view, slot, query, cut, request } => {
-                        self.set_query(view, slot, query, cut, request);
+                    Message::SetQuery { view, slot, query, cut, request, asking } => {
+                        self.set_query(view, slot, query, cut, request, asking);
+                    }
+                    Message::Answered { question, result, reply } => {
+                        self.answered(&question, &result);
+                        if let Some(reply) = reply {
+                            reply.send(());
+                        }
                     }
                     Message::OpenValue { slot, query, aggregate } => self.open_value(slot, query, aggregate),
                     Message::OpenCustom { slot, query, user } => self.open_custom(slot, query, user),
@@ -584,6 +609,7 @@ impl Core {
                     Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
                     Message::Close { reply } => self.close(reply),
                     Message::Apply(_)
+                    | Message::ApplyAnswer { .. }
                     | Message::Stage(_)
                     | Message::Settle(_)
                     | Message::AtSource(_)

@@ -15,11 +15,11 @@ use crate::dio::SignsOfRoom;
 use crate::dio::board::ReadToken;
 use crate::dio::callback::CallbackBatch;
 use crate::dio::core::{Announce, Apply, FullCopy, Message, NewWrite, RowChange};
-use crate::dio::refresh::Flight;
+use crate::dio::queries::Queries;
 use crate::dio::store::{Store, is_small};
 use crate::dio::ticket::TicketSender;
 use crate::dio::versions::RowRead;
-use crate::dio::{Cause, DioInner, DioStatus, OPEN, WriteTicket, at_newest, reconcile};
+use crate::dio::{Cause, DioInner, DioStatus, Flight, OPEN, WriteTicket, at_newest, queries, reconcile};
 use crate::journal::Reservation;
 use crate::scenery::signal::Signal;
 use crate::scenery::view_query::ViewQuery;
@@ -29,6 +29,9 @@ use crate::sync::{Rank, Role, may_wait_for, reply};
 use crate::value::{Record, StoredRow};
 use crate::vista::{Capabilities, QueryDescriptor, WriteOp};
 use crate::{Error, Generation, Result, RowNo, Seq};
+
+/// How often who waits for a busy core lets others have their turn before he sleeps.
+const TURNS: u32 = 2;
 
 impl DioInner {
     pub(crate) fn clock(&self) -> &Clock {
@@ -78,7 +81,10 @@ impl DioInner {
 
     /// Sends changes of many rows; urgent messages overtake them, unless the sender holds up what they would wait for.
     pub(crate) fn send_bulk(&self, apply: Apply) -> Result<()> {
-        let message = Message::Apply(apply);
+        self.send_bulk_message(Message::Apply(apply))
+    }
+
+    fn send_bulk_message(&self, message: Message) -> Result<()> {
         let sent = if self.must_apply_at_once() { self.core.send(message) } else { self.core.send_bulk(message) };
         sent.map_err(|error| self.name_error(error))
     }
@@ -156,10 +162,25 @@ impl DioInner {
         announce: Announce,
         full_copy: bool,
     ) -> Result<Seq> {
+        self.apply_callback_as(batch, cause, announce, full_copy, Message::Apply)
+    }
+
+    /// The same, with what else the core is to know of the batch.
+    pub(super) fn apply_callback_as(
+        self: &Arc<Self>,
+        batch: CallbackBatch,
+        cause: Cause,
+        announce: Announce,
+        full_copy: bool,
+        into_message: impl FnOnce(Apply) -> Message,
+    ) -> Result<Seq> {
         let began = batch.began();
         let invalidated = batch.invalidated.clone();
         let all_invalidated = batch.all_invalidated;
         let seq = if batch.cleared {
+            if !full_copy {
+                self.forget_answers();
+            }
             let rows = batch.rows.iter().filter_map(|(id, row)| Some((id.to_string(), row.clone()?))).collect();
             reconcile::reconcile(self, began, rows, cause, announce.for_many(), full_copy)?
         } else {
@@ -168,7 +189,7 @@ impl DioInner {
             self.wait_for_room(&changes)?;
             let (sender, receiver) = reply();
             let now = self.clock().wall_ms();
-            self.send_bulk(Apply {
+            self.send_bulk_message(into_message(Apply {
                 changes: changes.into(),
                 cause,
                 announce,
@@ -176,7 +197,7 @@ impl DioInner {
                 full_copy: full_copy.then_some(FullCopy { at: now, total: None }),
                 reply: Some(sender),
                 at_once: self.must_apply_at_once(),
-            })?;
+            }))?;
             receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))?
         };
         // The batch, and with it the note of its read, lived until its rows were judged by it.
@@ -242,10 +263,12 @@ impl DioInner {
 
     /// Has writes shown, as one step; returns once they are.
     pub(super) fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
+        // One that has work already is awake, and soon there; else the wait is that for a thread's waking.
+        let turns = if self.core.waiting() > 0 { TURNS } else { 0 };
         self.send_writes(new);
         // The core waits for nobody, so this is soon; whoever waits for a core may not.
         match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
-            Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
+            Ok(()) => receipts.iter().try_for_each(|receipt| receipt.wait_staged(turns)),
             Err(_) => Ok(()),
         }
     }
@@ -253,6 +276,10 @@ impl DioInner {
     pub(super) fn send_writes(&self, new: Vec<NewWrite>) {
         // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
         let _ = self.core.send(Message::Stage(new));
+        if let Some(journal) = self.ledger.journal() {
+            // Its thread takes as long to wake as the core; it does so meanwhile.
+            journal.expect();
+        }
     }
 
     /// What rises when there may be more room for a write than now.
@@ -287,6 +314,7 @@ impl DioInner {
         status.closed = !self.is_open();
         status.journaled_writes = self.ledger.journal().map_or(0, |journal| journal.len());
         status.writes_paused = self.writes.is_paused();
+        status.queries_under_way = self.queries.as_ref().map_or(0, Queries::under_way);
         if let Ok(store) = self.store() {
             status.unstored_bytes = store.waiting_bytes();
             status.cache_error = store.failure();
@@ -294,9 +322,16 @@ impl DioInner {
         status
     }
 
+    /// Whatever was asked of the source is to be asked again.
+    pub(crate) fn forget_answers(&self) {
+        if let Some(queries) = &self.queries {
+            queries.forget();
+        }
+    }
+
     /// Asks for a refresh that begins from now on. Never blocks.
     pub(crate) fn refresh_anew(&self) {
         // A closed Dio reads nothing again.
-        let _ = self.refresher.refresh_anew();
+        let _ = if queries::is_flying() { self.request_refresh() } else { self.refresher.refresh_anew() };
     }
 }

@@ -1,7 +1,7 @@
 //! Making: from a source and a Lens to a Dio at work, and the end of its last thread.
 //!
 //! Flow: the cache table is claimed and read → a table of another source or schema is wiped → core and refresher start → the
-//! first copy is asked for.
+//! first copy is asked for, unless rows come query by query.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -13,6 +13,7 @@ use crate::cache::CacheTable;
 use crate::dio::core::{self, Core, Surroundings, TableState};
 use crate::dio::hot_tier::HotTier;
 use crate::dio::ledger::Ledger;
+use crate::dio::queries::Queries;
 use crate::dio::refresh::{self, Refresher};
 use crate::dio::store::Store;
 use crate::dio::versions::Versions;
@@ -69,15 +70,18 @@ impl DioInner {
         let schema = master.schema();
         let fingerprint = schema.fingerprint();
         let read = || read_state(lens_inner, store, &table, source, &fingerprint);
-        let state = catch_user("the cache backend", read).and_then(|state| state)?;
+        let mut state = catch_user("the cache backend", read).and_then(|state| state)?;
+        let callbacks = &lens_inner.callbacks;
+        let is_warm = state.complete || (callbacks.on_query.is_some() && state.rows > 0);
+        // Nothing copies the source, so an earlier run's copy doesn't pass for the whole for ever.
+        state.complete &= callbacks.copies_at_start();
 
         let bell = Doorbell::new();
         let versions = Arc::new(Versions::new(table, state.seq, defaults.snapshot_budget, bell.clone()));
         let (core_handle, inboxes) = core::inboxes(bell);
         let events = Arc::new(EventHub::new(defaults.event_capacity));
-        let board = StateBoard::new(&state);
+        let board = StateBoard::new(&state, is_warm);
         let key = uuid::Uuid::now_v7();
-        let callbacks = &lens_inner.callbacks;
         // A callback gets one write, and so does who decides over a conflict.
         let takes_batches = callbacks.on_write.is_none()
             && callbacks.on_conflict.is_none()
@@ -112,6 +116,7 @@ impl DioInner {
             failures: failures.clone(),
             ledger: ledger.clone(),
             refresher,
+            queries: callbacks.on_query.is_some().then(Queries::default),
             cancel: CancelToken::new(),
             phase: AtomicU8::new(OPEN),
             workers: Mutex::default(),
@@ -166,9 +171,11 @@ impl DioInner {
             }
             core.recover(replay)?;
         }
-        let first_copy = inner.refresher.start()?;
-        if !state.complete && defaults.on_start_blocking {
-            *inner.first_copy.lock() = Some(first_copy);
+        if callbacks.copies_at_start() {
+            let first_copy = inner.refresher.start()?;
+            if !state.complete && defaults.on_start_blocking {
+                *inner.first_copy.lock() = Some(first_copy);
+            }
         }
         inner.start_thread("core", Role::Core, &last, move |_| core.run(inboxes))?;
         if has_pending {

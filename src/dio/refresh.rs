@@ -2,7 +2,7 @@
 //!
 //! Owner: the thread `<table>:refresh`.
 //! Flow: `refresh()` joins the flight under way or starts one → the callback or a copy of the source → one batch to the
-//! core → everyone in the flight gets its result.
+//! core → everyone in the flight gets its result. With `on_query` it asks again for what the open views want (`queries`).
 //! Invariants: one refresh runs at a time, and those who ask meanwhile get its result
 //! (`two_refreshes_at_once_run_once`); a failed one keeps the rows and backs off; what must be read anew is not taken from a
 //! flight that began before (`w10_what_a_delete_all_kept_off_is_read_again_after_a_refresh_that_began_before`).
@@ -15,53 +15,15 @@ use std::thread::ThreadId;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use crate::Result;
 use crate::clock::Received;
 use crate::dio::callback;
 use crate::dio::core::Announce;
 use crate::dio::event::{Cause, DioEvent};
+use crate::dio::flight::{Flight, closed};
 use crate::dio::reconcile::reconcile;
 use crate::dio::schedule::Schedule;
 use crate::dio::{DioInner, WeakDio};
-use crate::sync::Notifier;
-use crate::{Error, ErrorKind, Result};
-
-/// One refresh, and everyone who waits for it.
-pub(crate) struct Flight {
-    result: Mutex<Option<Result<()>>>,
-    /// 1 once it has ended.
-    ended: Notifier,
-}
-
-impl Flight {
-    fn new() -> Arc<Self> {
-        Arc::new(Flight { result: Mutex::new(None), ended: Notifier::new(0) })
-    }
-
-    fn end(&self, result: Result<()>) {
-        self.result.lock().get_or_insert(result);
-        self.ended.advance_to(1);
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended.get() > 0
-    }
-
-    /// Blocks until the flight has ended.
-    pub(crate) fn wait(&self) -> Result<()> {
-        self.ended.wait_until(1, None);
-        self.result()
-    }
-
-    /// 1 once it has ended.
-    #[cfg(feature = "async")]
-    pub(crate) fn ended(&self) -> &Notifier {
-        &self.ended
-    }
-
-    fn result(&self) -> Result<()> {
-        self.result.lock().clone().unwrap_or_else(|| Err(closed()))
-    }
-}
 
 /// What is to be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,10 +130,6 @@ impl Refresher {
     }
 }
 
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the Dio is closed")
-}
-
 /// The refresher's thread.
 pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio, inbox: &RefreshInbox) {
     dio.refresher.desk.lock().thread = Some(std::thread::current().id());
@@ -220,16 +178,21 @@ fn refresh_once(dio: &Arc<DioInner>, handle: &WeakDio, kind: Kind) -> Result<()>
     // What was marked as stale before is marked by now: the read begins after it, and so makes it fresh.
     dio.change(Vec::new(), Cause::Refresh, Announce::Nothing, None)?;
     let callbacks = &dio.lens.callbacks;
-    let (what, callback) = match (kind, &callbacks.on_start, &callbacks.on_refresh) {
-        (Kind::Start, Some(on_start), _) => ("on_start", on_start),
-        (_, _, Some(on_refresh)) => ("on_refresh", on_refresh),
+    let (what, callback) = match (kind, &callbacks.on_start, &callbacks.on_refresh, &dio.queries) {
+        (Kind::Start, Some(on_start), ..) => ("on_start", on_start),
+        (_, _, Some(on_refresh), _) => ("on_refresh", on_refresh),
+        (.., Some(queries)) => return dio.ask_again(queries),
         _ => return copy_source(dio),
     };
     let Some(strong) = handle.upgrade() else { return Err(closed()) };
     let ((), batch) = callback::run(dio, what, || callback(&strong))?;
     // The last handle may be this one: it must not be dropped before the batch is in.
     let applied = match batch {
-        Some(batch) => dio.apply_callback(batch, Cause::Refresh, Announce::Nothing, true).map(drop),
+        Some(batch) => {
+            // Where rows come query by query, some rows are not all: only who says which there are has copied the whole.
+            let full_copy = dio.queries.is_none() || batch.cleared;
+            dio.apply_callback(batch, Cause::Refresh, Announce::Nothing, full_copy).map(drop)
+        }
         None => Ok(()),
     };
     drop(strong);

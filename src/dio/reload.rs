@@ -37,6 +37,7 @@ impl DioInner {
             tracing::warn!(table = %self.name, %error, "rows could not be marked as stale");
         }
         if all {
+            self.forget_answers();
             self.refresh_anew();
         } else {
             for id in ids {

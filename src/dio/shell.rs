@@ -2,7 +2,7 @@
 //!
 //! Flow: reads answer from the Dio's cache, also while the source is offline; writes go through its queue.
 //! Invariants: it honours conditions, sort, search and windows exactly as a view does; over an incomplete cache it asks the
-//! source, or says `Unavailable`, and never answers a part as the whole; a cursor is good for whoever made it, the cache or
+//! source (with `on_query` for the rows of the query), or says `Unavailable`, and never answers a part as the whole; a cursor is good for whoever made it, the cache or
 //! the source (`x4_pages_over_an_incomplete_cache_are_the_sources_and_begin_anew_once_it_is_complete`).
 
 use std::ops::ControlFlow;
@@ -90,6 +90,16 @@ impl DioShell {
         Ok(rows)
     }
 
+    /// Whether the cache has every row of a query; where rows come query by query, they are brought.
+    fn has_rows_of(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<bool> {
+        let inner = self.dio.inner();
+        match &inner.queries {
+            _ if inner.board.is_complete() => Ok(true),
+            Some(queries) => inner.bring(queries, cx, query).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     /// What an incomplete cache can't answer: the source is asked.
     fn ask_source<T>(&self, cx: &CallCx, ask: impl FnOnce(&Vista, &CallCx) -> Result<T>) -> Result<T> {
         let inner = self.dio.inner();
@@ -139,8 +149,7 @@ impl TableShell for DioShell {
 
     fn list(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<Vec<(String, Record)>> {
         cx.check()?;
-        let inner = self.dio.inner();
-        if !inner.board.is_complete() {
+        if !self.has_rows_of(cx, query)? {
             return self.ask_source(cx, |master, cx| master.list_query(cx, query));
         }
         self.rows(cx, query)?.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect()
@@ -149,7 +158,7 @@ impl TableShell for DioShell {
     fn page(&self, cx: &CallCx, query: &QueryDescriptor, after: Option<&PageCursor>, limit: usize) -> Result<Page> {
         cx.check()?;
         Page::check(query, limit)?;
-        if !self.dio.inner().board.is_complete() {
+        if !self.has_rows_of(cx, query)? {
             return self.ask_source(cx, |master, cx| master.page_query(cx, query, after, limit));
         }
         let key = self.source_key();
@@ -187,7 +196,7 @@ impl TableShell for DioShell {
     fn count(&self, cx: &CallCx, query: &QueryDescriptor) -> Result<u64> {
         cx.check()?;
         let inner = self.dio.inner();
-        if !inner.board.is_complete() {
+        if !self.has_rows_of(cx, query)? {
             return self.ask_source(cx, |master, cx| Ok(master.list_query(cx, &query.without_window())?.len() as u64));
         }
         if !query.is_filtered() {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Moment;
 use crate::sync::{Notifier, Rank, Waited, deadline_after, may_wait_for, time_left};
@@ -128,7 +128,10 @@ type AtEnd = Box<dyn FnOnce() + Send>;
 impl Shared {
     /// Moves the ticket on, and calls `count` before anyone hears of it. One that has ended stays as it is.
     fn set(&self, state: WriteState, count: impl FnOnce()) -> bool {
-        let mut progress = self.progress.lock();
+        self.set_in(self.progress.lock(), state, count)
+    }
+
+    fn set_in(&self, mut progress: MutexGuard<'_, Progress>, state: WriteState, count: impl FnOnce()) -> bool {
         if progress.state.as_ref().is_some_and(WriteState::has_ended) {
             return false;
         }
@@ -255,8 +258,9 @@ impl WriteTicket {
         self.0.progress.lock().state.is_some()
     }
 
-    /// Waits until the core has staged or refused it, which waits for nothing else.
-    pub(crate) fn wait_staged(&self) -> Result<()> {
+    /// Waits until the core has staged or refused it, which waits for nothing else. Others are given `turns` first: who may
+    /// look again after a few of them need not be woken.
+    pub(crate) fn wait_staged(&self, mut turns: u32) -> Result<()> {
         loop {
             let seen = self.0.moves.get();
             {
@@ -264,6 +268,10 @@ impl WriteTicket {
                 if progress.state.is_some() {
                     return progress.refused.clone().map_or(Ok(()), Err);
                 }
+            }
+            while turns > 0 && self.0.moves.get() == seen {
+                turns -= 1;
+                std::thread::yield_now();
             }
             self.0.moves.wait_until(seen + 1, None);
         }
@@ -309,15 +317,19 @@ impl TicketSender {
         self.0.set(WriteState::Rejected(error), || {});
     }
 
-    /// Every view shows it.
+    /// Every view shows it. The journal, which had it before anybody was told, may have been quicker.
     pub(crate) fn staged(&self) {
-        self.0.set(WriteState::Staged, || {});
+        let progress = self.0.progress.lock();
+        if progress.state.is_none() {
+            self.0.set_in(progress, WriteState::Staged, || {});
+        }
     }
 
     /// The journal has it.
     pub(crate) fn durable(&self) {
-        self.0.progress.lock().acceptance = Acceptance::Durable;
-        self.0.set(WriteState::Durable, || {});
+        let mut progress = self.0.progress.lock();
+        progress.acceptance = Acceptance::Durable;
+        self.0.set_in(progress, WriteState::Durable, || {});
     }
 
     pub(crate) fn delivering(&self, attempt: u32) {
@@ -338,5 +350,24 @@ impl Drop for TicketSender {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, "the Dio was closed before the write was delivered");
         self.0.set(WriteState::Rejected(error), || {});
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Role;
+
+    #[test]
+    fn a_write_that_the_journal_has_before_its_maker_hears_of_it_stays_durable() {
+        let (sender, ticket) = TicketSender::new(Some("a"), Rank::new(0, Role::Writer), true);
+        sender.durable();
+        sender.staged();
+        assert!(matches!(ticket.state(), WriteState::Durable));
+        ticket.wait_staged(0).unwrap();
+        ticket.wait_durable(Duration::ZERO).unwrap();
+        sender.delivering(1);
+        sender.staged();
+        assert!(matches!(ticket.state(), WriteState::Delivering { attempt: 1 }));
     }
 }

@@ -1,27 +1,37 @@
 //! Committer: the journal's thread, which makes what many writers hand over durable with one sync.
 //!
 //! Owner: the thread `<cache>:journal`; handles put entries into its inbox and never wait for it.
+//! Flow: `expect` wakes the thread ahead of time → entries are handed over → it gathers those who shared the last sync and are
+//! about to come back, for a moment → one append and one sync → every answer.
 //! Invariants:
 //! 1. Entries get rising numbers and become durable in the order in which they were handed over.
 //! 2. Every entry is answered once: durable, failed, or closed (`whatever_fails_everybody_is_answered_once`).
 //! 3. An entry that must get through is tried again until it does, or the journal closes
-//!    (`an_outcome_that_found_no_room_is_written_later`).
+//!    (`an_outcome_that_found_no_room_is_written_later`), and no later one of these overtakes it
+//!    (`an_outcome_that_found_no_room_is_overtaken_by_no_later_one`).
 //!
 //! Close/panic: closing commits what was handed over before, then the thread ends; what comes later is answered `Closed`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::journal::log::{Log, Numbered, Opened};
 use crate::journal::medium::Medium;
-use crate::sync::{self, Deadline, Rank, Role, Worker};
+use crate::sync::{self, Deadline, Rank, Role, Worker, deadline_after, time_left};
 use crate::{Error, ErrorKind, Result};
 
 /// How long the thread waits before it tries again what found no room, if nothing else wakes it.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long entries wait at the most for others to share their sync: a fraction of what a sync takes.
+const GATHERING: Duration = Duration::from_micros(50);
+
+/// How long the thread stays awake at the most for what was announced: longer than the core takes to show a write.
+const EXPECTING: Duration = Duration::from_micros(100);
 
 /// Called once, on the journal's thread, with what became of what was asked for. It must not block.
 pub(crate) type Answer<T = ()> = Box<dyn FnOnce(Result<T>) + Send>;
@@ -49,11 +59,20 @@ impl<T> Drop for Asked<T> {
     }
 }
 
-struct Entry {
+/// What is to be made durable.
+pub(crate) struct Entry {
     number: u64,
     payload: Vec<u8>,
     must: bool,
     asked: Asked,
+}
+
+impl Entry {
+    /// `answer` is called when it is durable, or can't be: on the journal's thread, or on that which hands it over when the
+    /// journal is closed. One that `must` get through is tried again instead.
+    pub(crate) fn new(number: u64, payload: Vec<u8>, must: bool, answer: Answer) -> Self {
+        Entry { number, payload, must, asked: Asked(Some(answer)) }
+    }
 }
 
 /// What the thread does between two commits.
@@ -68,6 +87,8 @@ struct Inbox {
     forgotten: Vec<u64>,
     jobs: Vec<Job>,
     next_number: u64,
+    /// Something is about to be handed over.
+    expected: bool,
     closed: bool,
 }
 
@@ -75,6 +96,8 @@ struct Inbox {
 struct Shared {
     inbox: Mutex<Inbox>,
     wake: Condvar,
+    /// A hint for who would wake the thread ahead of time.
+    asleep: AtomicBool,
 }
 
 /// The way into a journal. It keeps nothing alive; after the journal's end it answers `Closed`.
@@ -95,20 +118,25 @@ impl Inlet {
         self.0.inbox.lock().next_number
     }
 
-    /// Hands an entry over and returns at once. `answer` is called when it is durable, or can't be: on the journal's thread,
-    /// or on this one when the journal is closed. An entry that `must` get through is tried again instead.
-    pub(crate) fn append(&self, number: u64, payload: Vec<u8>, must: bool, answer: Answer) {
-        let entry = Entry { number, payload, must, asked: Asked(Some(answer)) };
+    /// Hands entries over, as one, and returns at once.
+    pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) {
+        let mut entries = entries.into_iter();
         let mut inbox = self.0.inbox.lock();
-        let refused = if inbox.closed {
-            Some(entry)
-        } else {
-            inbox.entries.push_back(entry);
-            None
-        };
+        if !inbox.closed {
+            inbox.entries.extend(entries.by_ref());
+        }
         drop(inbox);
-        drop(refused);
+        // Those of a closed journal; their answers are given without the lock.
+        entries.for_each(drop);
         self.0.wake.notify_one();
+    }
+
+    /// Something will be handed over in a moment: the thread, if it sleeps, wakes meanwhile.
+    pub(crate) fn expect(&self) {
+        if self.0.asleep.load(Ordering::Relaxed) {
+            self.0.inbox.lock().expected = true;
+            self.0.wake.notify_one();
+        }
     }
 
     /// These entries are over: their room is given back when there is time.
@@ -161,7 +189,8 @@ impl Journal {
     ) -> Result<(Self, Opened)> {
         let (log, opened) = Log::open(medium, segment_bytes, check)?;
         let inbox = Inbox { next_number: opened.next_number, ..Inbox::default() };
-        let shared = Arc::new(Shared { inbox: Mutex::new(inbox), wake: Condvar::new() });
+        let shared =
+            Arc::new(Shared { inbox: Mutex::new(inbox), wake: Condvar::new(), asleep: AtomicBool::new(false) });
         let thread = HangUp(shared.clone());
         let run = move || {
             let _held = held;
@@ -216,8 +245,12 @@ impl Shared {
 
     fn run<M: Medium>(&self, mut log: Log<M>) {
         let mut kept: Vec<Entry> = Vec::new();
+        let mut together = 0;
         loop {
-            let (entries, forgotten, jobs, closed) = self.next_round(!kept.is_empty());
+            let (entries, forgotten, jobs, closed) = self.next_round(!kept.is_empty(), together);
+            if !entries.is_empty() {
+                together = entries.len();
+            }
             kept.extend(entries);
             let nothing_new = kept.is_empty() && forgotten.is_empty() && jobs.is_empty();
             kept = commit(&mut log, std::mem::take(&mut kept));
@@ -239,15 +272,31 @@ impl Shared {
         }
     }
 
-    /// Waits for something to do: what was handed over, and whether that was all.
-    fn next_round(&self, retries: bool) -> (VecDeque<Entry>, Vec<u64>, Vec<Job>, bool) {
+    /// Waits for something to do: what was handed over, and whether that was all. `together`: how many entries went as one the
+    /// last time.
+    fn next_round(&self, retries: bool, together: usize) -> (VecDeque<Entry>, Vec<u64>, Vec<Job>, bool) {
         let mut inbox = self.inbox.lock();
         while inbox.entries.is_empty() && inbox.forgotten.is_empty() && inbox.jobs.is_empty() && !inbox.closed {
-            if !retries {
+            if std::mem::take(&mut inbox.expected) {
+                stay_awake(&mut inbox, EXPECTING, |inbox| !inbox.entries.is_empty());
+                continue;
+            }
+            self.asleep.store(true, Ordering::Relaxed);
+            let timed_out = if retries {
+                self.wake.wait_for(&mut inbox, RETRY).timed_out()
+            } else {
                 self.wake.wait(&mut inbox);
-            } else if self.wake.wait_for(&mut inbox, RETRY).timed_out() {
+                false
+            };
+            self.asleep.store(false, Ordering::Relaxed);
+            if timed_out {
                 break;
             }
+        }
+        inbox.expected = false;
+        if !inbox.entries.is_empty() && inbox.entries.len() < together / 2 {
+            // Who was told just now is about to come back, and would wait for a whole sync of others if he came too late.
+            stay_awake(&mut inbox, GATHERING, |inbox| inbox.entries.len() >= together);
         }
         let inbox = &mut *inbox;
         let (entries, forgotten) = (std::mem::take(&mut inbox.entries), std::mem::take(&mut inbox.forgotten));
@@ -255,8 +304,17 @@ impl Shared {
     }
 }
 
+/// Waits for something that is but a moment off, while others have the processor if they need it.
+fn stay_awake(inbox: &mut MutexGuard<'_, Inbox>, at_most: Duration, is_there: impl Fn(&Inbox) -> bool) {
+    let Some(until) = deadline_after(at_most) else { return };
+    while !is_there(inbox) && !inbox.closed && inbox.jobs.is_empty() && !time_left(until).is_zero() {
+        MutexGuard::unlocked(inbox, std::thread::yield_now);
+    }
+}
+
 /// Makes the entries durable together. If that fails, one by one: a large one may not have found room where others do.
-/// Gives back those that are to be tried again.
+/// Gives back those that are to be tried again. Of those that must get through none overtakes another: an end of a write that
+/// is found without the end of an earlier one would have that done again over it.
 fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     if entries.is_empty() {
         return entries;
@@ -275,7 +333,11 @@ fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     let mut kept = Vec::new();
     for (entry, (must, asked)) in batch.into_iter().zip(waiting) {
         let entry = [entry];
-        let result = if alone { Err(error.clone()) } else { log.append(&entry) };
+        let result = match &kept[..] {
+            _ if alone => Err(error.clone()),
+            [_, ..] if must => Err(error.clone()),
+            _ => log.append(&entry),
+        };
         match result {
             Err(error) if must && error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "an outcome could not be journaled; it is tried again");

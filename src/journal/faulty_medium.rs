@@ -12,6 +12,10 @@ use parking_lot::Mutex;
 use crate::Result;
 use crate::cache::faulty::Faults;
 use crate::journal::medium::Medium;
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
+use crate::journal::record::{self, Fact, Outcome};
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
+use crate::journal::segment::{Header, Scan};
 
 /// By the canonical path of the cache.
 static FAULTS: Mutex<BTreeMap<PathBuf, Arc<Faults>>> = Mutex::new(BTreeMap::new());
@@ -20,6 +24,53 @@ static FAULTS: Mutex<BTreeMap<PathBuf, Arc<Faults>>> = Mutex::new(BTreeMap::new(
 #[cfg(feature = "lmdb")]
 pub(crate) fn fail_with(cache: &Path, faults: Arc<Faults>) {
     FAULTS.lock().insert(cache.canonicalize().unwrap(), faults);
+}
+
+/// The last file of the closed journal beside a cache.
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
+pub(crate) struct LastSegment {
+    pub(crate) path: PathBuf,
+    pub(crate) entries: Vec<LastEntry>,
+    /// Where the next one would begin.
+    pub(crate) end: u64,
+}
+
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
+pub(crate) struct LastEntry {
+    pub(crate) begins: u64,
+    /// The write that it is about.
+    pub(crate) write: u64,
+    /// The write's key, where the entry says that it is accepted.
+    pub(crate) accepted: Option<String>,
+    /// Whether it says that the source has done the write.
+    pub(crate) is_confirmation: bool,
+}
+
+#[cfg(all(target_os = "linux", feature = "lmdb"))]
+impl LastSegment {
+    /// Reads it; `None` when there is none.
+    pub(crate) fn of(cache: &Path) -> Option<Self> {
+        let files = std::fs::read_dir(cache.join("journal")).ok()?.map(|file| file.unwrap().path());
+        let path = files.filter(|path| path.extension().is_some_and(|extension| extension == "journal")).max()?;
+        let bytes = std::fs::read(&path).unwrap();
+        let mut scan = Scan::new(&bytes, Header::decode(&bytes).unwrap()?);
+        let mut entries = Vec::new();
+        let mut place = scan.place();
+        while let Some(found) = scan.next() {
+            let said = record::read(found.payload).unwrap();
+            entries.push(LastEntry {
+                begins: place,
+                write: said.write,
+                is_confirmation: matches!(said.fact, Fact::Outcome(Outcome::Confirmed(_))),
+                accepted: match said.fact {
+                    Fact::Accepted(accepted) => Some(accepted.key),
+                    _ => None,
+                },
+            });
+            place = scan.place();
+        }
+        Some(LastSegment { path, entries, end: place })
+    }
 }
 
 pub(crate) struct FaultyMedium<M> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::journal::committer::{Answer, Inlet};
+use crate::journal::committer::{Answer, Entry, Inlet};
 use crate::journal::log::Numbered;
 use crate::journal::record::{self, Acceptance, Outcome};
 use crate::journal::registry::PathJournal;
@@ -169,7 +169,8 @@ impl Table {
         self.room.give_back(state.writes.values().map(|kept| kept.entries.bytes).sum());
     }
 
-    fn append(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) {
+    /// What is said of a write, on its way to the journal; its room is taken.
+    fn entry(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) -> Entry {
         let bytes = replay::bytes_of(&payload);
         // Above the write's own number, so that the numbers given to entries always cover those of writes.
         let number = self.inlet.number(write.saturating_add(1));
@@ -180,7 +181,7 @@ impl Table {
             table.done(write, number, bytes, result.is_ok().then_some(noted));
             answer(result);
         };
-        self.inlet.append(number, payload, must, Box::new(done));
+        Entry::new(number, payload, must, Box::new(done))
     }
 
     /// An entry is durable and changes this, or can't be.
@@ -244,12 +245,17 @@ impl TableJournal {
     /// Makes the acceptance of a write durable, in the room taken for it. When the answer is an error the write is not
     /// accepted: `Full` when the disk is full.
     pub(crate) fn accept(&self, room: Reservation, accepted: Acceptance<'_>, answer: Answer) {
-        match record::accepted(&self.table.name, accepted) {
-            // The room is taken before the reservation is given back, so that nobody gets in between.
-            Ok(payload) => self.table.append(accepted.write, payload, false, Noted::Nothing, answer),
-            Err(error) => answer(Err(error.with("table", &*self.table.name))),
-        }
-        drop(room);
+        self.hand_over().accept(room, accepted, answer);
+    }
+
+    /// A write is on its way to be accepted: the journal's thread wakes meanwhile.
+    pub(crate) fn expect(&self) {
+        self.table.inlet.expect();
+    }
+
+    /// To have several writes accepted with one sync.
+    pub(crate) fn hand_over(&self) -> HandOver<'_> {
+        HandOver { table: &self.table, entries: Vec::new() }
     }
 
     /// Notes durably that the source may have done a write from now on.
@@ -280,7 +286,7 @@ impl TableJournal {
         let is_over = !self.table.state.lock().writes.contains_key(&write);
         match payload {
             Ok(_) if is_over => answer(Ok(())),
-            Ok(payload) => self.table.append(write, payload, must, noted, answer),
+            Ok(payload) => self.table.inlet.append([self.table.entry(write, payload, must, noted, answer)]),
             Err(error) => answer(Err(error.with("table", &*self.table.name))),
         }
     }
@@ -310,6 +316,34 @@ impl TableJournal {
     /// How many writes of the table the journal knows.
     pub(crate) fn len(&self) -> usize {
         self.table.state.lock().writes.len()
+    }
+}
+
+/// Writes that are handed over to the journal as one, when this is dropped.
+pub(crate) struct HandOver<'a> {
+    table: &'a Arc<Table>,
+    entries: Vec<Entry>,
+}
+
+impl HandOver<'_> {
+    /// As [`TableJournal::accept`].
+    pub(crate) fn accept(&mut self, room: Reservation, accepted: Acceptance<'_>, answer: Answer) {
+        match record::accepted(&self.table.name, accepted) {
+            // The room is taken before the reservation is given back, so that nobody gets in between.
+            Ok(payload) => {
+                self.entries.push(self.table.entry(accepted.write, payload, false, Noted::Nothing, answer));
+            }
+            Err(error) => answer(Err(error.with("table", &*self.table.name))),
+        }
+        drop(room);
+    }
+}
+
+impl Drop for HandOver<'_> {
+    fn drop(&mut self) {
+        if !self.entries.is_empty() {
+            self.table.inlet.append(self.entries.drain(..));
+        }
     }
 }
 

@@ -249,6 +249,27 @@ fn an_outcome_that_found_no_room_is_written_later() {
 }
 
 #[test]
+fn an_outcome_that_found_no_room_is_overtaken_by_no_later_one() {
+    let disk = FakeDisk::default();
+    let (journal, _) = table_on(&disk, 0);
+    accept(&journal, 1).and_then(|()| accept(&journal, 2)).unwrap();
+    disk.leave_room(Some(0));
+    let long = Outcome::Failed { kind: ErrorKind::Rejected, message: "no".repeat(400) };
+    let (first, of_first) = answer();
+    let (second, of_second) = answer();
+    journal.outcome(1, &long, Some(first));
+    journal.outcome(2, &Outcome::Cancelled, Some(second));
+    // Answered after both were tried, be there room for it or not.
+    let _ = accept(&journal, 3);
+    assert!(of_first.is_empty() && of_second.is_empty());
+    disk.leave_room(None);
+    accept(&journal, 4).unwrap();
+    awaited(&of_first).and_then(|()| awaited(&of_second)).unwrap();
+    let numbers = numbers(&table_on(&disk.crash(0, None, false), 0).1);
+    assert!(numbers.contains(&1) && !numbers.contains(&2), "{numbers:?}");
+}
+
+#[test]
 fn tables_share_the_journal_and_nothing_else() {
     let disk = FakeDisk::default();
     let path = path_on(&disk, MUCH).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::committer::Journal;
+use super::committer::{Entry, Journal};
 use super::log::{Log, Numbered, Opened, SEGMENT_BYTES};
 use super::medium::{Directory, Medium};
 use super::segment::{self, At, HEADER, Header, Scan};
@@ -541,15 +541,11 @@ fn many_writers_share_one_sync_and_everybody_is_answered() {
     let (sender, answers) = crossbeam_channel::unbounded();
     // Holds the thread until all have been handed over.
     let (release, held) = crossbeam_channel::bounded::<()>(0);
-    inlet.append(inlet.number(0), Vec::new(), false, Box::new(move |_| _ = held.recv()));
+    inlet.append([Entry::new(inlet.number(0), Vec::new(), false, Box::new(move |_| _ = held.recv()))]);
     for _ in 2..=1_000 {
         let (number, sender) = (inlet.number(0), sender.clone());
-        inlet.append(
-            number,
-            number.to_string().into(),
-            false,
-            Box::new(move |result| sender.send((number, result)).unwrap()),
-        );
+        let answer = Box::new(move |result| sender.send((number, result)).unwrap());
+        inlet.append([Entry::new(number, number.to_string().into(), false, answer)]);
     }
     drop(release);
     for expected in 2..=1_000 {
@@ -559,10 +555,37 @@ fn many_writers_share_one_sync_and_everybody_is_answered() {
     assert!(disk.0.lock().syncs <= 3, "{} syncs", disk.0.lock().syncs);
     inlet.forget(1..=999);
     assert!(journal.close(soon()));
-    inlet.append(1_001, Vec::new(), false, Box::new(move |result| sender.send((0, result)).unwrap()));
+    let answer = Box::new(move |result| sender.send((0, result)).unwrap());
+    inlet.append([Entry::new(1_001, Vec::new(), false, answer)]);
     assert_eq!(answers.recv_timeout(Duration::from_secs(60)).unwrap().1.unwrap_err().kind(), ErrorKind::Closed);
     let (_, opened) = Log::open(disk.crash(0, None, false), SEGMENT_BYTES, |_| Ok(())).unwrap();
     assert_eq!(opened.entries.len(), 1_000, "one segment, whose last entry is not forgotten");
+}
+
+#[test]
+fn what_is_handed_over_as_one_is_synced_once_and_an_announcement_holds_up_nothing() {
+    let disk = FakeDisk::default();
+    let (journal, _) = Journal::open("test:journal".into(), disk.clone(), SEGMENT_BYTES, |_| Ok(()), ()).unwrap();
+    let inlet = journal.inlet();
+    for round in 1..=50 {
+        // Whether the thread sleeps, waits for what was announced, or is at the last sync.
+        (0..round % 3).for_each(|_| inlet.expect());
+        let (sender, answers) = crossbeam_channel::unbounded();
+        let entries: Vec<Entry> = (0..10)
+            .map(|_| {
+                let sender = sender.clone();
+                let answer = Box::new(move |result: Result<()>| sender.send(result.is_ok()).unwrap());
+                Entry::new(inlet.number(0), vec![7; 20], false, answer)
+            })
+            .collect();
+        inlet.append(entries);
+        for _ in 0..10 {
+            assert!(answers.recv_timeout(Duration::from_secs(60)).unwrap());
+        }
+        assert_eq!(disk.0.lock().syncs, round);
+    }
+    inlet.expect();
+    assert!(journal.close(soon()));
 }
 
 #[test]
@@ -577,7 +600,7 @@ fn whatever_fails_everybody_is_answered_once() {
             for at in 0..20_usize {
                 let (number, sender) = (inlet.number(0), sender.clone());
                 let answer = Box::new(move |result: Result<()>| sender.send((number, result.is_ok())).unwrap());
-                inlet.append(number, vec![7; at * 5], at % 3 == 0, answer);
+                inlet.append([Entry::new(number, vec![7; at * 5], at % 3 == 0, answer)]);
             }
             drop(sender);
             assert!(journal.close(soon()));

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::dio::Dio;
 use crate::lens::conflict::{Conflict, ConflictPolicy, Resolution, WriteRequest};
 use crate::lens::{Lens, LensCallbacks, LensDefaults};
-use crate::vista::{ChangeEvent, Written};
+use crate::vista::{ChangeEvent, QueryDescriptor, Written};
 use crate::{Error, ErrorKind, Result};
 
 enum CacheChoice {
@@ -87,9 +87,53 @@ impl LensBuilder {
     }
 
     /// Refreshes the cache, in the place of copying the source. As [`on_start`](Self::on_start), whose part it takes too
-    /// where that is not set.
+    /// where that is not set, unless rows come by [`on_query`](Self::on_query).
     pub fn on_refresh(mut self, callback: impl Fn(&Dio) -> Result<()> + Send + Sync + 'static) -> Self {
         self.callbacks.on_refresh = Some(Arc::new(callback));
+        self
+    }
+
+    /// Brings the rows of one query into the cache, for a source too large to copy: rows come when a query asks for them. The
+    /// callback brings every row for which the query's conditions and search hold;
+    /// [`replace_matching`](crate::CacheHandle::replace_matching) is made for it. Order and window are the views' own, and not
+    /// in the query. `Ok` says that the query is answered. As [`on_start`](Self::on_start); on a load thread of the Lens (four at
+    /// the most), or on the thread of the library that waits for the rows.
+    ///
+    /// With it, and without `on_start`, `make_dio` copies nothing, and the cache stays incomplete. A view that is opened, or asked
+    /// for other conditions or another search, and the reads of [`Dio::vista`] ask for their query; `open` and the facade wait
+    /// for the answer and then answer from the cache. `open_now` shows what the cache has, as
+    /// [`Loading`](crate::LoadState::Loading), until the answer is there; if the source can't be asked, it says
+    /// [`Failed`](crate::LoadState::Failed) and keeps what it shows.
+    ///
+    /// A query is under way once, however many ask. One whose rows an answered query has brought already (the same, or one
+    /// that asks for more) is not asked, until a refresh: [`Dio::refresh`], [`Dio::invalidate_all`] and
+    /// [`refresh_every`](Self::refresh_every) don't copy the source then, but ask again for what the open views show, and forget
+    /// what else was answered. What fails is forgotten at once: who asks next asks the source. A new run remembers rows, not
+    /// what was answered.
+    ///
+    /// With `on_start` or [`on_refresh`](Self::on_refresh) beside it, those do what they do without it, but what they put is taken
+    /// for the whole of the source only if they say so, by `clear` or [`Dio::reconcile`]: over a whole copy nothing is asked.
+    ///
+    /// ```
+    /// use diorama::prelude::*;
+    ///
+    /// let rows = [("00M", "MS"), ("DAL", "TX"), ("AUS", "TX")].map(|(id, state)| (id, record! { "state" => state }));
+    /// let airports = Lens::new()
+    ///     .in_memory()
+    ///     .on_query(|dio, query| {
+    ///         let rows = dio.master().list_query(&CallCx::new(), query)?;
+    ///         dio.cache().replace_matching(query, rows)
+    ///     })
+    ///     .build()?
+    ///     .make_dio(MemoryVista::new("airports", "id").with_rows(rows))?;
+    /// assert_eq!(airports.cache().count()?, 0);
+    ///
+    /// let texan = airports.table_scenery().where_eq("state", "TX").open()?;
+    /// assert_eq!((texan.row_count(), airports.cache().count()?), (2, 2));
+    /// # Ok::<(), diorama::Error>(())
+    /// ```
+    pub fn on_query(mut self, callback: impl Fn(&Dio, &QueryDescriptor) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.callbacks.on_query = Some(Arc::new(callback));
         self
     }
 

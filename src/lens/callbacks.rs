@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::lens::conflict::{Conflict, Resolution, WriteRequest};
-use crate::vista::{ChangeEvent, Written};
+use crate::vista::{ChangeEvent, QueryDescriptor, Written};
 use crate::{Dio, Result};
 
 type ForDio = Arc<dyn Fn(&Dio) -> Result<()> + Send + Sync>;
+type ForQuery = Arc<dyn Fn(&Dio, &QueryDescriptor) -> Result<()> + Send + Sync>;
 type ForWrite = Arc<dyn Fn(&Dio, &WriteRequest<'_>) -> Result<Written> + Send + Sync>;
 type ForConflict = Arc<dyn Fn(&Dio, &Conflict<'_>) -> Result<Resolution> + Send + Sync>;
 type ForEvent = Arc<dyn Fn(&Dio, ChangeEvent) -> Result<()> + Send + Sync>;
@@ -17,6 +18,7 @@ type ForEvent = Arc<dyn Fn(&Dio, ChangeEvent) -> Result<()> + Send + Sync>;
 pub struct LensCallbacks {
     pub(crate) on_start: Option<ForDio>,
     pub(crate) on_refresh: Option<ForDio>,
+    pub(crate) on_query: Option<ForQuery>,
     pub(crate) on_write: Option<ForWrite>,
     pub(crate) on_conflict: Option<ForConflict>,
     pub(crate) on_event: Option<ForEvent>,
@@ -37,6 +39,17 @@ impl LensCallbacks {
     /// Whether refreshes are made by a callback (refresher's thread).
     pub fn has_on_refresh(&self) -> bool {
         self.on_refresh.is_some()
+    }
+
+    /// Whether rows are brought by a callback, query by query (a load thread of the Lens, or the thread of the library that
+    /// waits for them).
+    pub fn has_on_query(&self) -> bool {
+        self.on_query.is_some()
+    }
+
+    /// Whether a new Dio copies its source, or has a callback do so.
+    pub(crate) fn copies_at_start(&self) -> bool {
+        self.on_query.is_none() || self.on_start.is_some()
     }
 
     /// Whether writes are delivered by a callback (writer's thread).
@@ -65,6 +78,7 @@ impl fmt::Debug for LensCallbacks {
         f.debug_struct("LensCallbacks")
             .field("on_start", &self.has_on_start())
             .field("on_refresh", &self.has_on_refresh())
+            .field("on_query", &self.has_on_query())
             .field("on_write", &self.has_on_write())
             .field("on_conflict", &self.has_on_conflict())
             .field("on_event", &self.has_on_event())

@@ -31,11 +31,12 @@ use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum LoadState {
-    /// The cache doesn't hold the whole table yet, or the view's order is still being made.
+    /// The cache doesn't hold the whole table yet, or the view's order is still being made. With
+    /// [`on_query`](crate::LensBuilder::on_query): the source is being asked for the rows of the view.
     Loading,
     /// The view shows everything there is.
     Ready,
-    /// The view could not be filled.
+    /// The view could not be filled, or the source could not be asked for its rows: what it shows may not be all there is.
     Failed(Error),
 }
 
@@ -105,6 +106,13 @@ impl Root {
     }
 }
 
+impl Root {
+    /// The next state of a view, which shows the same rows as this one.
+    pub(crate) fn with_load(&self, load: LoadState, seq: Seq, stale_upto: Seq) -> Self {
+        Root { load, ..self.with_first(self.first.clone(), seq, stale_upto) }
+    }
+}
+
 /// The first entries of an order that is still being made.
 pub(crate) struct FirstPart {
     pub(crate) tree: Tree<Entry>,
@@ -113,7 +121,13 @@ pub(crate) struct FirstPart {
 
 /// The published states of a view: the newest, and the recent ones that `changes_since` can start from.
 pub(crate) struct RootSlot {
-    roots: Mutex<VecDeque<Arc<Root>>>,
+    roots: Mutex<Roots>,
+}
+
+struct Roots {
+    kept: VecDeque<Arc<Root>>,
+    /// How many entries they differ by: what changed with each of them but the oldest.
+    changes: usize,
 }
 
 /// Roots kept for `changes_since`, the newest included.
@@ -123,24 +137,24 @@ const RECENT_CHANGES: usize = 8_192;
 
 impl RootSlot {
     pub(crate) fn new(first: Root) -> Self {
-        RootSlot { roots: Mutex::new(VecDeque::from([Arc::new(first)])) }
+        RootSlot { roots: Mutex::new(Roots { kept: VecDeque::from([Arc::new(first)]), changes: 0 }) }
     }
 
     pub(crate) fn newest(&self) -> Arc<Root> {
-        let roots = self.roots.lock();
+        let roots = &self.roots.lock().kept;
         // A slot is made with a root and never loses its newest one.
         Arc::clone(&roots[roots.len() - 1])
     }
 
     pub(crate) fn of_generation(&self, generation: Generation) -> Option<Arc<Root>> {
-        let roots = self.roots.lock();
+        let roots = &self.roots.lock().kept;
         let position = roots.binary_search_by_key(&generation, |root| root.generation).ok()?;
         roots.get(position).cloned()
     }
 
     /// Why the states after `from` up to `to` came to be, if all have the same reason.
     pub(crate) fn cause_between(&self, from: Generation, to: Generation) -> Option<Cause> {
-        let roots = self.roots.lock();
+        let roots = &self.roots.lock().kept;
         let mut causes =
             roots.iter().filter(|root| from < root.generation && root.generation <= to).map(|root| root.cause);
         let first = causes.next()??;
@@ -150,20 +164,21 @@ impl RootSlot {
     /// Publishes a root; those that are kept no longer are given back, to be dropped outside the lock.
     pub(crate) fn publish(&self, root: Root) -> Gone {
         let mut roots = self.roots.lock();
-        let last = roots.back().map(|root| root.epoch);
+        let Roots { kept, changes } = &mut *roots;
+        let last = kept.back().map(|root| root.epoch);
         let mut gone = Gone::default();
         if last.is_some_and(|epoch| epoch != root.epoch) {
-            for old in roots.drain(..) {
+            for old in kept.drain(..) {
                 gone.entries = gone.entries.max(old.tree.len());
                 gone.roots.push(old);
             }
         }
-        roots.push_back(Arc::new(root));
-        let mut changes: usize = roots.iter().skip(1).map(|root| root.changed).sum();
-        while roots.len() > RECENT_ROOTS || (roots.len() > 2 && changes > RECENT_CHANGES) {
-            let Some(oldest) = roots.pop_front() else { break };
-            let differs = roots.front().map_or(0, |root| root.changed);
-            changes -= differs;
+        *changes = if kept.is_empty() { 0 } else { *changes + root.changed };
+        kept.push_back(Arc::new(root));
+        while kept.len() > RECENT_ROOTS || (kept.len() > 2 && *changes > RECENT_CHANGES) {
+            let Some(oldest) = kept.pop_front() else { break };
+            let differs = kept.front().map_or(0, |root| root.changed);
+            *changes -= differs;
             gone.entries += differs;
             gone.roots.push(oldest);
         }
@@ -570,13 +585,8 @@ impl QueryProgress {
         QueryProgress { landed: Notifier::new(0), failure: Mutex::new(None) }
     }
 
-    pub(crate) fn landed_well(&self, request: u64) {
-        *self.failure.lock() = None;
-        self.landed.advance_to(request);
-    }
-
-    pub(crate) fn failed(&self, request: u64, error: Error) {
-        *self.failure.lock() = Some((request, error));
+    pub(crate) fn ended(&self, request: u64, result: Result<()>) {
+        *self.failure.lock() = result.err().map(|error| (request, error));
         self.landed.advance_to(request);
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::dio::core::{Message, Opening, ViewId};
+use crate::dio::queries::Inquiry;
 use crate::dio::{Cause, DioInner};
 use crate::scenery::changes::{Change, change_list};
 use crate::scenery::cut::Cut;
@@ -92,10 +93,11 @@ impl TableSceneryBuilder {
         self
     }
 
-    /// Opens the view and returns when it shows the rows the Dio has.
+    /// Opens the view and returns when it shows the rows the Dio has. With [`on_query`](crate::LensBuilder::on_query), when it
+    /// shows those that the source has brought for it.
     ///
     /// # Errors
-    /// An unknown column, `Closed`, or why the rows could not be read; `WouldDeadlock` on a thread of the library that
+    /// An unknown column, `Closed`, why the rows could not be read or what `on_query` failed with; `WouldDeadlock` on a thread of the library that
     /// views are built on.
     pub fn open(self) -> Result<TableScenery> {
         may_wait_for(Rank::new(self.dio.level, Role::Build), "the filling of a view")?;
@@ -151,6 +153,8 @@ struct Handle {
     slot: Arc<TableSlot>,
     dio: Arc<DioInner>,
     query: Mutex<Query>,
+    /// What it wants of the source, where that is asked query by query.
+    inquiry: Option<Arc<Inquiry>>,
     /// The positions that are to be read into memory; `None` when nobody does.
     viewport: Arc<Mutex<Option<Range<usize>>>>,
     _guard: DropGuard,
@@ -194,10 +198,14 @@ impl TableScenery {
             queries: QueryProgress::new(),
         });
         let id = dio.next_view();
+        let inquiry = dio.new_inquiry();
+        let asking = dio.inquire(inquiry.as_ref(), &descriptor)?;
         let opening = dio.opening(format!("table {}", query.canonical()), &slot);
-        dio.send(Message::SetQuery { view: id, slot: opening, query, cut, request: 1 })?;
+        dio.send(Message::SetQuery { view: id, slot: opening, query, cut, request: 1, asking: asking.clone() })?;
+        dio.ask_for(inquiry.as_ref(), asking.as_ref());
         let query = Mutex::new(Query { wanted: descriptor, cut, request: 1 });
-        Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, viewport: Arc::default(), _guard: dropped.guard() })))
+        let (viewport, _guard) = (Arc::default(), dropped.guard());
+        Ok(TableScenery(Arc::new(Handle { id, slot, dio, query, inquiry, viewport, _guard })))
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -237,6 +245,7 @@ impl TableScenery {
                 return Ok(Some(first));
             }
             may_wait_for(Rank::new(self.0.dio.level, Role::Build), "the filling of a view")?;
+            self.0.dio.hasten(self.0.inquiry.as_ref());
             // A query that shows the same rows as before lands without a step of the view.
             let landed = self.0.slot.queries.landed();
             self.0.slot.signal.wait_or(seen, landed, request, deadline.map(time_left))?;
@@ -331,7 +340,9 @@ impl TableScenery {
         self.change_query(|query, _| query.search = text)
     }
 
-    /// Shows rows for which all of these hold from now on. As [`set_sort`](Self::set_sort).
+    /// Shows rows for which all of these hold from now on. As [`set_sort`](Self::set_sort). With
+    /// [`on_query`](crate::LensBuilder::on_query) the old rows stay until the source has answered; if it can't be asked, the
+    /// view shows what the cache has, and that it [`Failed`](LoadState::Failed).
     ///
     /// # Errors
     /// An unknown column; `Closed`.
@@ -365,8 +376,11 @@ impl TableScenery {
         let request = query.request + 1;
         // Sent under the lock, so that two setters reach the core in the order of their numbers. The core never waits for
         // this lock.
-        let slot = Opening::new(self.0.slot.clone());
-        self.0.dio.send(Message::SetQuery { view: self.0.id, slot, query: compiled, cut, request })?;
+        let Handle { id, slot, dio, inquiry, .. } = &*self.0;
+        let asking = dio.inquire(inquiry.as_ref(), &wanted)?;
+        let slot = Opening::new(slot.clone());
+        dio.send(Message::SetQuery { view: *id, slot, query: compiled, cut, request, asking: asking.clone() })?;
+        dio.ask_for(inquiry.as_ref(), asking.as_ref());
         *query = Query { wanted, cut, request };
         Ok(())
     }
@@ -384,6 +398,7 @@ impl TableScenery {
     pub(crate) fn wait_until_landed(&self, request: u64, timeout: Option<Duration>) -> Result<()> {
         if !self.0.slot.queries.has_landed(request) {
             may_wait_for(Rank::new(self.0.dio.level, Role::Build), "the filling of a view")?;
+            self.0.dio.hasten(self.0.inquiry.as_ref());
         }
         self.0.slot.queries.wait(request, timeout)
     }

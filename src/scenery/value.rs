@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::dio::DioInner;
 use crate::dio::core::{ViewLook, ViewSlot};
+use crate::dio::queries::{Asking, Inquiry, Question};
 use crate::dio::versions::Versions;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::signal::{DropGuard, Dropped, Scenery, Signal, closed};
-use crate::sync::{Notifier, Waited, deadline_after, time_left};
+use crate::scenery::snapshot::LoadState;
+use crate::scenery::view_query::ViewQuery;
+use crate::sync::{Notifier, Rank, Role, Waited, deadline_after, may_wait_for, time_left};
 use crate::value::{Path, Value, ValueRef, same_value};
 use crate::vista::query::text::ValueText;
 use crate::{Error, ErrorKind, Generation, Result, Seq};
@@ -77,12 +81,14 @@ impl Aggregate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ValueStatus {
-    /// The rows are being read for the first time.
+    /// The rows are being read for the first time. With [`on_query`](crate::LensBuilder::on_query): the source is being asked
+    /// for them, and the value is that of the rows that are there already.
     Loading,
     /// The value is that of the newest rows. One of code of your own follows them soon after:
     /// [`ValueScenery::wait_for_seq`].
     Fresh,
-    /// The newest rows have no value, or computing it failed; the last one stays.
+    /// The newest rows have no value, or computing it failed, and the last one stays; or the source could not be asked for the
+    /// rows, and the value may not be that of all there are.
     Error,
 }
 
@@ -116,10 +122,49 @@ pub struct ValueCounts {
 
 struct ValueState {
     value: Value,
+    /// As it was last told.
     status: ValueStatus,
+    /// Whether there is a value, or an error in its place.
+    is_computed: bool,
     error: Option<Error>,
+    answer: Answer,
     counts: ValueCounts,
     seq: Seq,
+}
+
+/// What the source has said of the rows, where it is asked query by query.
+enum Answer {
+    /// It is not asked so.
+    NotAsked,
+    Given,
+    /// To the question of this key.
+    Awaited(Arc<str>),
+    Failed(Error),
+}
+
+impl ValueState {
+    fn status_now(&self) -> ValueStatus {
+        match &self.answer {
+            Answer::Failed(_) => ValueStatus::Error,
+            _ if self.error.is_some() => ValueStatus::Error,
+            Answer::Awaited(_) => ValueStatus::Loading,
+            Answer::NotAsked | Answer::Given if self.is_computed => ValueStatus::Fresh,
+            Answer::NotAsked | Answer::Given => ValueStatus::Loading,
+        }
+    }
+
+    fn error(&self) -> Option<Error> {
+        match &self.answer {
+            Answer::Failed(error) => self.error.as_ref().or(Some(error)).cloned(),
+            _ => self.error.clone(),
+        }
+    }
+
+    /// Tells how the value stands; says whether that is something else.
+    fn tell_status(&mut self) -> bool {
+        let now = self.status_now();
+        std::mem::replace(&mut self.status, now) != now
+    }
 }
 
 /// The core's and the handles' common part of a value view.
@@ -128,6 +173,8 @@ pub(crate) struct ValueSlot {
     pub(crate) signal: Signal,
     pub(crate) dropped: Arc<Dropped>,
     opened: Notifier,
+    /// 1 once it is opened, and the source has answered if it was asked.
+    ready: Notifier,
     /// Where it is said up to which Seq everything is in the value, once there is one.
     taken_in: TakenIn,
     /// There is no value and there will be none.
@@ -152,43 +199,103 @@ impl TakenIn {
 }
 
 impl ValueSlot {
-    pub(crate) fn new(signal: Signal, dropped: Arc<Dropped>, taken_in: TakenIn) -> Self {
+    pub(crate) fn new(signal: Signal, dropped: Arc<Dropped>, taken_in: TakenIn, asking: Option<&Asking>) -> Self {
+        let answer = match asking {
+            None => Answer::NotAsked,
+            Some(Asking { is_answered: true, .. }) => Answer::Given,
+            Some(Asking { is_answered: false, key }) => Answer::Awaited(key.clone()),
+        };
         let state = ValueState {
             value: Value::Null,
             status: ValueStatus::Loading,
+            is_computed: false,
             error: None,
+            answer,
             counts: ValueCounts::default(),
             seq: Seq(0),
         };
-        let (state, opened) = (Mutex::new(state), Notifier::new(0));
-        ValueSlot { state, signal, dropped, opened, taken_in, gave_up: AtomicBool::new(false) }
+        let (state, opened, ready) = (Mutex::new(state), Notifier::new(0), Notifier::new(0));
+        ValueSlot { state, signal, dropped, opened, ready, taken_in, gave_up: AtomicBool::new(false) }
     }
 
     /// Shows a result; gives back the generation to move to, if anything shown moved.
     pub(crate) fn show(&self, (result, counts): (Result<Value>, ValueCounts), seq: Seq) -> Option<Generation> {
         let mut state = self.state.lock();
         state.seq = seq;
-        let moved = state.counts != counts
+        state.is_computed = true;
+        let mut moved = state.counts != counts
             || match &result {
-                Ok(value) => {
-                    state.status != ValueStatus::Fresh
-                        || !same_value(ValueRef::from(&state.value), ValueRef::from(value))
-                }
+                Ok(value) => !same_value(ValueRef::from(&state.value), ValueRef::from(value)),
                 Err(error) => state.error.as_ref().is_none_or(|shown| shown.message() != error.message()),
             };
         state.counts = counts;
         match result {
             Ok(value) => {
                 state.value = value;
-                state.status = ValueStatus::Fresh;
                 state.error = None;
             }
-            Err(error) => {
-                state.status = ValueStatus::Error;
-                state.error = Some(error);
-            }
+            Err(error) => state.error = Some(error),
         }
+        moved |= state.tell_status();
         moved.then(|| self.signal.generation().next())
+    }
+
+    /// A question to the source has come to its end, and its rows are in the value. As [`show`](Self::show).
+    pub(crate) fn answered(&self, question: &Question, query: &ViewQuery, result: &Result<()>) -> Option<Generation> {
+        let mut state = self.state.lock();
+        state.answer = match (result, &state.answer) {
+            (_, Answer::NotAsked) => return None,
+            (Ok(()), _) if question.covers(query) => Answer::Given,
+            (Err(error), Answer::Awaited(key)) if key == question.key() => Answer::Failed(error.clone()),
+            _ => return None,
+        };
+        self.tell_answer(state)
+    }
+
+    /// All rows are there, whatever the source says. As [`show`](Self::show).
+    pub(crate) fn needs_no_answer(&self) -> Option<Generation> {
+        let mut state = self.state.lock();
+        if matches!(state.answer, Answer::NotAsked) {
+            return None;
+        }
+        state.answer = Answer::Given;
+        self.tell_answer(state)
+    }
+
+    fn tell_answer(&self, mut state: MutexGuard<'_, ValueState>) -> Option<Generation> {
+        let moved = state.tell_status();
+        drop(state);
+        self.tell_ready();
+        moved.then(|| self.signal.generation().next())
+    }
+
+    /// The question is answered; what is shown next says so.
+    pub(crate) fn note_answer(&self) {
+        let mut state = self.state.lock();
+        if !matches!(state.answer, Answer::NotAsked) {
+            state.answer = Answer::Given;
+        }
+    }
+
+    /// Whether the source was asked and has not brought the rows.
+    pub(crate) fn lacks_answer(&self) -> bool {
+        matches!(self.state.lock().answer, Answer::Awaited(_) | Answer::Failed(_))
+    }
+
+    /// How far the rows are there that the value is computed of.
+    pub(crate) fn load_state(&self, complete: bool) -> LoadState {
+        match &self.state.lock().answer {
+            _ if complete => LoadState::Ready,
+            Answer::Given => LoadState::Ready,
+            Answer::NotAsked | Answer::Awaited(_) => LoadState::Loading,
+            Answer::Failed(error) => LoadState::Failed(error.clone()),
+        }
+    }
+
+    fn tell_ready(&self) {
+        if self.opened.get() > 0 && !matches!(self.state.lock().answer, Answer::Awaited(_)) {
+            self.ready.advance_to(1);
+        }
     }
 
     /// Says why there is no value, and that there will be none.
@@ -197,6 +304,7 @@ impl ValueSlot {
             self.signal.advance_to(generation);
         }
         self.gave_up.store(true, Ordering::Release);
+        self.note_answer();
         self.opened();
         if let TakenIn::Behind(notifier) = &self.taken_in {
             notifier.close();
@@ -206,6 +314,7 @@ impl ValueSlot {
     /// The first result is there.
     pub(crate) fn opened(&self) {
         self.opened.advance_to(1);
+        self.tell_ready();
     }
 
     /// Everything up to `seq` is in the value, which follows behind.
@@ -220,6 +329,7 @@ impl ViewSlot for ValueSlot {
     fn close(&self) {
         self.signal.close();
         self.opened.close();
+        self.ready.close();
         if let TakenIn::Behind(notifier) = &self.taken_in {
             notifier.close();
         }
@@ -228,7 +338,7 @@ impl ViewSlot for ValueSlot {
     fn look(&self) -> ViewLook {
         let (value, status, error, seq) = {
             let state = self.state.lock();
-            (state.value.clone(), state.status, state.error.clone(), state.seq)
+            (state.value.clone(), state.status, state.error(), state.seq)
         };
         // The cause of an error may be a user's, and its text is made by the user's code: not under the lock.
         let words = match error {
@@ -246,6 +356,9 @@ impl ViewSlot for ValueSlot {
 
 struct Handle {
     slot: Arc<ValueSlot>,
+    dio: Arc<DioInner>,
+    /// What it wants of the source, where that is asked query by query.
+    inquiry: Option<Arc<Inquiry>>,
     _guard: DropGuard,
 }
 
@@ -260,9 +373,9 @@ impl std::fmt::Debug for ValueScenery {
 }
 
 impl ValueScenery {
-    pub(crate) fn new(slot: Arc<ValueSlot>) -> Self {
+    pub(crate) fn new(slot: Arc<ValueSlot>, dio: Arc<DioInner>, inquiry: Option<Arc<Inquiry>>) -> Self {
         let guard = slot.dropped.guard();
-        ValueScenery(Arc::new(Handle { slot, _guard: guard }))
+        ValueScenery(Arc::new(Handle { slot, dio, inquiry, _guard: guard }))
     }
 
     /// The newest value; null before the first. Doesn't block.
@@ -290,7 +403,7 @@ impl ValueScenery {
 
     /// Why the newest rows have no value.
     pub fn error(&self) -> Option<Error> {
-        self.0.slot.state.lock().error.clone()
+        self.0.slot.state.lock().error()
     }
 
     /// How many matching rows are left out: those without a number in the column of a sum or an average, those where the
@@ -351,13 +464,29 @@ impl ValueScenery {
         self.0.slot.taken_in.notifier()
     }
 
-    /// Blocks until the first value is there or the time is over.
+    /// 1 once the first value is there, and the source has answered if it was asked.
+    #[cfg(feature = "async")]
+    pub(crate) fn ready(&self) -> &Notifier {
+        &self.0.slot.ready
+    }
+
+    /// Blocks until the first value is there or the time is over. With [`on_query`](crate::LensBuilder::on_query): until it is
+    /// that of the rows that the source brings.
     ///
     /// # Errors
-    /// `Timeout`; `Closed`.
+    /// What the source could not be asked for; `Timeout`; `Closed`; `WouldDeadlock` on a thread of the library that views are
+    /// built on.
     pub fn wait_until_ready(&self, timeout: Option<Duration>) -> Result<()> {
-        match self.0.slot.opened.wait_until(1, timeout) {
-            Waited::Reached(_) => Ok(()),
+        let Handle { slot, dio, inquiry, .. } = &*self.0;
+        if slot.ready.get() == 0 {
+            may_wait_for(Rank::new(dio.level, Role::Build), "the filling of a view")?;
+            dio.hasten(inquiry.as_ref());
+        }
+        match slot.ready.wait_until(1, timeout) {
+            Waited::Reached(_) => match &slot.state.lock().answer {
+                Answer::Failed(error) => Err(error.clone()),
+                _ => Ok(()),
+            },
             Waited::Closed(_) => Err(closed()),
             Waited::TimedOut(_) => Err(Error::new(ErrorKind::Timeout, "the value was not ready within the time given")),
         }

@@ -186,8 +186,8 @@ impl ValueSceneryBuilder {
     /// Opens the view and returns when it has its first value.
     ///
     /// # Errors
-    /// `Invalid` when no aggregate was chosen; an unknown column; `Closed`; `WouldDeadlock` on a thread of the library that
-    /// views are built on.
+    /// `Invalid` when no aggregate was chosen; an unknown column; what [`on_query`](crate::LensBuilder::on_query) failed with;
+    /// `Closed`; `WouldDeadlock` on a thread of the library that views are built on.
     pub fn open(self) -> Result<ValueScenery> {
         may_wait_for(Rank::new(self.dio.level, Role::Build), "the filling of a view")?;
         let view = self.open_now()?;
@@ -215,8 +215,10 @@ impl ValueSceneryBuilder {
             Chosen::Custom(_) | Chosen::Computed(_) => TakenIn::Behind(Notifier::new(0)),
         };
         let dropped = Dropped::new(self.dio.core.bell().clone());
-        let slot = Arc::new(ValueSlot::new(self.dio.signal(), dropped, taken_in));
-        let view = ValueScenery::new(slot.clone());
+        let inquiry = self.dio.new_inquiry();
+        let asking = self.dio.inquire(inquiry.as_ref(), &self.query)?;
+        let slot = Arc::new(ValueSlot::new(self.dio.signal(), dropped, taken_in, asking.as_ref()));
+        let view = ValueScenery::new(slot.clone(), self.dio.clone(), inquiry.clone());
         let slot = self.dio.opening(format!("value {chosen:?} {}", query.canonical()), &slot);
         let message = match chosen {
             Chosen::BuiltIn(aggregate) => Message::OpenValue { slot, query, aggregate: aggregate.built_in() },
@@ -227,6 +229,7 @@ impl ValueSceneryBuilder {
             }
         };
         self.dio.send(message)?;
+        self.dio.ask_for(inquiry.as_ref(), asking.as_ref());
         Ok(view)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -366,5 +366,87 @@ fn closing_ends_an_async_callback_where_it_awaits() {
         let mut drops: Vec<_> = drops.try_iter().collect();
         drops.sort_unstable();
         assert_eq!(drops, ["event", "refresh", "write"]);
+    });
+}
+
+#[test]
+fn an_async_query_brings_its_rows_once_and_a_dropped_opener_leaves_it_going_for_the_others() {
+    in_time(|| {
+        let (held, calls) = (watch::Sender::new(true), Arc::new(AtomicUsize::new(0)));
+        let (waits, counts) = (held.clone(), calls.clone());
+        let lens = Lens::new()
+            .in_memory()
+            .on_query_async(async move |dio, query| {
+                counts.fetch_add(1, Ordering::SeqCst);
+                let rows = dio.master().list_query(query.clone()).await?;
+                let _ = waits.subscribe().wait_for(|is_held| !is_held).await;
+                dio.cache().replace_matching(query.clone(), rows).await
+            })
+            .build()
+            .unwrap();
+        assert!(lens.callbacks().has_on_query());
+        let dio = AsyncDio::from(lens.make_dio(products()).unwrap());
+        let cheap = || dio.table_scenery().condition(Condition::le("price", 20));
+        pollster::block_on(async {
+            let mut dropped = Box::pin(cheap().open());
+            let mut kept = Box::pin(cheap().sort("price", SortDir::Asc).open());
+            let mut counted = Box::pin(dio.value_scenery().count().condition(Condition::le("price", 20)).open());
+            until_views(&dio, 3, || {
+                assert!(is_pending(&mut dropped) && is_pending(&mut kept) && is_pending(&mut counted));
+            })
+            .await;
+            drop(dropped);
+            held.send_replace(false);
+            let view = kept.await.unwrap();
+            let ids: Vec<String> = view.snapshot().iter().map(|row| row.id().to_owned()).collect();
+            assert_eq!(ids, ["b", "c"]);
+            assert_eq!(counted.await.unwrap().int(), Some(2));
+            assert_eq!(calls.load(Ordering::SeqCst), 1);
+            assert_eq!(dio.vista().list_values().await.unwrap().len(), 3);
+            assert_eq!(calls.load(Ordering::SeqCst), 2);
+            dio.refresh().await.unwrap();
+            assert_eq!(calls.load(Ordering::SeqCst), 3, "what is open, once");
+        });
+        assert!(lens.close(SOON).unwrap().is_closed());
+    });
+}
+
+/// Whether a future is not ready yet, asked by a waker that nobody listens to.
+fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::Pin::new(future).poll(&mut cx).is_pending()
+}
+
+/// Asks again and again until so many views are open.
+async fn until_views(dio: &AsyncDio, views: usize, mut ask: impl FnMut()) {
+    while dio.status().views < views {
+        ask();
+        pause().await;
+    }
+}
+
+#[test]
+fn closing_ends_an_async_query_where_it_awaits() {
+    in_time(|| {
+        let (inside, is_inside) = bounded(1);
+        let (dropped, drops) = unbounded();
+        let lens = Lens::new()
+            .in_memory()
+            .on_query_async(async move |_dio, _query| {
+                let _says = SaysWhenDropped(dropped.clone(), "query");
+                let _ = inside.send(());
+                std::future::pending::<()>().await;
+                Ok(())
+            })
+            .build()
+            .unwrap();
+        let dio = lens.make_dio(products()).unwrap();
+        std::thread::scope(|threads| {
+            let opens = threads.spawn(|| dio.table_scenery().open().map(drop));
+            is_inside.recv_timeout(SOON).unwrap();
+            assert!(lens.close(Duration::from_secs(1)).unwrap().is_closed());
+            assert_eq!(opens.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        });
+        assert_eq!(drops.try_iter().collect::<Vec<_>>(), ["query"]);
     });
 }

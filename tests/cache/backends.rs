@@ -28,6 +28,10 @@ fn a_faulty_wrapper_fails_the_call_it_is_told_to_and_counts() {
     assert!(table.apply(&batch).is_err());
     assert_eq!(table.count().unwrap(), 1, "the call was made all the same");
     assert_eq!(backend.calls(), before + 2);
+    backend.fail_every(2);
+    assert!((0..3).all(|_| backend.sync().is_ok() && table.apply(&Default::default()).is_err()));
+    backend.heal();
+    assert!((0..3).all(|_| backend.sync().is_ok()));
 }
 
 #[cfg(feature = "lmdb")]

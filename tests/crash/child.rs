@@ -10,15 +10,15 @@ use std::sync::{Mutex, RwLock};
 use std::thread;
 
 use diorama::prelude::*;
-use diorama::{DeliveryPolicy, PendingWrite, WriteState, WriteTicket, record};
+use diorama::{DeliveryPolicy, LensBuilder, PendingWrite, Row, WriteState, WriteTicket, record};
 use std::time::Duration;
 
-use crate::chance::Chance;
-use crate::source::LONG;
-use crate::wire::{Ask, Fields, Mark, Remote, Report, ShownRow, Verb, fields_of, send};
+use super::chance::Chance;
+use super::source::LONG;
+use super::wire::{Ask, Fields, Mark, Pending, Remote, Report, ShownRow, Verb, fields_of, send};
 
 const SETTINGS: &str = "DIORAMA_CRASH_CHILD";
-/// The test that the child runs as.
+/// The test that the child runs as, beside this module.
 const NAME: &str = "a_child_that_writes_until_it_is_killed";
 
 const WRITERS: i64 = 3;
@@ -47,16 +47,26 @@ pub(crate) struct Life {
     pub(crate) first_mark: i64,
     pub(crate) socket: PathBuf,
     pub(crate) cache: PathBuf,
+    /// Every so manieth call of its storage fails; 0: none does.
+    pub(crate) fails_every: u64,
+    /// Its storage may fail, by that or for want of room.
+    pub(crate) is_troubled: bool,
 }
 
 impl Life {
     /// Starts this program again, to live it.
     pub(crate) fn start(&self) -> Running {
-        let Life { task, keeps_keys, seed, first_mark, socket, cache } = self;
+        let Life { task, keeps_keys, seed, first_mark, socket, cache, fails_every, is_troubled } = self;
+        let (socket, cache) = (socket.display(), cache.display());
         let settings =
-            format!("{task:?}\n{keeps_keys}\n{seed}\n{first_mark}\n{}\n{}", socket.display(), cache.display());
-        let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", NAME, "--ignored", "--nocapture"])
+            format!("{task:?}\n{keeps_keys}\n{seed}\n{first_mark}\n{socket}\n{cache}\n{fails_every}\n{is_troubled}");
+        let parent = module_path!().split("::").skip(1).filter(|name| *name != "child");
+        let name = parent.chain([NAME]).collect::<Vec<_>>().join("::");
+        // A file that may not grow is to be an error, and no signal that ends it.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", &name, "--ignored", "--nocapture"])
             .env(SETTINGS, settings)
             .stdout(Stdio::null())
             .spawn()
@@ -75,7 +85,9 @@ impl Life {
         };
         let (keeps_keys, seed) = (next() == "true", next().parse().unwrap());
         let first_mark = next().parse().unwrap();
-        Some(Life { task, keeps_keys, seed, first_mark, socket: next().into(), cache: next().into() })
+        let (socket, cache) = (next().into(), next().into());
+        let (fails_every, is_troubled) = (next().parse().unwrap(), next() == "true");
+        Some(Life { task, keeps_keys, seed, first_mark, socket, cache, fails_every, is_troubled })
     }
 }
 
@@ -89,8 +101,11 @@ impl Drop for Running {
     }
 }
 
+/// A Lens, and what has its storage fail, or work for a while.
+pub(crate) type Opened = (LensBuilder, Box<dyn Fn(bool) + Sync>);
+
 /// What the child does, in the process that is it.
-pub(crate) fn live() {
+pub(crate) fn live(open: impl FnOnce(&Life) -> Opened) {
     let Some(life) = Life::read() else { return };
     let report = Reporter(Mutex::new(UnixStream::connect(&life.socket).unwrap()));
     let mut chance = Chance::new(life.seed);
@@ -100,9 +115,13 @@ pub(crate) fn live() {
         .max_delay(Duration::from_millis(8))
         .probe_every(Duration::from_millis(2))
         .deadline(Duration::from_millis(200));
-    let lens = Lens::new().cache_at(&life.cache).delivery(policy).build().unwrap();
-    let dio = lens.make_dio(Remote::new(life.socket.clone(), life.keeps_keys)).unwrap();
-    let rows = report.what_is_shown(&dio);
+    let (lens, fails) = open(&life);
+    let lens = lens.delivery(policy).build().unwrap();
+    fails(true);
+    let remote = || Remote::new(life.socket.clone(), life.keeps_keys);
+    let dio = patiently(&life, &fails, || lens.make_dio(remote()));
+    let (rows, pending) = patiently(&life, &fails, || look(&dio));
+    report.say(Report::Shows { rows: rows.clone(), pending });
     report.failures(&dio);
     match life.task {
         Task::Write => write_for_ever(&life, &dio, &report, &rows),
@@ -110,13 +129,52 @@ pub(crate) fn live() {
             dio.wait_for_writes(LONG).unwrap();
             report.failures(&dio);
             dio.refresh().unwrap();
-            report.what_is_shown(&dio);
+            let (rows, pending) = look(&dio).unwrap();
+            report.say(Report::Shows { rows, pending });
         }
         Task::Look => {}
     }
     let (pending, failed) = (dio.pending_writes().len(), dio.failed_writes().len());
     let closed = lens.close(LONG).unwrap();
     report.say(Report::Rests { pending, failed, kept: closed.kept, is_closed: closed.is_closed() });
+}
+
+/// Does what must get done whatever fails: some times while the storage fails, then while it works.
+fn patiently<T>(life: &Life, fails: &impl Fn(bool), work: impl Fn() -> Result<T, Error>) -> T {
+    const TIMES: usize = 10;
+    if life.fails_every > 0
+        && let Some(done) = (0..TIMES).find_map(|_| work().ok())
+    {
+        return done;
+    }
+    fails(false);
+    // What failed before may be told once more.
+    let done = (0..TIMES).find_map(|_| work().ok()).unwrap_or_else(|| work().unwrap());
+    fails(true);
+    done
+}
+
+/// What it shows, and the writes that were pending all the while.
+fn look(dio: &Dio) -> Result<(Vec<ShownRow>, Vec<Pending>), Error> {
+    let numbers = |writes: &[PendingWrite]| -> HashSet<u64> { writes.iter().map(|write| write.number.0).collect() };
+    let view = dio.table_scenery().open()?;
+    let before = dio.pending_writes();
+    let row = |row: Row| {
+        let fields = fields_of(row.record()?);
+        Ok(ShownRow { id: row.id().to_owned(), fields, is_pending: row.status() == RowStatus::PendingWrite })
+    };
+    let rows: Vec<ShownRow> = view.snapshot().iter().map(row).collect::<Result<_, Error>>()?;
+    // What was settled before says so after this.
+    dio.flush()?;
+    let mut after = dio.pending_writes();
+    // One that made a row which the source has named is done, and says so once that is durable.
+    let is_named_there =
+        |write: &PendingWrite| write.op.id().is_none() && write.id.as_deref().is_some_and(is_of_source);
+    after.retain(|write| !write.state.has_ended() && !is_named_there(write));
+    let after = numbers(&after);
+    let pending = before.into_iter().filter(|write| after.contains(&write.number.0));
+    let pending = pending.map(|write| (write.number.0, write.id.map(|id| id.to_string()), verb_of(&write.op)));
+    Ok((rows, pending.collect()))
 }
 
 struct Reporter(Mutex<UnixStream>);
@@ -130,30 +188,6 @@ impl Reporter {
         }
     }
 
-    fn what_is_shown(&self, dio: &Dio) -> Vec<ShownRow> {
-        let numbers = |writes: &[PendingWrite]| -> HashSet<u64> { writes.iter().map(|write| write.number.0).collect() };
-        let view = dio.table_scenery().open().unwrap();
-        let before = dio.pending_writes();
-        let rows: Vec<ShownRow> = view
-            .snapshot()
-            .iter()
-            .map(|row| ShownRow {
-                id: row.id().to_owned(),
-                fields: fields_of(row.record().unwrap()),
-                is_pending: row.status() == RowStatus::PendingWrite,
-            })
-            .collect();
-        // What was settled before says so after this.
-        dio.flush().unwrap();
-        let mut after = dio.pending_writes();
-        after.retain(|write| !write.state.has_ended());
-        let after = numbers(&after);
-        let pending = before.into_iter().filter(|write| after.contains(&write.number.0));
-        let pending = pending.map(|write| (write.number.0, write.id.map(|id| id.to_string()), verb_of(&write.op)));
-        self.say(Report::Shows { rows: rows.clone(), pending: pending.collect() });
-        rows
-    }
-
     /// Tells of writes that failed, and forgets them.
     fn failures(&self, dio: &Dio) {
         for failed in dio.failed_writes() {
@@ -163,6 +197,11 @@ impl Reporter {
             let _ = dio.clear_failed(failed.number);
         }
     }
+}
+
+/// Whether the source has made up this id.
+fn is_of_source(id: &str) -> bool {
+    id.starts_with('s')
 }
 
 fn verb_of(op: &WriteOp) -> Verb {
@@ -191,6 +230,7 @@ fn write_for_ever(life: &Life, dio: &Dio, report: &Reporter, rows: &[ShownRow]) 
                 report,
                 marks: &marks,
                 order: &order,
+                is_troubled: life.is_troubled,
                 chance: Chance::new(life.seed ^ (number as u64 + 1) << 32),
                 unnamed: unnamed
                     .filter(|(_, tag)| *tag >= FIRST_MARK && tag % WRITERS == number && is_single(*tag))
@@ -213,6 +253,8 @@ struct Writer<'a> {
     report: &'a Reporter,
     marks: &'a AtomicI64,
     order: &'a RwLock<()>,
+    /// Its storage may fail.
+    is_troubled: bool,
     chance: Chance,
     /// Rows that the source has named, or will: an id of theirs, and their tag.
     unnamed: Vec<(String, i64)>,
@@ -225,21 +267,25 @@ impl Writer<'_> {
         let mut group = Vec::new();
         if self.number == 0 && self.chance.one_in(60) {
             let order = self.order.write().unwrap();
-            group.push(self.write(None, WriteOp::delete_all(), Verb::DeleteAll));
+            group.extend(self.write(None, WriteOp::delete_all(), Verb::DeleteAll));
             drop(order);
         }
         let row = self.chance.below(NAMED as u64 / WRITERS as u64) as i64 * WRITERS + self.number;
         for _ in 0..=self.chance.below(6) {
             let order = self.order.read().unwrap();
-            group.push(self.write_one(row));
+            group.extend(self.write_one(row));
             drop(order);
         }
         for (mark, ticket) in group {
             // One that has lost its row before it was durable is not accepted.
-            if ticket.wait_durable(LONG).is_ok() {
-                self.report.say(Report::Accepted { mark, number: ticket.number().0 });
-            } else {
-                assert!(matches!(ticket.state(), WriteState::Rejected(_)), "{ticket:?}");
+            match ticket.wait_durable(LONG) {
+                Ok(()) => self.report.say(Report::Accepted { mark, number: ticket.number().0 }),
+                Err(error) if self.is_troubled && matches!(error.kind(), ErrorKind::Cache | ErrorKind::Full) => {
+                    self.report.say(Report::Refused(mark));
+                    let _ = self.dio.clear_failed(ticket.number());
+                    continue;
+                }
+                Err(_) => assert!(matches!(ticket.state(), WriteState::Rejected(_)), "{ticket:?}"),
             }
             self.open.push((mark, ticket));
         }
@@ -250,13 +296,20 @@ impl Writer<'_> {
         }
     }
 
-    fn write(&mut self, tag: Option<i64>, op: WriteOp, verb: Verb) -> (Mark, WriteTicket) {
+    fn write(&mut self, tag: Option<i64>, op: WriteOp, verb: Verb) -> Option<(Mark, WriteTicket)> {
         let mark = op.record().and_then(|record| record.int("mark"));
         let mark = mark.unwrap_or_else(|| self.next_mark());
         let is_named = op.id().is_some();
         let mark = Mark { mark, tag, verb, is_named };
         self.report.say(Report::Intends(mark));
-        (mark, self.dio.write(op).unwrap())
+        match self.dio.write(op) {
+            Ok(ticket) => Some((mark, ticket)),
+            Err(error) => {
+                assert!(self.is_troubled, "{error}");
+                self.report.say(Report::Refused(mark));
+                None
+            }
+        }
     }
 
     fn next_mark(&self) -> i64 {
@@ -264,7 +317,7 @@ impl Writer<'_> {
     }
 
     /// One write to the row of this tag, or to one that the source names.
-    fn write_one(&mut self, tag: i64) -> (Mark, WriteTicket) {
+    fn write_one(&mut self, tag: i64) -> Option<(Mark, WriteTicket)> {
         let mark = self.next_mark();
         let whole = |tag: i64| record! { "tag" => tag, "mark" => mark, "whole" => mark };
         let some = record! { "mark" => mark, "part" => mark };
@@ -290,11 +343,11 @@ impl Writer<'_> {
                 (tag, op)
             }
             _ => {
-                let written = self.write(Some(mark), WriteOp::insert(whole(mark)), Verb::Insert);
+                let written = self.write(Some(mark), WriteOp::insert(whole(mark)), Verb::Insert)?;
                 if let Some(id) = written.1.id() {
                     self.unnamed.push((id.to_string(), mark));
                 }
-                return written;
+                return Some(written);
             }
         };
         let verb = verb_of(&op);

@@ -1,15 +1,15 @@
 //! Source: a table behind a socket that answers late, not at all or with a failure now and then, keeps the answers to
 //! idempotency keys, and logs each effect. It also takes what the child reports.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::chance::Chance;
-use crate::wire::{Answer, Ask, Fields, Op, Refusal, Report, Verb, receive, send};
+use super::chance::Chance;
+use super::wire::{Answer, Ask, Fields, Op, Refusal, Report, Verb, receive, send};
 
 /// How long anything may take before it counts as hanging.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -31,6 +31,8 @@ pub(crate) struct Effect {
 struct State {
     rows: BTreeMap<String, Fields>,
     answers: HashMap<String, Answer>,
+    /// The keys of all writes that it was asked for, done or not.
+    asked: HashSet<String>,
     effects: Vec<Effect>,
     calls: u64,
     next_id: u64,
@@ -155,6 +157,7 @@ impl Source {
             };
             (fate, chance.one_in(2))
         };
+        self.state.lock().unwrap().asked.insert(key.clone());
         self.pass_time();
         match fate {
             Fate::FailsBefore => return Some(Answer::Refused(Refusal::Transient)),
@@ -176,6 +179,12 @@ impl Source {
 
     pub(crate) fn effects(&self) -> Vec<Effect> {
         self.state.lock().unwrap().effects.clone()
+    }
+
+    /// Whether a write of this key has come.
+    #[allow(dead_code, reason = "only a journal whose end is torn off must know")]
+    pub(crate) fn was_asked(&self, key: &str) -> bool {
+        self.state.lock().unwrap().asked.contains(key)
     }
 
     /// How many writes it was asked for.

@@ -80,6 +80,9 @@ pub(crate) struct ShownRow {
     pub(crate) is_pending: bool,
 }
 
+/// A pending write: its number, its row, and what it does.
+pub(crate) type Pending = (u64, Option<String>, Verb);
+
 /// What the child tells.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Report {
@@ -103,11 +106,13 @@ pub(crate) enum Report {
         number: u64,
         by: u64,
     },
+    /// The storage took none of it.
+    Refused(Mark),
     /// What it shows. Pending are the writes that were so before and after it looked: their numbers, their rows and whether
     /// the last one of the row leaves a row.
     Shows {
         rows: Vec<ShownRow>,
-        pending: Vec<(u64, Option<String>, Verb)>,
+        pending: Vec<Pending>,
     },
     /// All is delivered and closed.
     Rests {

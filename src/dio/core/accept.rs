@@ -11,7 +11,7 @@ use crate::dio::delivery::Outcome as Attempted;
 use crate::dio::event::DioEvent;
 use crate::dio::ticket::{WriteOutcome, WriteState};
 use crate::dio::write_queue::Pushed;
-use crate::journal::{Acceptance, Confirmed, Outcome, Reservation, TableJournal};
+use crate::journal::{Acceptance, Confirmed, HandOver, Outcome, Reservation};
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
 use crate::{Error, Result, Seq, WriteNumber};
@@ -62,21 +62,34 @@ impl Core {
         }
     }
 
-    /// Hands writes that are shown now on for their delivery: through the journal, if there is one.
+    /// Hands writes that are shown now on for their delivery: through the journal, if there is one, which takes them as one.
     pub(super) fn hand_on(&mut self, staged: Vec<(Arc<StagedWrite>, Option<Reservation>)>, seq: Seq) {
+        if staged.is_empty() {
+            return;
+        }
+        let journal = self.to.ledger.journal();
+        let mut handing = journal.as_ref().map(|journal| journal.hand_over());
+        let mut direct = Vec::new();
+        let mut shown = Vec::with_capacity(staged.len());
         for (write, room) in staged {
             let id = write.ticket.ticket().id();
             self.to.events.publish(DioEvent::WritePending { id, seq });
             // Whoever has made it finds it among the pending ones.
             self.to.writes.announce(&write);
-            write.ticket.staged();
-            match (self.to.ledger.journal(), room) {
-                (Some(journal), Some(room)) => self.accept(&journal, room, write),
-                _ => {
-                    let superseded = self.to.writes.push(write.number, false).superseded();
-                    self.supersede_writes(superseded, write.number);
-                }
+            match (&mut handing, room) {
+                (Some(handing), Some(room)) => self.accept(handing, room, write.clone()),
+                _ => direct.push(write.clone()),
             }
+            shown.push(write);
+        }
+        // The disk is the slowest of all, so it begins first.
+        drop(handing);
+        for write in shown {
+            write.ticket.staged();
+        }
+        for write in direct {
+            let superseded = self.to.writes.push(write.number, false).superseded();
+            self.supersede_writes(superseded, write.number);
         }
     }
 
@@ -92,7 +105,7 @@ impl Core {
     }
 
     /// Has the journal make a write durable; then it is delivered.
-    pub(super) fn accept(&self, journal: &TableJournal, room: Reservation, write: Arc<StagedWrite>) {
+    pub(super) fn accept(&self, journal: &mut HandOver<'_>, room: Reservation, write: Arc<StagedWrite>) {
         let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
         let before = write.before();
         let op = match write.ticket.ticket().id() {

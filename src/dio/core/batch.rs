@@ -15,6 +15,7 @@ use crate::dio::core::{
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::meta;
+use crate::dio::queries::Question;
 use crate::dio::store::StoreBatch;
 use crate::dio::versions::{Replaced, RowMap};
 use crate::journal::Reservation;
@@ -57,6 +58,8 @@ pub(crate) struct OpenBatch {
     /// Rows whose memory of being deleted is replaced, with the Seq at which that version began.
     pub(super) tombstones: Vec<(RowNo, Seq)>,
     stale_all: bool,
+    /// Questions to the source that it answers.
+    answered: Vec<Arc<Question>>,
     /// It has changes of very many rows.
     is_load: bool,
 }
@@ -84,6 +87,7 @@ impl OpenBatch {
             covering: Vec::new(),
             tombstones: Vec::new(),
             stale_all: false,
+            answered: Vec::new(),
             is_load: false,
         }
     }
@@ -211,6 +215,15 @@ impl Core {
             batch.replies.push((reply, result));
         } else if let Err(error) = result {
             tracing::warn!(table = %self.to.table_name, %error, "a change of rows could not be applied");
+        }
+    }
+
+    /// [`apply`](Self::apply) of the rows that answer a question.
+    pub(super) fn apply_answer(&mut self, apply: Apply, question: Arc<Question>) {
+        self.apply(apply);
+        let batch = self.batch();
+        if matches!(batch.replies.last(), Some((_, Ok(())))) {
+            batch.answered.push(question);
         }
     }
 
@@ -372,7 +385,13 @@ impl Core {
         began: Option<Seq>,
     ) {
         let before = found.as_ref().map(|(_, before)| before);
-        if before.is_some_and(|before| before.status() == row.status() && before.same_content(&row)) {
+        // What was read since all rows became stale is fresh again, though it is what it was.
+        let freshens = |before: &StoredRow| {
+            before.seq() <= self.stale_upto && began.is_some_and(|began| began >= self.stale_upto && began != JUST_NOW)
+        };
+        if before
+            .is_some_and(|before| before.status() == row.status() && before.same_content(&row) && !freshens(before))
+        {
             self.confirm(row.id(), began);
             return;
         }
@@ -502,6 +521,7 @@ impl Core {
                 Some((prepared, ops)) => (Some(prepared), ops),
                 None => (None, self.confirmed(&changed.touched).map(op_of).collect()),
             };
+            self.views.note_answers(&batch.answered);
             let moved = self.views.publish(&changed, seq, (self.complete, self.stale_upto), why, prepared);
             let records = self.publish_records(&changed, &batch.shown_anew, seq, state_changed);
             // The count may be ahead of the rows for a moment, `complete` never: a part would pass for the whole.
@@ -529,6 +549,7 @@ impl Core {
         }
         let seq = self.seq;
         if seeded {
+            self.end_all_waiting();
             self.to.events.publish(DioEvent::Seeded { seq });
         }
         self.cover(&covered, seq);

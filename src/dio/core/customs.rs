@@ -11,10 +11,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::dio::core::views::{Index, State, load_state};
+use crate::dio::core::views::{Index, State};
 use crate::dio::core::{Body, Changed, Core, Message, Opening, ViewSlot};
+use crate::dio::queries::Question;
 use crate::scenery::custom::{CustomCode, OffCore, RowStep, Work};
-use crate::scenery::snapshot::{Root, TableSnapshot};
+use crate::scenery::snapshot::{LoadState, Root, TableSnapshot};
 use crate::scenery::value::{ValueCounts, ValueSlot};
 use crate::scenery::view_query::ViewQuery;
 use crate::{Error, Result, Seq, Value};
@@ -43,6 +44,18 @@ pub(super) struct Custom {
     /// Something changed that no job has taken in.
     due: bool,
     running: bool,
+    /// The source has brought the rows of its query; it is told once they are taken in.
+    is_answered: bool,
+}
+
+impl Custom {
+    fn note_answer(&mut self, question: &Question) {
+        if !self.is_answered && self.slot.lacks_answer() && question.covers(&self.query) {
+            self.is_answered = true;
+            // The function may ask how far the rows are there.
+            self.due |= matches!(self.source, Source::Index(_));
+        }
+    }
 }
 
 /// The value views of user code by number.
@@ -94,6 +107,17 @@ impl Customs {
         self.0.retain(|_, custom| !custom.slot.is_dropped());
     }
 
+    /// These questions are answered by the batch that is about to be published.
+    pub(super) fn note_answers(&mut self, answered: &[Arc<Question>]) {
+        for custom in self.0.values_mut() {
+            answered.iter().for_each(|question| custom.note_answer(question));
+        }
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Arc<ValueSlot>> {
+        self.0.values().map(|custom| &custom.slot)
+    }
+
     /// The index could not be built: its views have no value and get none.
     pub(super) fn index_failed(&mut self, failed: u64, error: &Error, seq: Seq) {
         self.0.retain(|_, custom| {
@@ -125,7 +149,10 @@ impl Core {
             }
         };
         let id = self.views.next_number();
-        self.views.customs.0.insert(id, Custom { slot, query, user, source, due: true, running: false });
+        self.views
+            .customs
+            .0
+            .insert(id, Custom { slot, query, user, source, due: true, running: false, is_answered: false });
         if let Some(index) = index {
             self.give_up_refused(index);
         }
@@ -141,6 +168,11 @@ impl Core {
             }
             if !custom.due {
                 custom.slot.take_in(self.seq);
+                if std::mem::take(&mut custom.is_answered)
+                    && let Some(generation) = custom.slot.needs_no_answer()
+                {
+                    custom.slot.signal.advance_to(generation);
+                }
                 continue;
             }
             let Some(code) = custom.user.code().cloned() else { continue };
@@ -163,7 +195,10 @@ impl Core {
                         seq: self.seq,
                         tree: tree.clone(),
                         query: custom.query.clone(),
-                        load: load_state(self.complete),
+                        load: match custom.is_answered {
+                            true => LoadState::Ready,
+                            false => custom.slot.load_state(self.complete),
+                        },
                         stale_upto: self.stale_upto,
                         epoch: 0,
                         changed: 0,
@@ -194,6 +229,18 @@ impl Core {
         for (id, error) in refused {
             self.computed(id, self.seq, Err(error));
         }
+    }
+
+    /// A question to the source has come to its end; its rows are published.
+    pub(super) fn customs_answered(&mut self, question: &Question, result: &Result<()>) {
+        for custom in self.views.customs.0.values_mut() {
+            if result.is_ok() {
+                custom.note_answer(question);
+            } else if let Some(generation) = custom.slot.answered(question, &custom.query, result) {
+                custom.slot.signal.advance_to(generation);
+            }
+        }
+        self.run_customs();
     }
 
     /// Shows the result of a job that took in everything up to `seq`.

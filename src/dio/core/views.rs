@@ -7,6 +7,7 @@
 //! 3. A view shows its old body until the new one is ready; a request that was superseded never lands.
 //! 4. A batch costs the views that it concerns, not all that are open (`a_change_looks_at_the_views_that_it_can_concern`).
 
+mod answers;
 mod first;
 mod sides;
 #[cfg(test)]
@@ -20,8 +21,10 @@ use crate::dio::core::body::{self, Body, BodyKind, First, Ground, Recorded, Rows
 use crate::dio::core::bulk::Prepared;
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
+use crate::dio::core::views::answers::Answer;
 use crate::dio::core::views::first::first_part;
 use crate::dio::core::{Changed, ChangedRow, Core, Message, Opening, ViewId, ViewSlot};
+use crate::dio::queries::Asking;
 use crate::scenery::accumulator::BuiltIn;
 use crate::scenery::cut::Cut;
 use crate::scenery::index::diff::count_differences;
@@ -89,7 +92,12 @@ impl Index {
 /// A table view: what it shows, and what it is to show.
 struct TableView {
     slot: Arc<TableSlot>,
+    /// The query that it was last asked for.
+    wanted: Arc<ViewQuery>,
+    answer: Answer,
     shows: Option<u64>,
+    /// Of which question the rows are that it shows.
+    shown_question: Option<Arc<str>>,
     cut: Cut,
     awaits: Option<Awaited>,
     /// The first rows of what it awaits, as they are published.
@@ -117,6 +125,8 @@ pub(super) struct Views {
     /// Rows up to this Seq are stale, as last published.
     stale_upto: Seq,
     complete: bool,
+    /// Views of which the open batch answers the question.
+    newly_answered: Vec<ViewId>,
     scratch: Vec<u8>,
     keys: [Vec<u8>; 2],
     routed: Vec<(u64, u32)>,
@@ -196,6 +206,7 @@ impl Views {
             changed.keys().flat_map(shown_by).copied().collect()
         };
         let mut concerned = concerned;
+        concerned.append(&mut self.newly_answered);
         concerned.extend(firsts_moved.iter().flat_map(|index| self.waiting_for(*index)).map(|(view, _)| view));
         concerned.sort_unstable();
         concerned.dedup();
@@ -212,7 +223,7 @@ impl Views {
                 continue;
             };
             let entries = changed.get(&shown).copied();
-            let load = load_state(complete);
+            let load = view.load_now(complete);
             let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&shown) else {
                 continue;
             };
@@ -349,12 +360,17 @@ impl Views {
         let Some(Index { state: State::Ready(Body::Table(tree)), query, .. }) = self.indexes.get(&index_id) else {
             return;
         };
+        if view.keeps_its_rows(self.complete) {
+            view.show_first(None, seq, self.stale_upto);
+            return;
+        }
         let last = view.slot.roots.newest();
         let showed = view.shows.replace(index_id);
+        view.shown_question = view.answer.question().cloned();
         view.cut = cut;
         view.awaits = None;
         let had_first = view.first.take().is_some();
-        view.load = load_state(self.complete);
+        view.load = view.answer.load_state(self.complete);
         let tree = cut.of(tree);
         let same_index = showed == Some(index_id);
         let (changed, same_order) = if same_index {
@@ -382,7 +398,9 @@ impl Views {
         let generation = root.generation;
         let gone = view.slot.roots.publish(root);
         view.slot.signal.advance_to(generation);
-        view.slot.queries.landed_well(request);
+        if !view.answer.is_awaited() {
+            view.slot.queries.ended(request, view.answer.outcome(self.complete));
+        }
         self.throw_away(gone);
         if same_index {
             return;
@@ -398,8 +416,12 @@ impl Views {
     fn fail(&mut self, view_id: ViewId, request: u64, seq: Seq, error: &Error) {
         let Some(view) = self.tables.get_mut(&view_id) else { return };
         view.awaits = None;
+        let was_asked_for = view.answer.give_up();
         if view.shows.is_some() {
             view.show_first(None, seq, self.stale_upto);
+        }
+        if was_asked_for {
+            view.show_load(LoadState::Failed(error.clone()), seq, self.stale_upto);
         }
         view.first = None;
         if view.shows.is_none() {
@@ -421,7 +443,7 @@ impl Views {
             view.slot.roots.publish(root);
             view.slot.signal.advance_to(generation);
         }
-        view.slot.queries.failed(request, error.clone());
+        view.slot.queries.ended(request, Err(error.clone()));
     }
 
     /// Lets go of views whose handles are gone and of indexes that nobody shows or awaits.
@@ -506,6 +528,7 @@ impl Core {
         query: Arc<ViewQuery>,
         cut: Cut,
         request: u64,
+        asking: Option<Asking>,
     ) {
         let Some(slot) = slot.arrived() else { return };
         self.views.complete = self.complete;
@@ -513,12 +536,20 @@ impl Core {
         let index = self.table_index(&query);
         let entry = self.views.tables.entry(view).or_insert_with(|| TableView {
             slot,
+            wanted: query.clone(),
+            answer: Answer::default(),
             shows: None,
+            shown_question: None,
             cut,
             awaits: None,
             first: None,
             load: LoadState::Loading,
         });
+        entry.wanted = query.clone();
+        entry.answer = Answer::of(asking, request);
+        if entry.answer.is_awaited() {
+            entry.show_load(load_state(self.complete), self.seq, self.stale_upto);
+        }
         let awaited = Awaited { index, cut, request };
         let superseded = entry.awaits.replace(awaited).is_some_and(|before| before.index != index || before.cut != cut);
         if superseded {

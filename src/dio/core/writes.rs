@@ -20,6 +20,9 @@ use crate::value::StoredRow;
 use crate::vista::WriteOp;
 use crate::{Error, Result, RowNo, Seq, WriteNumber};
 
+/// A row and its number.
+type Found = (RowNo, StoredRow);
+
 impl Core {
     // ---- staging -----------------------------------------------------------------------------------------------
 
@@ -80,10 +83,19 @@ impl Core {
     pub(super) fn stage_row(&mut self, new: NewWrite, number: WriteNumber) -> Result<Arc<StagedWrite>> {
         let NewWrite { op, ticket, at, key, .. } = new;
         let unstaged = op.id().map_or(Ok(()), |id| self.unstage(id));
-        let prepared = unstaged.and_then(|()| self.row_of(op, key.as_ref())).and_then(|(id, op)| {
-            let stack = self.stack_of(&id)?;
-            let is_known = stack.base.is_some() || stack.makes_a_row();
-            let before = self.shown_now(&id)?;
+        let prepared = unstaged.and_then(|()| self.row_of(op, key.as_ref())).and_then(|(id, op, found)| {
+            let before = match found.filter(|_| !self.unhides(&id) && self.pending.stack(&id).is_none()) {
+                // A row without pending writes shows what was found.
+                Some((row, stored)) => {
+                    self.stack_over(&id, Some((row, stored.clone())));
+                    Some(stored)
+                }
+                None => {
+                    self.stack_of(&id)?;
+                    self.shown_now(&id)?
+                }
+            };
+            let is_known = self.pending.stack(&id).is_some_and(|stack| stack.base.is_some() || stack.makes_a_row());
             Ok((id, op, is_known, before))
         });
         let (id, op, row_is_known, before) = match prepared {
@@ -119,26 +131,29 @@ impl Core {
     }
 
     /// The id of the row that a write is about, and the write with that id: a row that the source has renamed answers to its
-    /// first id, too. A row that the source is to name goes by an id of ours until then.
-    pub(super) fn row_of(&self, op: WriteOp, key: Option<&Arc<str>>) -> Result<(Arc<str>, WriteOp)> {
+    /// first id, too. A row that the source is to name goes by an id of ours until then. With the row of that id, if it was
+    /// looked for and found.
+    pub(super) fn row_of(&self, op: WriteOp, key: Option<&Arc<str>>) -> Result<(Arc<str>, WriteOp, Option<Found>)> {
         let Some(id) = op.id() else {
             if let Some(key) = key
                 && self.pending.stack(key).is_none()
                 && self.to.versions.lookup_newest(key)?.is_none()
             {
-                return Ok((key.clone(), op));
+                return Ok((key.clone(), op, None));
             }
-            return Ok((Arc::from(uuid::Uuid::now_v7().to_string()), op));
+            return Ok((Arc::from(uuid::Uuid::now_v7().to_string()), op, None));
         };
         if self.pending.stack(id).is_none()
             && let Some(row) = self.to.versions.lookup_newest(id)?
             && let Some(stored) = self.to.versions.row_newest(row)?
-            && stored.id() != id
         {
-            let op = op.with_id(stored.id());
-            return Ok((Arc::from(stored.id()), op));
+            if stored.id() != id {
+                let op = op.with_id(stored.id());
+                return Ok((Arc::from(stored.id()), op, None));
+            }
+            return Ok((Arc::from(id), op, Some((row, stored))));
         }
-        Ok((Arc::from(id), op))
+        Ok((Arc::from(id), op, None))
     }
 
     /// The stack of this row, a new one if there is none.
@@ -149,7 +164,7 @@ impl Core {
     }
 
     /// The stack of this row, which is not hidden; a new one over the row as it was found if there is none.
-    pub(super) fn stack_over(&mut self, id: &Arc<str>, found: Option<(RowNo, StoredRow)>) -> &mut Stack {
+    pub(super) fn stack_over(&mut self, id: &Arc<str>, found: Option<Found>) -> &mut Stack {
         let next = RowNo(self.next_row);
         let (row, base) = found.map_or((next, None), |(row, base)| (row, Some(base)));
         let stack = self.pending.stack_over(id, row, base);
