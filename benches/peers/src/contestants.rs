@@ -76,6 +76,12 @@ pub trait Table {
         Ok(None)
     }
 
+    /// Opens view 0; the sum of the amounts of its first 50 rows as soon as these can be shown.
+    fn first_screen(&mut self) -> Done<i64> {
+        self.open()?;
+        self.window(0)
+    }
+
     /// The amount of one row.
     fn get(&mut self, _row: &Row) -> Done<i64> {
         Ok(None)

@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 drop(table);
                 if plan.wanted.contains(&"reopen") {
                     let again = if reopens {
-                        scenarios::reopen(|| (contestant.prepare)(&rows, directory.path()))
+                        scenarios::reopen(&rows, || (contestant.prepare)(&rows, directory.path()))
                     } else {
                         Cell::Absent
                     };

@@ -130,6 +130,16 @@ impl Table for Diorama {
         Ok(Some(snapshot.rows(at..at + 50).filter_map(|row| row.int("amount")).sum()))
     }
 
+    fn first_screen(&mut self) -> Done<i64> {
+        let view = self.dio()?.table_scenery().sort("amount", SortDir::Desc).open_now()?;
+        let first = view.wait_for_first_rows(Some(PATIENCE))?;
+        self.views.push(view);
+        match first {
+            Some(first) => Ok(Some(first.iter().take(50).filter_map(|row| row.int("amount")).sum())),
+            None => self.window(0),
+        }
+    }
+
     fn get(&mut self, row: &Row) -> Done<i64> {
         Ok(self.dio()?.cache().get(&row.id)?.and_then(|record| record.int("amount")))
     }
