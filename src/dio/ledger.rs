@@ -1,23 +1,31 @@
 //! Ledger: where the writes of a Dio are made durable, if its cache is on a disk: its part of the journal.
 //!
 //! Owner: opened at the first write, or at the start if an earlier run left something; whoever needs it asks for it.
+//! Invariants: while the end of a write that the source has not done is on its way to the disk, no later write of the row is
+//! delivered: after a crash the first would be, over what the source has done since
+//! (`what_comes_after_a_refused_write_waits_until_the_journal_has_its_end`).
 //! Close/panic: `close` lets go of the journal, so that the table can be opened again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::dio::core::StagedWrite;
 use crate::journal::{Outcome, Replay, Reservation, TableJournal, bytes_for, has_entries};
 use crate::lens::LensInner;
-use crate::sync::{deadline_after, on_own_thread, reply, time_left};
+use crate::sync::{Notifier, Waited, deadline_after, on_own_thread, reply, time_left};
 use crate::vista::WriteOp;
-use crate::{ErrorKind, Result, Seq, WriteNumber};
+use crate::{Error, ErrorKind, Result, Seq, WriteNumber};
 
 /// Why an insert is not sent again of which the source keeps no key.
 pub(crate) const MAY_BE_DONE: &str = "the source did not say whether it has made the row, and asking it again could make a \
                                       second one; look there before you insert it again";
+
+/// How long a delivery waits for ends to be durable before it is put off, so that those of other rows go on.
+const ENDS_DURABLE: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub(crate) struct Ledger {
@@ -25,7 +33,53 @@ pub(crate) struct Ledger {
     table: Arc<str>,
     is_kept: bool,
     journal: Mutex<State>,
+    ends: Arc<Ends>,
     kept: AtomicU64,
+}
+
+/// The writes that end, or may end, without the source having done them, and of which that is not durable yet.
+struct Ends {
+    open: Mutex<HashMap<WriteNumber, End>>,
+    /// How often one was taken out.
+    closed: Notifier,
+}
+
+struct End {
+    /// `None`: all rows.
+    row: Option<Arc<str>>,
+    /// How many say so.
+    times: usize,
+}
+
+impl End {
+    /// Whether one of these rows is its own; see [`End::row`].
+    fn concerns(&self, rows: &[Option<Arc<str>>]) -> bool {
+        self.row.is_none() || rows.iter().any(|row| row.is_none() || *row == self.row)
+    }
+}
+
+impl Ends {
+    fn open(&self, write: &StagedWrite) {
+        let row = write.ticket.ticket().id();
+        self.open.lock().entry(write.number).or_insert(End { row, times: 0 }).times += 1;
+    }
+
+    /// One who said so takes it back.
+    fn take_back(&self, number: WriteNumber) {
+        let mut open = self.open.lock();
+        let Some(end) = open.get_mut(&number) else { return };
+        end.times -= 1;
+        if end.times == 0 {
+            open.remove(&number);
+            drop(open);
+            self.closed.advance();
+        }
+    }
+
+    fn close(&self, number: WriteNumber) {
+        self.open.lock().remove(&number);
+        self.closed.advance();
+    }
 }
 
 enum State {
@@ -37,7 +91,15 @@ enum State {
 impl Ledger {
     pub(crate) fn new(lens: Arc<LensInner>, table: Arc<str>) -> Arc<Self> {
         let is_kept = lens.store().is_ok_and(|store| store.location().is_some());
-        Arc::new(Ledger { lens, table, is_kept, journal: Mutex::new(State::NotOpen), kept: AtomicU64::new(0) })
+        let ends = Ends { open: Mutex::default(), closed: Notifier::new(0) };
+        Arc::new(Ledger {
+            lens,
+            table,
+            is_kept,
+            journal: Mutex::new(State::NotOpen),
+            ends: Arc::new(ends),
+            kept: AtomicU64::new(0),
+        })
     }
 
     /// Whether writes are made durable at all.
@@ -165,5 +227,62 @@ impl Ledger {
         if let Some(journal) = self.journal() {
             journal.outcome(number.0, outcome, None);
         }
+    }
+
+    /// Notes that a write is over, though the source has not done it.
+    pub(crate) fn note_end(&self, write: &StagedWrite, outcome: &Outcome) {
+        let Some(journal) = self.journal() else { return };
+        self.ends.open(write);
+        let (ends, number) = (self.ends.clone(), write.number);
+        let answer = move |result: Result<()>| {
+            if result.is_ok() {
+                ends.close(number);
+            }
+        };
+        journal.outcome(number.0, outcome, Some(Box::new(answer)));
+    }
+
+    /// A write may be over from here on, though the source has not done it: no later one of its row is delivered before that is
+    /// [noted](Self::note_end) and durable, or it is said that it [goes on](Self::goes_on). To be said before the queue lets go
+    /// of it.
+    pub(crate) fn may_end(&self, write: &StagedWrite) {
+        if self.journal().is_some() {
+            self.ends.open(write);
+        }
+    }
+
+    /// See [`may_end`](Self::may_end).
+    pub(crate) fn goes_on(&self, number: WriteNumber) {
+        self.ends.take_back(number);
+    }
+
+    /// Blocks until every end under way that concerns one of these rows (`None`: all) is durable.
+    ///
+    /// # Errors
+    /// `Cache` when the disk stands still; the source must not be asked then.
+    pub(crate) fn wait_for_ends(&self, rows: &[Option<Arc<str>>]) -> Result<()> {
+        let deadline = deadline_after(ENDS_DURABLE);
+        // What ends by a write that was accepted just now is known by the time when that one goes on.
+        for _ in 0..2 {
+            let under_way: Vec<WriteNumber> = {
+                let open = self.ends.open.lock();
+                open.iter().filter(|(_, end)| end.concerns(rows)).map(|(number, _)| *number).collect()
+            };
+            loop {
+                let seen = self.ends.closed.get();
+                let is_open = {
+                    let open = self.ends.open.lock();
+                    under_way.iter().any(|number| open.contains_key(number))
+                };
+                if !is_open {
+                    break;
+                }
+                if let Waited::TimedOut(_) = self.ends.closed.wait_until(seen + 1, deadline.map(time_left)) {
+                    let message = "the ends of earlier writes can't be made durable, so no later one is delivered";
+                    return Err(Error::new(ErrorKind::Cache, message));
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -129,9 +129,11 @@ impl Dio {
     /// `NotFound` when it is settled; `Conflict` while it is being delivered; `Closed`.
     pub fn drop_write(&self, number: WriteNumber) -> Result<()> {
         let inner = self.inner();
-        let write = inner.writes.withdraw(number).map_err(|refusal| inner.refusal(number, refusal))?;
+        let may_end = |write: &StagedWrite| inner.ledger.may_end(write);
+        let write = inner.writes.withdraw(number, may_end).map_err(|refusal| inner.refusal(number, refusal))?;
         let id = write.ticket.ticket().id();
-        inner.send(Message::Settle(Settlement { write, result: SettledAs::Cancelled, reply: None }))?;
+        let settlement = Settlement { write, result: SettledAs::Cancelled, reply: None };
+        inner.send(Message::Settle(settlement)).inspect_err(|_| inner.ledger.goes_on(number))?;
         inner.catch_up()?;
         if let Some(id) = id {
             inner.reload(&id);

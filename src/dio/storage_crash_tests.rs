@@ -3,9 +3,6 @@
 //!
 //! The program, its source and what must hold are those of `tests/crash.rs`; the failing files of the journal are only here.
 //!
-//! What the book lets pass is an end that was decided here and that the journal had not yet: of a write that lost its row, or
-//! that a `delete_all` made pointless. The journal still has such a write then, and it is delivered.
-//!
 //! ```text
 //! DIORAMA_CRASHES=500 cargo test --release --lib storage_crash    the long run
 //! DIORAMA_CRASH_SEED=…                                            the same chance again; the moments differ all the same

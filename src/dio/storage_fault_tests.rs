@@ -13,12 +13,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cache::{CacheBackend, CacheBatch, FaultyBackend, LmdbBackend};
+use crate::cache::{CacheBackend, CacheBatch, FaultyBackend, LmdbBackend, MemoryBackend};
 use crate::journal::faulty_medium;
 use crate::lens::Lens;
 use crate::sources::MemoryVista;
+use crate::sources::memory::Call;
+use crate::sync::Waited;
 use crate::vista::WriteOp;
-use crate::{DeliveryPolicy, Dio, ErrorKind, Record, WriteState, WriteTicket, record};
+use crate::{DeliveryPolicy, Dio, Error, ErrorKind, Record, WriteState, WriteTicket, record};
 
 const LONG: Duration = Duration::from_secs(60);
 /// How long a delivery is waited for that faults may put off.
@@ -403,6 +405,47 @@ fn a_write_of_a_row_that_is_damaged_in_the_cache_is_delivered_and_the_row_read_a
     assert_eq!(expected["r2"].int("mark"), world.writes[0].mark);
     world.check_effects();
     dio.flush().unwrap();
+    drop(dio);
+    assert!(lens.close(LONG).unwrap().is_closed());
+}
+
+/// Else a crash would have the refused write delivered again, over the later one.
+#[test]
+fn what_comes_after_a_refused_write_waits_until_the_journal_has_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = FaultyBackend::new(MemoryBackend::new());
+    faulty_medium::fail_with(directory.path(), journal.faults());
+    let row = |tag: i64| (id(tag), record! { "id" => id(tag), "mark" => 0 });
+    let source = MemoryVista::new("things", "id").with_rows([1, 2].map(row));
+    let lens = Lens::new().cache_at(directory.path()).delivery(policy()).build().unwrap();
+    let dio = lens.make_dio(source.clone()).unwrap();
+    source.fail_next(Call::Patch, 1, Error::new(ErrorKind::Rejected, "not this one"));
+    let held = source.hold(Call::Patch);
+    let [refused, later, other] = [(1, 1), (1, 2), (2, 3)].map(|(tag, mark)| {
+        let ticket = dio.write(WriteOp::patch(id(tag), record! { "mark" => mark })).unwrap();
+        ticket.wait_durable(LONG).unwrap();
+        ticket
+    });
+    assert!(held.wait_until_held(1, LONG));
+    journal.fail_from(1);
+    held.release();
+    assert_eq!(refused.wait(LONG).unwrap_err().kind(), ErrorKind::Rejected);
+    other.wait(LONG).unwrap();
+    loop {
+        let seen = later.moves().get();
+        match later.state() {
+            WriteState::Waiting { error, .. } => break assert_eq!(error.kind(), ErrorKind::Cache),
+            state => assert!(!state.has_ended(), "{state:?}"),
+        }
+        let moved = later.moves().wait_until(seen + 1, Some(LONG));
+        assert!(matches!(moved, Waited::Reached(_)), "{:?}", later.state());
+    }
+    assert_eq!(source.calls(Call::Patch), 2);
+    journal.heal();
+    later.wait(LONG).unwrap();
+    let expected: BTreeMap<String, Record> = source.rows().into_iter().collect();
+    assert_eq!(expected["r1"].int("mark"), Some(2));
+    assert_eq!(rows(&dio), expected);
     drop(dio);
     assert!(lens.close(LONG).unwrap().is_closed());
 }

@@ -247,7 +247,7 @@ impl WriteTicket {
     }
 
     /// How often it has moved.
-    #[cfg(feature = "async")]
+    #[cfg(any(test, feature = "async"))]
     pub(crate) fn moves(&self) -> &Notifier {
         &self.0.moves
     }

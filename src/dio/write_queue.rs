@@ -56,6 +56,14 @@ pub(crate) enum Pushed {
 
 impl Pushed {
     /// The writes that it has made pointless.
+    pub(crate) fn pointless(&self) -> &[Arc<StagedWrite>] {
+        match self {
+            Pushed::Queued(superseded) => superseded,
+            Pushed::Withdrawn | Pushed::LeftBehind => &[],
+        }
+    }
+
+    /// The writes that it has made pointless.
     pub(crate) fn superseded(self) -> Vec<Arc<StagedWrite>> {
         match self {
             Pushed::Queued(superseded) => superseded,
@@ -210,11 +218,15 @@ impl WriteQueue {
         self.ring();
     }
 
-    /// Takes back a write that is not being delivered.
+    /// Takes back a write that is not being delivered; `then` is called before what was behind it may go.
     ///
     /// # Errors
     /// Why it can't be.
-    pub(crate) fn withdraw(&self, number: WriteNumber) -> Result<Arc<StagedWrite>, Refusal> {
+    pub(crate) fn withdraw(
+        &self,
+        number: WriteNumber,
+        then: impl FnOnce(&StagedWrite),
+    ) -> Result<Arc<StagedWrite>, Refusal> {
         let mut queue = self.queue.lock();
         let write = queue.unsettled(number)?.clone();
         match queue.delivery.remove(number) {
@@ -224,6 +236,7 @@ impl WriteQueue {
         }
         queue.writes.remove(&number);
         queue.used -= 1;
+        then(&write);
         drop(queue);
         self.ring();
         Ok(write)

@@ -29,6 +29,7 @@ pub(crate) fn run(dio: &Arc<DioInner>, handle: &WeakDio) {
         let strong = dio.lens.callbacks.uses_dio_to_write().then(|| handle.upgrade_or_revive()).flatten();
         match job {
             Job::Superseded(writes, by) => {
+                writes.iter().for_each(|write| dio.ledger.may_end(write));
                 settle(dio, writes.into_iter().map(|write| (write, SettledAs::Superseded(by))));
             }
             Job::Deliver(items) if items.len() > 1 => deliver_batch(dio, &items),
@@ -108,7 +109,12 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
         write.ticket.delivering(item.attempt);
     }
     let is_lost = makes_a_nameless_row(&item.op) && !dio.master.capabilities().idempotent_writes;
-    if is_lost && let Err(error) = dio.ledger.note_attempts(std::iter::once(item.write.number)) {
+    let row = item.write.ticket.ticket().id();
+    let noted = dio.ledger.wait_for_ends(&[row]).and_then(|()| match is_lost {
+        true => dio.ledger.note_attempts(std::iter::once(item.write.number)),
+        false => Ok(()),
+    });
+    if let Err(error) = noted {
         return conclude(dio, item, Err(name(dio, &item.op, not_noted(error))), false);
     }
     say_at_source(dio, item);
@@ -153,15 +159,19 @@ fn conclude(dio: &Arc<DioInner>, item: &Item, result: Result<Settled>, is_lost: 
                 // It was not there. Before the next attempt is noted, maybe by another writer.
                 dio.ledger.note_rewritten(item.write.number, &item.op);
             }
+            item.all().for_each(|write| dio.ledger.may_end(write));
             match dio.writes.finished(now, item, outcome) {
                 Verdict::Waiting { until } => {
                     for write in item.all() {
+                        dio.ledger.goes_on(write.number);
                         write.ticket.waiting(until, error.clone());
                     }
                 }
                 Verdict::GaveUp => end(dio, item, &SettledAs::Rejected(error)),
                 Verdict::Superseded { by } => end(dio, item, &SettledAs::Superseded(by)),
-                Verdict::Settled | Verdict::NotInFlight => {}
+                Verdict::Settled | Verdict::NotInFlight => {
+                    item.all().for_each(|write| dio.ledger.goes_on(write.number));
+                }
             }
         }
     }
@@ -454,7 +464,10 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
     }
     let Some(first) = items.first() else { return };
     let nameless = || items.iter().filter(|item| makes_a_nameless_row(&item.op));
-    if let Err(error) = dio.ledger.note_attempts(nameless().map(|item| item.write.number)) {
+    let nameless_numbers = nameless().map(|item| item.write.number);
+    let rows: Vec<_> = items.iter().map(|item| item.write.ticket.ticket().id()).collect();
+    let noted = dio.ledger.wait_for_ends(&rows).and_then(|()| dio.ledger.note_attempts(nameless_numbers));
+    if let Err(error) = noted {
         for item in items {
             conclude(dio, item, Err(name(dio, &item.op, not_noted(error.clone()))), false);
         }

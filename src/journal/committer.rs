@@ -24,8 +24,8 @@ use crate::journal::medium::Medium;
 use crate::sync::{self, Deadline, Rank, Role, Worker, deadline_after, time_left};
 use crate::{Error, ErrorKind, Result};
 
-/// How long the thread waits before it tries again what found no room, if nothing else wakes it.
-const RETRY: Duration = Duration::from_millis(500);
+/// How long the thread waits before it tries again what found no room, if nothing else wakes it: at first, and in the end.
+const RETRIES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(500));
 
 /// How long entries wait at the most for others to share their sync: a fraction of what a sync takes.
 const GATHERING: Duration = Duration::from_micros(50);
@@ -245,15 +245,18 @@ impl Shared {
 
     fn run<M: Medium>(&self, mut log: Log<M>) {
         let mut kept: Vec<Entry> = Vec::new();
+        let mut retry = RETRIES.0;
         let mut together = 0;
         loop {
-            let (entries, forgotten, jobs, closed) = self.next_round(!kept.is_empty(), together);
+            let retry_in = (!kept.is_empty()).then_some(retry);
+            let (entries, forgotten, jobs, closed) = self.next_round(retry_in, together);
             if !entries.is_empty() {
                 together = entries.len();
             }
             kept.extend(entries);
             let nothing_new = kept.is_empty() && forgotten.is_empty() && jobs.is_empty();
             kept = commit(&mut log, std::mem::take(&mut kept));
+            retry = if kept.is_empty() { RETRIES.0 } else { RETRIES.1.min(retry * 2) };
             if let Err(error) = log.forget(&forgotten).and_then(|()| log.shrink()) {
                 tracing::warn!(%error, "the journal could not be made smaller; it is tried again");
             }
@@ -272,9 +275,9 @@ impl Shared {
         }
     }
 
-    /// Waits for something to do: what was handed over, and whether that was all. `together`: how many entries went as one the
-    /// last time.
-    fn next_round(&self, retries: bool, together: usize) -> (VecDeque<Entry>, Vec<u64>, Vec<Job>, bool) {
+    /// Waits for something to do: what was handed over, and whether that was all. `retry_in`: something is to be tried again.
+    /// `together`: how many entries went as one the last time.
+    fn next_round(&self, retry_in: Option<Duration>, together: usize) -> (VecDeque<Entry>, Vec<u64>, Vec<Job>, bool) {
         let mut inbox = self.inbox.lock();
         while inbox.entries.is_empty() && inbox.forgotten.is_empty() && inbox.jobs.is_empty() && !inbox.closed {
             if std::mem::take(&mut inbox.expected) {
@@ -282,11 +285,12 @@ impl Shared {
                 continue;
             }
             self.asleep.store(true, Ordering::Relaxed);
-            let timed_out = if retries {
-                self.wake.wait_for(&mut inbox, RETRY).timed_out()
-            } else {
-                self.wake.wait(&mut inbox);
-                false
+            let timed_out = match retry_in {
+                Some(retry_in) => self.wake.wait_for(&mut inbox, retry_in).timed_out(),
+                None => {
+                    self.wake.wait(&mut inbox);
+                    false
+                }
             };
             self.asleep.store(false, Ordering::Relaxed);
             if timed_out {

@@ -9,8 +9,6 @@ use super::wire::{Mark, Report, ShownRow, Verb};
 #[derive(Default)]
 pub(crate) struct Book {
     keeps_keys: bool,
-    /// The storage fails, too.
-    is_troubled: bool,
     intended: Vec<Mark>,
     next_mark: i64,
     accepted: BTreeMap<u64, Mark>,
@@ -41,8 +39,8 @@ fn deletes(mark: &Mark) -> bool {
 }
 
 impl Book {
-    pub(crate) fn new(keeps_keys: bool, is_troubled: bool) -> Self {
-        Book { keeps_keys, is_troubled, ..Book::default() }
+    pub(crate) fn new(keeps_keys: bool) -> Self {
+        Book { keeps_keys, ..Book::default() }
     }
 
     pub(crate) fn next_mark(&self) -> i64 {
@@ -71,23 +69,6 @@ impl Book {
             self.looks,
             self.seen_pending,
         )
-    }
-
-    /// Whether the end of this write, which nobody was told of, may have been decided without the source and got lost with the
-    /// storage: it had lost its row, or a later `delete_all` stood for it. Then it is delivered after all, maybe after later
-    /// ones.
-    fn may_have_lost_its_end(&self, mark: i64) -> bool {
-        let confirmed: HashSet<i64> = self.confirmed.values().map(|mark| mark.mark).collect();
-        let found = self.intended.iter().find(|other| other.mark == mark);
-        let Some(of) = found.filter(|_| self.is_troubled && !confirmed.contains(&mark)) else { return false };
-        let changes_a_row = matches!(of.verb, Verb::Patch | Verb::Replace);
-        self.intended.iter().any(|other| match other.verb {
-            Verb::Insert | Verb::Upsert => {
-                changes_a_row && other.tag == of.tag && other.mark != mark && !confirmed.contains(&other.mark)
-            }
-            Verb::DeleteAll => other.mark > mark,
-            _ => false,
-        })
     }
 
     /// What was said of a row and of writes to all rows, for who has to understand a failure.
@@ -176,7 +157,7 @@ impl Book {
             let confirmed = last.mark.max(self.last_of_all);
             match by_tag.get(tag).map(|row| mark_of(row)) {
                 Some(shown) => assert!(
-                    shown > confirmed || (!last_deletes && shown == confirmed) || self.may_have_lost_its_end(shown),
+                    shown > confirmed || (!last_deletes && shown == confirmed),
                     "row {tag} shows {shown}, but {confirmed} was confirmed: {:?}\n{}",
                     by_tag.get(tag),
                     self.history(*tag),
@@ -278,12 +259,7 @@ impl Book {
             };
             for earlier in before.into_iter().chain(all) {
                 let is_late = number_of(earlier) >= Some(number);
-                let mark = self.accepted.get(&number).map(|mark| mark.mark).or(effect.mark);
-                assert!(
-                    !is_late || mark.is_some_and(|mark| self.may_have_lost_its_end(mark)),
-                    "{effect:?} came after {earlier:?}\n{}",
-                    self.history(self.tag_of(effect)),
-                );
+                assert!(!is_late, "{effect:?} came after {earlier:?}\n{}", self.history(self.tag_of(effect)),);
             }
             if newest.and_then(number_of).is_none_or(|newest| newest < number) {
                 newest = Some(effect);

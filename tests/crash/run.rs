@@ -16,11 +16,6 @@ const SIGKILL: i32 = 9;
 
 /// What goes wrong beside the kills.
 pub(crate) trait Trouble: Send + 'static {
-    /// Whether there is any.
-    fn is_any(&self) -> bool {
-        true
-    }
-
     /// A life is about to begin.
     fn begins(&mut self, _life: &mut Life, _chance: &mut Chance) {}
 
@@ -39,11 +34,7 @@ pub(crate) trait Trouble: Send + 'static {
 }
 
 /// Nothing does.
-impl Trouble for () {
-    fn is_any(&self) -> bool {
-        false
-    }
-}
+impl Trouble for () {}
 
 pub(crate) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -69,7 +60,7 @@ fn crash_and_compare(keeps_keys: bool, crashes: u64, seed: u64, mut trouble: imp
     let cache = directory.path().join("cache");
     let source = Source::start(&socket, keeps_keys, seed);
     let mut chance = Chance::new(!seed);
-    let mut book = Book::new(keeps_keys, trouble.is_any());
+    let mut book = Book::new(keeps_keys);
     let calm = Life {
         task: Task::Write,
         keeps_keys,

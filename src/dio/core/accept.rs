@@ -42,21 +42,21 @@ impl Core {
             }
             SettledAs::Rejected(error) => {
                 let (kind, message) = (error.kind(), error.to_string());
-                self.to.ledger.note(write.number, &Outcome::Failed { kind, message });
+                self.to.ledger.note_end(write, &Outcome::Failed { kind, message });
                 self.to.failures.add(write, error.clone(), Attempted::may_be_done(&error));
                 failed(error.clone(), WriteState::Rejected(error));
             }
             SettledAs::Unknown(error) => {
-                self.to.ledger.note(write.number, &Outcome::Unknown { message: error.to_string() });
+                self.to.ledger.note_end(write, &Outcome::Unknown { message: error.to_string() });
                 self.to.failures.add(write, error.clone(), true);
                 failed(error.clone(), WriteState::Unknown(error));
             }
             SettledAs::Superseded(by) => {
-                self.to.ledger.note(write.number, &Outcome::Superseded { by: by.0 });
+                self.to.ledger.note_end(write, &Outcome::Superseded { by: by.0 });
                 write.ticket.end(WriteState::Superseded { by }, || {});
             }
             SettledAs::Cancelled => {
-                self.to.ledger.note(write.number, &Outcome::Cancelled);
+                self.to.ledger.note_end(write, &Outcome::Cancelled);
                 write.ticket.end(WriteState::Cancelled, || {});
             }
         }
@@ -116,7 +116,17 @@ impl Core {
         let answer = Box::new(move |result: Result<()>| match result {
             Ok(()) => {
                 staged.ticket.durable();
-                match writes.push(staged.number, false) {
+                let is_all = matches!(*staged.op, WriteOp::DeleteAll);
+                if is_all {
+                    ledger.may_end(&staged);
+                }
+                let pushed = writes.push(staged.number, false);
+                if is_all {
+                    // These end instead.
+                    pushed.pointless().iter().for_each(|write| ledger.may_end(write));
+                    ledger.goes_on(staged.number);
+                }
+                match pushed {
                     Pushed::Queued(superseded) => {
                         for write in superseded {
                             let result = SettledAs::Superseded(staged.number);
@@ -129,7 +139,7 @@ impl Core {
             }
             Err(error) => {
                 // Taken back already, or the Dio is closed.
-                if writes.withdraw(staged.number).is_ok() {
+                if writes.withdraw(staged.number, |_| ()).is_ok() {
                     let result = SettledAs::Rejected(error);
                     let _ = core.send(Message::Settle(Settlement { write: staged, result, reply: None }));
                 } else {

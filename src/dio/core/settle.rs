@@ -323,7 +323,7 @@ impl Core {
     pub(super) fn reject_orphans(&mut self, id: &Arc<str>) {
         let orphans = self.pending.stack(id).map(Stack::orphans).unwrap_or_default();
         for orphan in orphans {
-            if self.to.writes.withdraw(orphan.number).is_err() {
+            if self.to.writes.withdraw(orphan.number, |write| self.to.ledger.may_end(write)).is_err() {
                 // The source has it already, and will say.
                 continue;
             }
