@@ -247,7 +247,7 @@ impl WriteTicket {
     }
 
     /// How often it has moved.
-    #[cfg(any(test, feature = "async"))]
+    #[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
     pub(crate) fn moves(&self) -> &Notifier {
         &self.0.moves
     }
