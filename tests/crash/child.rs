@@ -164,8 +164,8 @@ fn look(dio: &Dio) -> Result<(Vec<ShownRow>, Vec<Pending>), Error> {
         Ok(ShownRow { id: row.id().to_owned(), fields, is_pending: row.status() == RowStatus::PendingWrite })
     };
     let rows: Vec<ShownRow> = view.snapshot().iter().map(row).collect::<Result<_, Error>>()?;
-    // What was settled before says so after this.
-    dio.flush()?;
+    // A settlement shows a moment before it is told. The core has told all that showed once it has taken in this.
+    dio.cache().insert_many(Vec::new())?;
     let mut after = dio.pending_writes();
     // One that made a row which the source has named is done, and says so once that is durable.
     let is_named_there =
