@@ -79,9 +79,12 @@ fn a_row_that_goes_while_it_is_saved_is_a_refused_save() {
     let ticket = draft.save().unwrap().unwrap();
     assert!(held.wait_until_held(1, SOON));
     source.outside_silently().delete("a").unwrap();
+    // The row is read again behind, and is gone then.
+    let reread = source.hold(Call::Get);
     held.release();
     assert_eq!(ticket.wait(SOON).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!((draft.status(), draft.get("price")), (DraftStatus::Rejected, Some(33.into())));
+    reread.release();
     dio.refresh().unwrap();
     assert_eq!((draft.status(), draft.get("price")), (DraftStatus::RowGone, Some(33.into())));
     draft.save_as_new().unwrap().wait(SOON).unwrap();
