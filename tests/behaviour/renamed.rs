@@ -303,6 +303,21 @@ fn w4_a_row_that_is_gone_before_the_answer_comes_never_shows() {
 }
 
 #[test]
+fn w4_a_row_that_is_cleared_before_the_answer_comes_never_shows() {
+    on_both(|cache| {
+        let (stage, held, ticket) = at_the_source(&cache, "w4-cleared");
+        stage.source.outside_silently().upsert("x", product("Xylophone", 7)).unwrap();
+        stage.dio.refresh().unwrap();
+        stage.dio.cache().clear().unwrap();
+        drop(held);
+        ticket.wait(SOON).unwrap();
+        assert_eq!(stage.shown(), ["srv-1=15"], "x was read before the cache was cleared");
+        stage.dio.refresh().unwrap();
+        assert_eq!(stage.shown(), ["srv-1=15", "a=30", "b=10", "c=20", "x=7"]);
+    });
+}
+
+#[test]
 fn w4_a_first_copy_waits_for_no_insert() {
     let source = products("w4-first").assign_ids_from("srv-");
     let lens = Cache::memory().lens().on_start_blocking(false).build().unwrap();

@@ -86,8 +86,12 @@ impl Core {
         let began = match apply.began {
             Some(began) if self.complete && changes.len() <= MOST && !self.pending.has_clear() => began,
             _ => {
-                for id in changes.iter().filter_map(RowChange::id) {
-                    self.hold.rows.shift_remove(id);
+                for change in changes.iter() {
+                    match (change, change.id()) {
+                        (RowChange::Clear, _) => self.hold.rows.clear(),
+                        (_, Some(id)) => drop(self.hold.rows.shift_remove(id)),
+                        _ => {}
+                    }
                 }
                 return;
             }
