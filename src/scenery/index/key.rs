@@ -76,9 +76,7 @@ impl SortKey {
     /// The bytes it was made of.
     pub(crate) fn bytes(&self) -> KeyBytes<'_> {
         match &self.0 {
-            Repr::Inline { length, .. } => {
-                KeyBytes::Inline((self.inline().unwrap_or(0) << 8).to_be_bytes(), *length)
-            }
+            Repr::Inline { length, .. } => KeyBytes::Inline((self.inline().unwrap_or(0) << 8).to_be_bytes(), *length),
             Repr::Long { all, .. } => KeyBytes::Long(all),
         }
     }

@@ -332,12 +332,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 }
 
 /// The items from `start` to `end` below a node with `count` of them.
-fn part_of<T: Item, const CAP: usize>(
-    node: &Node<T, CAP>,
-    count: usize,
-    start: usize,
-    end: usize,
-) -> Node<T, CAP> {
+fn part_of<T: Item, const CAP: usize>(node: &Node<T, CAP>, count: usize, start: usize, end: usize) -> Node<T, CAP> {
     if start == 0 && end == count {
         return node.clone();
     }
@@ -459,7 +454,12 @@ struct Groups<E> {
 
 impl<E> Groups<E> {
     fn new(limits: Limits) -> Self {
-        Groups { done: Vec::new(), previous: Vec::with_capacity(limits.fill), open: Vec::with_capacity(limits.fill), limits }
+        Groups {
+            done: Vec::new(),
+            previous: Vec::with_capacity(limits.fill),
+            open: Vec::with_capacity(limits.fill),
+            limits,
+        }
     }
 
     fn last(&self) -> Option<&E> {

@@ -90,6 +90,7 @@ pub(super) fn merge_below<T: Item, const CAP: usize>(
         Node::Branch(children) => children,
     };
     if Arc::get_mut(children).is_none() {
+        // What `make_mut` does, in half the time: its copies of children go by way of the stack.
         *children = children.iter().cloned().collect();
     }
     let own = Arc::make_mut(children);
