@@ -141,10 +141,15 @@ fn with_one_edit<T: Item>(items: &[T], mut edits: Edits<'_, T>, most: usize) -> 
 
 /// How many items come before one of this order, and whether (1) or not (0) that one is there.
 fn place<T: Item>(items: &[T], probe: &T) -> (usize, usize) {
-    match items.binary_search_by(|item| item.order(probe)) {
-        Ok(slot) => (slot, 1),
-        Err(slot) => (slot, 0),
+    let mut slot = 0;
+    for item in items {
+        match item.order(probe) {
+            Ordering::Less => slot += 1,
+            Ordering::Equal => return (slot, 1),
+            Ordering::Greater => break,
+        }
     }
+    (slot, 0)
 }
 
 /// The items of a leaf with edits applied.
