@@ -359,7 +359,11 @@ fn part_of<T: Item, const CAP: usize>(node: &Node<T, CAP>, count: usize, start: 
 const REBUILD_SHARE: usize = 8;
 
 fn child_slot<T: Item, const CAP: usize>(children: &[Child<T, CAP>], probe: &T) -> usize {
-    children.partition_point(|child| child.first.order(probe) != Ordering::Greater).saturating_sub(1)
+    children
+        .iter()
+        .skip(1)
+        .position(|child| child.first.order(probe) == Ordering::Greater)
+        .unwrap_or(children.len().saturating_sub(1))
 }
 
 /// The child that holds the `index`-th item below a branch; leaves in `index` its position in that child.
