@@ -91,7 +91,7 @@ impl Limits {
 impl<T, const CAP: usize> Node<T, CAP> {
     const LEAF: Limits = Limits::up_to(CAP);
     /// Branches are narrower: a copy of one touches the reference count of every child, each a cache line of its own.
-    const BRANCH: Limits = Limits::up_to(if CAP / 2 > 4 { CAP / 2 } else { 4 });
+    const BRANCH: Limits = Limits::up_to(if CAP * 3 / 8 > 4 { CAP * 3 / 8 } else { 4 });
 
     fn limits(&self) -> Limits {
         match self {
