@@ -90,7 +90,8 @@ impl Limits {
 
 impl<T, const CAP: usize> Node<T, CAP> {
     const LEAF: Limits = Limits::up_to(CAP);
-    /// Branches are narrower: a copy of one touches the reference count of every child, each a cache line of its own.
+    /// Branches are narrower: a copy of one touches the reference count of every child, each a cache line of its own. That is
+    /// most of what a change costs.
     const BRANCH: Limits = Limits::up_to(if CAP * 3 / 8 > 4 { CAP * 3 / 8 } else { 4 });
 
     fn limits(&self) -> Limits {
@@ -358,6 +359,8 @@ fn part_of<T: Item, const CAP: usize>(node: &Node<T, CAP>, count: usize, start: 
 /// From this share (one in so many) on, a batch rebuilds the tree: measured in `benches/index.rs`.
 const REBUILD_SHARE: usize = 8;
 
+/// The child that holds an item of this order, or would. One after the other: the processor fetches the next ones ahead,
+/// which it can't when each look depends on the last.
 fn child_slot<T: Item, const CAP: usize>(children: &[Child<T, CAP>], probe: &T) -> usize {
     children
         .iter()

@@ -139,7 +139,8 @@ fn with_one_edit<T: Item>(items: &[T], mut edits: Edits<'_, T>, most: usize) -> 
         .then(|| items[..before].iter().chain(kept).chain(after).cloned().collect())
 }
 
-/// How many items come before one of this order, and whether (1) or not (0) that one is there.
+/// How many items come before one of this order, and whether (1) or not (0) that one is there. One after the other: they are
+/// all copied anyway, and so they are fetched ahead.
 fn place<T: Item>(items: &[T], probe: &T) -> (usize, usize) {
     let mut slot = 0;
     for item in items {
