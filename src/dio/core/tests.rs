@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::RecordStatus;
 use crate::prelude::*;
-use crate::sync::reply;
+use crate::sync::{Doorbell, reply};
 
 const SOON: Duration = Duration::from_secs(20);
 
