@@ -4,8 +4,8 @@
 //! what any order of these rows must pay in the same run: a scan of the same cache table with one lazy read a row, and
 //! `sort_unstable` of the keys. Figures are the best of several runs, in milliseconds, and ratios to the floor.
 //!
-//! `unstored` does the same work twice: while the store is kept from taking any row of the first load, and of a change of
-//! every tenth row after it, and again after `flush`.
+//! `unstored` does the same work while the store is kept from taking rows (of the first load; of it and of a change of every
+//! tenth row; of such a change of stored rows) and after `flush`. On a busy machine its processor times say more.
 
 // A benchmark that can't do its work may as well stop, and it is about real time.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
