@@ -166,8 +166,8 @@ impl TableShell for DioShell {
         let mut total = 0;
         let mut rows = self.matching(cx, query, |entry| {
             total += 1;
-            let place = (entry.key.as_bytes(), entry.row.0);
-            after.as_ref().is_none_or(|after| place > (&after.key, after.arrival))
+            let (key, arrival) = (entry.key.bytes(), entry.row.0);
+            after.as_ref().is_none_or(|after| (&*key, arrival) > (&after.key, after.arrival))
         })?;
         let has_next = rows.len() > limit;
         if has_next {
@@ -176,7 +176,7 @@ impl TableShell for DioShell {
         }
         rows.sort_unstable_by(|(a, _), (b, _)| in_order(a, b));
         let last = rows.last().filter(|_| has_next);
-        let place = |entry: &Entry| Place { key: entry.key.as_bytes().to_vec(), arrival: entry.row.0 };
+        let place = |entry: &Entry| Place { key: entry.key.bytes().to_vec(), arrival: entry.row.0 };
         let next = last.map(|(entry, _)| place(entry).seal(&key, query));
         let rows = rows.iter().map(|(_, row)| Ok((row.id().to_owned(), row.to_record()?))).collect::<Result<_>>()?;
         Ok(Page { rows, next, total: Total::Exact(total) })

@@ -133,7 +133,7 @@ impl Multiset {
 
 impl Counted {
     fn shown(&self) -> Option<Value> {
-        ValueRef::read(self.value.as_bytes())?.to_value()
+        ValueRef::read(&self.value.bytes())?.to_value()
     }
 }
 

@@ -4,7 +4,6 @@
 //! (`visited_nodes_follow_the_changes_not_the_size`).
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use super::tree::{Child, Item, Node, Tree};
 
@@ -59,7 +58,7 @@ pub(crate) fn diff<'a, T: Item, const CAP: usize>(
                 }
             }
             (Ordering::Equal, Some(At::Subtree(l)), Some(At::Subtree(r))) => {
-                if Arc::ptr_eq(&l.node, &r.node) {
+                if l.node.ptr_eq(&r.node) {
                     left.skip_subtree();
                     right.skip_subtree();
                     continue;

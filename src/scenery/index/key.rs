@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::tree::{Item, Tree};
@@ -20,46 +21,89 @@ const PREFIX: usize = 7;
 #[derive(Clone)]
 pub(crate) struct SortKey(Repr);
 
+/// Bytes stand in numbers, first byte highest, which compare like them. They are numbers and not arrays because nodes are
+/// copied key by key: numbers go through registers, arrays by way of the stack.
 #[derive(Clone)]
 enum Repr {
-    /// The bytes, zeros up to 14, then the length: equal up to the zeros, the shorter comes first.
-    Inline([u8; INLINE + 1]),
-    Long([u8; PREFIX], Arc<Box<[u8]>>),
+    /// The bytes, zeros up to 14, and the length: equal up to the zeros, the shorter comes first.
+    Inline { length: u8, bytes_12: u16, bytes_8: u32, bytes_0: u64 },
+    /// The first seven bytes, and all.
+    Long { byte_6: u8, bytes_4: u16, bytes_0: u32, all: Arc<Box<[u8]>> },
+}
+
+/// The bytes of a key.
+pub(crate) enum KeyBytes<'a> {
+    Inline([u8; INLINE + 2], u8),
+    Long(&'a [u8]),
+}
+
+impl Deref for KeyBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            KeyBytes::Inline(bytes, length) => &bytes[..usize::from(*length)],
+            KeyBytes::Long(bytes) => bytes,
+        }
+    }
 }
 
 impl SortKey {
     /// The key with these bytes.
     pub(crate) fn new(bytes: &[u8]) -> Self {
         if bytes.len() <= INLINE {
-            let mut inline = [0; INLINE + 1];
+            let mut inline = [0; INLINE + 2];
             inline[..bytes.len()].copy_from_slice(bytes);
-            inline[INLINE] = bytes.len() as u8;
-            return SortKey(Repr::Inline(inline));
+            let inline = u128::from_be_bytes(inline);
+            return SortKey(Repr::Inline {
+                length: bytes.len() as u8,
+                bytes_12: (inline >> 16) as u16,
+                bytes_8: (inline >> 32) as u32,
+                bytes_0: (inline >> 64) as u64,
+            });
         }
-        let mut prefix = [0; PREFIX];
-        prefix.copy_from_slice(&bytes[..PREFIX]);
-        SortKey(Repr::Long(prefix, Arc::new(bytes.into())))
+        let mut prefix = [0; 8];
+        prefix[..PREFIX].copy_from_slice(&bytes[..PREFIX]);
+        let prefix = u64::from_be_bytes(prefix);
+        SortKey(Repr::Long {
+            byte_6: (prefix >> 8) as u8,
+            bytes_4: (prefix >> 16) as u16,
+            bytes_0: (prefix >> 32) as u32,
+            all: Arc::new(bytes.into()),
+        })
     }
 
     /// The bytes it was made of.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> KeyBytes<'_> {
         match &self.0 {
-            Repr::Inline(inline) => &inline[..usize::from(inline[INLINE])],
-            Repr::Long(_, bytes) => bytes,
+            Repr::Inline { length, .. } => KeyBytes::Inline((self.inline().unwrap_or(0) << 8).to_be_bytes(), *length),
+            Repr::Long { all, .. } => KeyBytes::Long(all),
+        }
+    }
+
+    /// The bytes and the length of an inline key, as one number of 120 bits.
+    #[inline]
+    fn inline(&self) -> Option<u128> {
+        match self.0 {
+            Repr::Inline { length, bytes_12, bytes_8, bytes_0 } => {
+                let rest = u64::from(bytes_8) << 24 | u64::from(bytes_12) << 8 | u64::from(length);
+                Some(u128::from(bytes_0) << 56 | u128::from(rest))
+            }
+            Repr::Long { .. } => None,
         }
     }
 
     /// The key of the same value when the one column that it is made of is sorted the other way; see `value::order`.
     pub(crate) fn turned_over(&self) -> Self {
         const MOST: usize = 256;
-        let bytes = self.as_bytes();
+        let bytes = self.bytes();
         if self.is_of_null() {
             return self.clone();
         }
         let mut turned = [0; MOST];
         match turned.get_mut(..bytes.len()) {
             Some(turned) => {
-                turned.iter_mut().zip(bytes).for_each(|(turned, byte)| *turned = !byte);
+                turned.iter_mut().zip(&*bytes).for_each(|(turned, byte)| *turned = !byte);
                 SortKey::new(turned)
             }
             None => SortKey::new(&bytes.iter().map(|byte| !byte).collect::<Vec<u8>>()),
@@ -68,38 +112,33 @@ impl SortKey {
 
     /// Whether it is the key of one column that is null or absent: last in both directions.
     pub(crate) fn is_of_null(&self) -> bool {
-        self.as_bytes() == [TypeRank::Null as u8]
+        *self.bytes() == [TypeRank::Null as u8]
     }
 
     /// The first bytes, with zeros where a short key has none.
-    fn prefix(&self) -> [u8; PREFIX] {
-        match &self.0 {
-            Repr::Inline(inline) => std::array::from_fn(|at| inline[at]),
-            Repr::Long(prefix, _) => *prefix,
+    fn prefix(&self) -> u64 {
+        match self.0 {
+            Repr::Inline { bytes_0, .. } => bytes_0 >> 8,
+            Repr::Long { byte_6, bytes_4, bytes_0, .. } => {
+                u64::from(bytes_0) << 24 | u64::from(bytes_4) << 8 | u64::from(byte_6)
+            }
         }
     }
 
     #[cold]
     fn cmp_behind_prefix(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
-            (Repr::Long(_, a), Repr::Long(_, b)) if Arc::ptr_eq(a, b) => Ordering::Equal,
-            _ => self.as_bytes().cmp(other.as_bytes()),
+            (Repr::Long { all: a, .. }, Repr::Long { all: b, .. }) if Arc::ptr_eq(a, b) => Ordering::Equal,
+            _ => self.bytes().cmp(&other.bytes()),
         }
     }
-}
-
-/// 15 bytes as two big-endian numbers that share a byte, which compare like the bytes.
-#[inline]
-fn halves(inline: &[u8; INLINE + 1]) -> (u64, u64) {
-    let half = |from: usize| u64::from_be_bytes(std::array::from_fn(|at| inline[from + at]));
-    (half(0), half(INLINE - 7))
 }
 
 impl Ord for SortKey {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        if let (Repr::Inline(a), Repr::Inline(b)) = (&self.0, &other.0) {
-            return halves(a).cmp(&halves(b));
+        if let (Some(a), Some(b)) = (self.inline(), other.inline()) {
+            return a.cmp(&b);
         }
         self.prefix().cmp(&other.prefix()).then_with(|| self.cmp_behind_prefix(other))
     }
@@ -121,7 +160,7 @@ impl Eq for SortKey {}
 
 impl fmt::Debug for SortKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SortKey(\"{}\")", self.as_bytes().escape_ascii())
+        write!(f, "SortKey(\"{}\")", self.bytes().escape_ascii())
     }
 }
 
@@ -271,14 +310,7 @@ fn places_in_order(entries: &Parts) -> Option<Vec<u32>> {
     if entries.len() < FEW || u64::from(u32::MAX) < (entries.lists.len() as u64) << entries.shift {
         return None;
     }
-    let bits = |entry: &Entry| match &entry.key.0 {
-        Repr::Inline(inline) => {
-            let (high, low) = halves(inline);
-            // The halves share a byte.
-            Some(u128::from(high) << 56 | u128::from(low))
-        }
-        Repr::Long(..) => None,
-    };
+    let bits = |entry: &Entry| entry.key.inline();
     let first = bits(entries.iter().next()?)?;
     let mut differing = 0;
     for entry in entries.lists.iter().flatten() {
@@ -332,7 +364,7 @@ mod tests {
             prop_assert_eq!(key_b.cmp(&key_a), b.cmp(&a));
             prop_assert_eq!(key_a.clone().cmp(&key_a), Ordering::Equal);
             prop_assert_eq!(key_a == key_b, a == b);
-            prop_assert_eq!(key_a.as_bytes(), &a[..]);
+            prop_assert_eq!(&*key_a.bytes(), &a[..]);
         }
     }
 
@@ -351,7 +383,7 @@ mod tests {
             |(place, key): (usize, &Vec<u8>)| Entry { key: SortKey::new(key), row: RowNo(row(place)), version: Seq(1) };
         let entries: Vec<Entry> = keys.iter().enumerate().map(entry).collect();
         let mut expected = entries.clone();
-        expected.sort_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()).then(a.row.cmp(&b.row)));
+        expected.sort_by(|a, b| a.key.bytes().cmp(&b.key.bytes()).then(a.row.cmp(&b.row)));
         let (one, another) = entries.split_at(entries.len() / 3);
         let in_lists = vec![one.to_vec(), Vec::new(), another.to_vec(), Vec::new()];
         for found in [Sorted::of(vec![entries.clone()]), Sorted::of(in_lists)] {

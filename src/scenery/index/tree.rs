@@ -54,19 +54,21 @@ const MAX_DEPTH: usize = 40;
 ///
 /// A leaf holds up to `CAP` items. `benches/index.rs` has the figures behind 32: 16 and 64 make a move of a row dearer.
 pub(crate) struct Tree<T, const CAP: usize = 32> {
-    root: Arc<Node<T, CAP>>,
+    root: Node<T, CAP>,
     len: usize,
 }
 
+/// A node, which trees share. Its items or children stand beside the reference count: a copy is one allocation, and a look
+/// at it follows one pointer.
 pub(super) enum Node<T, const CAP: usize> {
-    Leaf(Vec<T>),
-    Branch(Vec<Child<T, CAP>>),
+    Leaf(Arc<[T]>),
+    Branch(Arc<[Child<T, CAP>]>),
 }
 
 pub(super) struct Child<T, const CAP: usize> {
     pub(super) first: T,
     pub(super) count: usize,
-    pub(super) node: Arc<Node<T, CAP>>,
+    pub(super) node: Node<T, CAP>,
 }
 
 /// How much a kind of node holds.
@@ -84,17 +86,13 @@ impl Limits {
         assert!(most >= 4 && most < u16::MAX as usize, "a node can be halved, and a slot is a u16");
         Limits { most, fill: most - most / 16, least: if most / 4 > 2 { most / 4 } else { 2 } }
     }
-
-    /// Room for the one more that makes a node split.
-    const fn room(self) -> usize {
-        self.most + 1
-    }
 }
 
 impl<T, const CAP: usize> Node<T, CAP> {
     const LEAF: Limits = Limits::up_to(CAP);
-    /// Branches are narrower: a copy of one touches the reference count of every child, each a cache line of its own.
-    const BRANCH: Limits = Limits::up_to(if CAP / 2 > 4 { CAP / 2 } else { 4 });
+    /// Branches are narrower: a copy of one touches the reference count of every child, each a cache line of its own. That is
+    /// most of what a change costs.
+    const BRANCH: Limits = Limits::up_to(if CAP * 3 / 8 > 4 { CAP * 3 / 8 } else { 4 });
 
     fn limits(&self) -> Limits {
         match self {
@@ -106,7 +104,7 @@ impl<T, const CAP: usize> Node<T, CAP> {
 
 impl<T, const CAP: usize> Clone for Tree<T, CAP> {
     fn clone(&self) -> Self {
-        Tree { root: Arc::clone(&self.root), len: self.len }
+        Tree { root: self.root.clone(), len: self.len }
     }
 }
 
@@ -119,7 +117,7 @@ impl<T: Item, const CAP: usize> Default for Tree<T, CAP> {
 impl<T: Item, const CAP: usize> Tree<T, CAP> {
     /// A tree without items.
     pub(crate) fn new() -> Self {
-        Tree { root: Arc::new(Node::Leaf(Vec::new())), len: 0 }
+        Tree { root: Node::empty(), len: 0 }
     }
 
     /// A tree of these items. Meant for ascending items, which are packed densely in one pass; an item out of order is
@@ -133,7 +131,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
                 _ => leaves.push(item),
             }
         }
-        let mut tree = Tree::over(leaves.finish().into_iter().filter_map(|l| Child::of(Node::Leaf(l))).collect());
+        let mut tree = Tree::over(leaves.finish().map(Node::Leaf).filter_map(Child::of).collect());
         for item in out_of_order {
             tree.insert(item);
         }
@@ -147,7 +145,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
             for child in level {
                 branches.push(child);
             }
-            level = branches.finish().into_iter().filter_map(|b| Child::of(Node::Branch(b))).collect();
+            level = branches.finish().map(Node::Branch).filter_map(Child::of).collect();
         }
         match level.pop() {
             Some(top) => Tree { root: top.node, len: top.count },
@@ -168,7 +166,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 
     /// Whether both are clones of one tree, neither changed since. `false` says nothing about equality.
     pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.root, &other.root)
+        self.root.ptr_eq(&other.root)
     }
 
     pub(super) fn root(&self) -> &Node<T, CAP> {
@@ -217,14 +215,13 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
     fn merge(&mut self, edits: Edits<'_, T>) {
         let right = merge_below(&mut self.root, edits);
         if !right.is_empty() {
-            *self = Tree::over(Child::of_shared(Arc::clone(&self.root)).into_iter().chain(right).collect());
+            *self = Tree::over(Child::of(self.root.clone()).into_iter().chain(right).collect());
             return;
         }
-        while let Node::Branch(children) = &*self.root
-            && let [] | [_] = children.as_slice()
+        while let Node::Branch(children) = &self.root
+            && let [] | [_] = &**children
         {
-            let only = children.first().map(|only| Arc::clone(&only.node));
-            self.root = only.unwrap_or_else(|| Arc::new(Node::Leaf(Vec::new())));
+            self.root = children.first().map_or_else(Node::empty, |only| only.node.clone());
         }
         self.len = self.root.count();
     }
@@ -234,7 +231,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         if index >= self.len {
             return None;
         }
-        let mut node = &*self.root;
+        let mut node = &self.root;
         let mut skip = index;
         loop {
             visit();
@@ -250,7 +247,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 
     /// The position of the item of equal order, or the position it would take.
     pub(crate) fn find(&self, probe: &T) -> Result<usize, usize> {
-        let mut node = &*self.root;
+        let mut node = &self.root;
         let mut before = 0;
         loop {
             visit();
@@ -272,7 +269,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 
     /// The item of equal order, whatever its payload.
     pub(crate) fn get_equal(&self, probe: &T) -> Option<&T> {
-        let mut node = &*self.root;
+        let mut node = &self.root;
         loop {
             visit();
             match node {
@@ -296,10 +293,10 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         let end = range.end.min(self.len);
         let start = range.start.min(end);
         let mut root = part_of(&self.root, self.len, start, end);
-        while let Node::Branch(children) = &*root
-            && let [only] = children.as_slice()
+        while let Node::Branch(children) = &root
+            && let [only] = &**children
         {
-            root = Arc::clone(&only.node);
+            root = only.node.clone();
         }
         Tree { root, len: end - start }
     }
@@ -316,7 +313,7 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
         if iter.left == 0 {
             return iter;
         }
-        let mut node = &*self.root;
+        let mut node = &self.root;
         let mut skip = index;
         loop {
             match node {
@@ -336,39 +333,40 @@ impl<T: Item, const CAP: usize> Tree<T, CAP> {
 }
 
 /// The items from `start` to `end` below a node with `count` of them.
-fn part_of<T: Item, const CAP: usize>(
-    node: &Arc<Node<T, CAP>>,
-    count: usize,
-    start: usize,
-    end: usize,
-) -> Arc<Node<T, CAP>> {
+fn part_of<T: Item, const CAP: usize>(node: &Node<T, CAP>, count: usize, start: usize, end: usize) -> Node<T, CAP> {
     if start == 0 && end == count {
-        return Arc::clone(node);
+        return node.clone();
     }
     visit();
-    Arc::new(match &**node {
-        _ if start >= end => Node::Leaf(Vec::new()),
-        Node::Leaf(items) => Node::Leaf(items[start..end].to_vec()),
+    match node {
+        _ if start >= end => Node::empty(),
+        Node::Leaf(items) => Node::Leaf(items[start..end].into()),
         Node::Branch(children) => {
             let mut before = 0;
             let mut parts = Vec::new();
-            for child in children {
+            for child in children.iter() {
                 let (first, last) = (start.saturating_sub(before), end.saturating_sub(before).min(child.count));
                 before += child.count;
                 if first < last {
-                    parts.extend(Child::of_shared(part_of(&child.node, child.count, first, last)));
+                    parts.extend(Child::of(part_of(&child.node, child.count, first, last)));
                 }
             }
-            Node::Branch(parts)
+            Node::Branch(parts.into())
         }
-    })
+    }
 }
 
 /// From this share (one in so many) on, a batch rebuilds the tree: measured in `benches/index.rs`.
 const REBUILD_SHARE: usize = 8;
 
+/// The child that holds an item of this order, or would. One after the other: the processor fetches the next ones ahead,
+/// which it can't when each look depends on the last.
 fn child_slot<T: Item, const CAP: usize>(children: &[Child<T, CAP>], probe: &T) -> usize {
-    children.partition_point(|child| child.first.order(probe) != Ordering::Greater).saturating_sub(1)
+    children
+        .iter()
+        .skip(1)
+        .position(|child| child.first.order(probe) == Ordering::Greater)
+        .unwrap_or(children.len().saturating_sub(1))
 }
 
 /// The child that holds the `index`-th item below a branch; leaves in `index` its position in that child.
@@ -382,12 +380,8 @@ fn child_holding<T, const CAP: usize>(children: &[Child<T, CAP>], index: &mut us
 }
 
 impl<T: Item, const CAP: usize> Child<T, CAP> {
-    fn of(node: Node<T, CAP>) -> Option<Self> {
-        Child::of_shared(Arc::new(node))
-    }
-
     /// `None` for an empty node, which has no place in a branch.
-    fn of_shared(node: Arc<Node<T, CAP>>) -> Option<Self> {
+    fn of(node: Node<T, CAP>) -> Option<Self> {
         let first = node.first()?.clone();
         Some(Child { first, count: node.count(), node })
     }
@@ -403,26 +397,32 @@ impl<T: Item, const CAP: usize> Child<T, CAP> {
 
 impl<T: Clone, const CAP: usize> Clone for Child<T, CAP> {
     fn clone(&self) -> Self {
-        Child { first: self.first.clone(), count: self.count, node: Arc::clone(&self.node) }
+        Child { first: self.first.clone(), count: self.count, node: self.node.clone() }
     }
 }
 
-impl<T: Clone, const CAP: usize> Clone for Node<T, CAP> {
-    /// A copy is made to be changed, so it gets the room for one more at once.
+impl<T, const CAP: usize> Clone for Node<T, CAP> {
     fn clone(&self) -> Self {
-        fn with_room<E: Clone>(of: &[E], room: usize) -> Vec<E> {
-            let mut copy = Vec::with_capacity(room);
-            copy.extend_from_slice(of);
-            copy
-        }
         match self {
-            Node::Leaf(items) => Node::Leaf(with_room(items, Self::LEAF.room())),
-            Node::Branch(children) => Node::Branch(with_room(children, Self::BRANCH.room())),
+            Node::Leaf(items) => Node::Leaf(Arc::clone(items)),
+            Node::Branch(children) => Node::Branch(Arc::clone(children)),
         }
     }
 }
 
 impl<T: Item, const CAP: usize> Node<T, CAP> {
+    fn empty() -> Self {
+        Node::Leaf(Arc::default())
+    }
+
+    pub(super) fn ptr_eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Node::Leaf(a), Node::Leaf(b)) => Arc::ptr_eq(a, b),
+            (Node::Branch(a), Node::Branch(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
     fn first(&self) -> Option<&T> {
         match self {
             Node::Leaf(items) => items.first(),
@@ -452,14 +452,21 @@ impl<T: Item, const CAP: usize> Node<T, CAP> {
 
 /// Cuts an ascending stream into nodes of `fill`, the last two levelled so that none is too small.
 struct Groups<E> {
-    done: Vec<Vec<E>>,
+    done: Vec<Arc<[E]>>,
+    /// The last whole one, which may have to give some to the open one.
+    previous: Vec<E>,
     open: Vec<E>,
     limits: Limits,
 }
 
 impl<E> Groups<E> {
     fn new(limits: Limits) -> Self {
-        Groups { done: Vec::new(), open: Vec::with_capacity(limits.room()), limits }
+        Groups {
+            done: Vec::new(),
+            previous: Vec::with_capacity(limits.fill),
+            open: Vec::with_capacity(limits.fill),
+            limits,
+        }
     }
 
     fn last(&self) -> Option<&E> {
@@ -468,25 +475,29 @@ impl<E> Groups<E> {
 
     fn push(&mut self, element: E) {
         if self.open.len() == self.limits.fill {
-            self.done.push(std::mem::replace(&mut self.open, Vec::with_capacity(self.limits.room())));
+            self.close_previous();
+            std::mem::swap(&mut self.previous, &mut self.open);
         }
         self.open.push(element);
     }
 
-    fn finish(mut self) -> Vec<Vec<E>> {
-        if self.open.len() < self.limits.least
-            && let Some(mut previous) = self.done.pop()
-        {
-            previous.append(&mut self.open);
-            if previous.len() > self.limits.most {
-                self.open.extend(previous.drain(previous.len() / 2..));
+    fn close_previous(&mut self) {
+        if !self.previous.is_empty() {
+            self.done.push(self.previous.drain(..).collect());
+        }
+    }
+
+    fn finish(mut self) -> impl Iterator<Item = Arc<[E]>> {
+        if self.open.len() < self.limits.least && !self.previous.is_empty() {
+            self.previous.append(&mut self.open);
+            if self.previous.len() > self.limits.most {
+                self.open.extend(self.previous.drain(self.previous.len() / 2..));
             }
-            self.done.push(previous);
         }
-        if !self.open.is_empty() {
-            self.done.push(self.open);
-        }
-        self.done
+        self.close_previous();
+        std::mem::swap(&mut self.previous, &mut self.open);
+        self.close_previous();
+        self.done.into_iter()
     }
 }
 
@@ -513,7 +524,7 @@ impl<'a, T, const CAP: usize> Iterator for Iter<'a, T, CAP> {
                 None => self.depth = level,
                 Some((child, rest)) => {
                     self.above[level] = rest;
-                    match &*child.node {
+                    match &child.node {
                         Node::Leaf(items) => self.leaf = items.iter(),
                         Node::Branch(children) => {
                             self.above[self.depth] = children;

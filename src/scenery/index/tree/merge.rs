@@ -9,11 +9,18 @@ use std::sync::Arc;
 use super::{Child, Item, Limits, Node, child_slot, visit};
 
 /// Items to take out, then items to put in; both lists ascend.
-#[derive(Clone, Copy)]
 pub(super) struct Edits<'a, T> {
     removes: &'a [T],
     inserts: &'a [T],
 }
+
+impl<T> Clone for Edits<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Edits<'_, T> {}
 
 impl<'a, T: Item> Edits<'a, T> {
     pub(super) fn new(removes: &'a [T], inserts: &'a [T]) -> Self {
@@ -65,47 +72,92 @@ fn count_before<T: Item>(items: &[T], bound: &T) -> usize {
 /// Applies edits, of which there are some, below a node. Gives back the nodes to its right that it takes when it becomes too
 /// wide. The node itself may be left too narrow, or empty: the caller mends that.
 pub(super) fn merge_below<T: Item, const CAP: usize>(
-    node: &mut Arc<Node<T, CAP>>,
+    node: &mut Node<T, CAP>,
     mut edits: Edits<'_, T>,
 ) -> Vec<Child<T, CAP>> {
     visit();
-    if let Node::Leaf(items) = &**node {
-        let mut items = merged(items, edits, Node::<T, CAP>::LEAF.room());
-        let right = cut_off(&mut items, Node::<T, CAP>::LEAF, Node::Leaf);
-        *node = Arc::new(Node::Leaf(items));
-        return right;
+    let children = match node {
+        Node::Leaf(items) => {
+            if let Some(edited) = with_one_edit(items, edits, Node::<T, CAP>::LEAF.most) {
+                *items = edited;
+                return Vec::new();
+            }
+            let mut edited = merged(items, edits);
+            let right = cut_off(&mut edited, Node::<T, CAP>::LEAF, Node::Leaf);
+            *items = edited.into();
+            return right;
+        }
+        Node::Branch(children) => children,
+    };
+    if Arc::strong_count(children) > 1 {
+        // What `make_mut` would do, but its copies go by way of the stack, which takes twice as long.
+        *children = children.iter().cloned().collect();
     }
-    let Node::Branch(children) = Arc::make_mut(node) else { return Vec::new() };
+    let own = Arc::make_mut(children);
     let mut at = 0;
     let mut is_too_narrow = false;
+    let mut cut_off_below = Vec::new();
     while let Some(first) = edits.first() {
-        at += child_slot(&children[at..], first);
-        let edits_below = edits.take_before(children.get(at + 1).map(|next| &next.first));
-        let child = &mut children[at];
+        at += child_slot(&own[at..], first);
+        let edits_below = edits.take_before(own.get(at + 1).map(|next| &next.first));
+        let child = &mut own[at];
         let right = merge_below(&mut child.node, edits_below);
         child.refresh();
         is_too_narrow |= child.node.is_too_narrow();
         at += 1;
         if !right.is_empty() {
-            let nodes = right.len();
-            children.splice(at..at, right);
-            at += nodes;
+            cut_off_below.push((at, right));
         }
     }
-    if is_too_narrow {
-        mend(children);
+    if !is_too_narrow && cut_off_below.is_empty() {
+        return Vec::new();
     }
-    cut_off(children, Node::<T, CAP>::BRANCH, Node::Branch)
+    let mut joined = own.to_vec();
+    for (at, right) in cut_off_below.into_iter().rev() {
+        joined.splice(at..at, right);
+    }
+    if is_too_narrow {
+        mend(&mut joined);
+    }
+    let right = cut_off(&mut joined, Node::<T, CAP>::BRANCH, Node::Branch);
+    *children = joined.into();
+    right
+}
+
+/// The items of a leaf with the one edit applied, if there are no more and they fit into a leaf.
+fn with_one_edit<T: Item>(items: &[T], mut edits: Edits<'_, T>, most: usize) -> Option<Arc<[T]>> {
+    let first = edits.first()?;
+    let (is_removed, put) = edits.take(first);
+    if edits.first().is_some() {
+        return None;
+    }
+    let (before, found) = place(items, first);
+    let present = if is_removed { None } else { items[before..before + found].first() };
+    let kept = put.or(present);
+    let after = &items[before + found..];
+    (before + usize::from(kept.is_some()) + after.len() <= most)
+        .then(|| items[..before].iter().chain(kept).chain(after).cloned().collect())
+}
+
+/// How many items come before one of this order, and whether (1) or not (0) that one is there. One after the other: they are
+/// all copied anyway, and so they are fetched ahead.
+fn place<T: Item>(items: &[T], probe: &T) -> (usize, usize) {
+    let mut slot = 0;
+    for item in items {
+        match item.order(probe) {
+            Ordering::Less => slot += 1,
+            Ordering::Equal => return (slot, 1),
+            Ordering::Greater => break,
+        }
+    }
+    (slot, 0)
 }
 
 /// The items of a leaf with edits applied.
-fn merged<T: Item>(mut items: &[T], mut edits: Edits<'_, T>, room: usize) -> Vec<T> {
-    let mut merged = Vec::with_capacity(room.max(items.len() + edits.inserts.len()));
+fn merged<T: Item>(mut items: &[T], mut edits: Edits<'_, T>) -> Vec<T> {
+    let mut merged = Vec::with_capacity(items.len() + edits.inserts.len());
     while let Some(first) = edits.first() {
-        let (before, found) = match items.binary_search_by(|item| item.order(first)) {
-            Ok(slot) => (slot, 1),
-            Err(slot) => (slot, 0),
-        };
+        let (before, found) = place(items, first);
         merged.extend_from_slice(&items[..before]);
         let present = &items[before..before + found];
         items = &items[before + found..];
@@ -123,16 +175,14 @@ fn merged<T: Item>(mut items: &[T], mut edits: Edits<'_, T>, room: usize) -> Vec
 fn cut_off<E, T: Item, const CAP: usize>(
     of: &mut Vec<E>,
     limits: Limits,
-    node: impl Fn(Vec<E>) -> Node<T, CAP>,
+    node: impl Fn(Arc<[E]>) -> Node<T, CAP>,
 ) -> Vec<Child<T, CAP>> {
     if of.len() <= limits.most {
         return Vec::new();
     }
     let mut right = Vec::new();
     for parts in (2..=of.len().div_ceil(limits.most)).rev() {
-        let mut part = Vec::with_capacity(limits.room());
-        part.extend(of.drain(of.len() - of.len() / parts..));
-        right.extend(Child::of(node(part)));
+        right.extend(Child::of(node(of.drain(of.len() - of.len() / parts..).collect())));
     }
     right.reverse();
     right
@@ -157,36 +207,27 @@ fn mend<T: Item, const CAP: usize>(children: &mut Vec<Child<T, CAP>>) {
 fn join<T: Item, const CAP: usize>(children: &mut Vec<Child<T, CAP>>, at: usize) {
     visit();
     let right = children.remove(at + 1);
-    let joined = &mut children[at];
-    let rest = absorb(Arc::make_mut(&mut joined.node), Arc::unwrap_or_clone(right.node));
-    joined.refresh();
-    if let Some(right) = rest.and_then(Child::of) {
-        children.insert(at + 1, right);
-    }
-}
-
-/// Takes in the node to its right; gives back the second half when both don't fit into one.
-fn absorb<T: Item, const CAP: usize>(left: &mut Node<T, CAP>, right: Node<T, CAP>) -> Option<Node<T, CAP>> {
-    fn half<E>(joined: &mut Vec<E>, limits: Limits) -> Option<Vec<E>> {
-        (joined.len() > limits.most).then(|| {
-            let mut right = Vec::with_capacity(limits.room());
-            right.extend(joined.drain(joined.len() / 2..));
-            right
-        })
-    }
-    match (left, right) {
-        (Node::Leaf(left), Node::Leaf(mut right)) => {
-            left.append(&mut right);
-            half(left, Node::<T, CAP>::LEAF).map(Node::Leaf)
+    let left = &mut children[at];
+    let rest = match (&mut left.node, &right.node) {
+        (Node::Leaf(left), Node::Leaf(right)) => {
+            let mut both = [&**left, right].concat();
+            let rest = cut_off(&mut both, Node::<T, CAP>::LEAF, Node::Leaf);
+            *left = both.into();
+            rest
         }
-        (Node::Branch(left), Node::Branch(mut right)) => {
-            left.append(&mut right);
+        (Node::Branch(left), Node::Branch(right)) => {
+            let mut both = [&**left, right].concat();
             // One that had a single child may have left that too narrow.
-            mend(left);
-            half(left, Node::<T, CAP>::BRANCH).map(Node::Branch)
+            mend(&mut both);
+            let rest = cut_off(&mut both, Node::<T, CAP>::BRANCH, Node::Branch);
+            *left = both.into();
+            rest
         }
-        (_, right) => Some(right),
-    }
+        // All leaves are equally deep.
+        _ => vec![right],
+    };
+    left.refresh();
+    children.splice(at + 1..at + 1, rest);
 }
 
 /// Items in order, with edits applied.
