@@ -76,8 +76,10 @@ pub(crate) enum Outcome {
         /// Why.
         message: String,
     },
-    /// It was taken back before it was tried.
+    /// It was taken back, and with it what it had taken in.
     Cancelled,
+    /// It was taken back alone: the writes that it had taken in are to be delivered as they were accepted.
+    CancelledAlone,
     /// Another write stands for it.
     Superseded {
         /// That write's number.
@@ -134,6 +136,7 @@ const UNKNOWN: u8 = 6;
 const CANCELLED: u8 = 7;
 const SUPERSEDED: u8 = 8;
 const CLEARED: u8 = 9;
+const CANCELLED_ALONE: u8 = 10;
 
 fn op_ref(op: &WriteOp) -> OpRef<'_> {
     let verb = match op {
@@ -277,6 +280,7 @@ pub(super) fn outcome(table: &str, write: u64, outcome: &Outcome) -> Result<Vec<
         Outcome::Failed { kind, message } => head.with(FAILED, &(code_of(*kind), message)),
         Outcome::Unknown { message } => head.with(UNKNOWN, &(message,)),
         Outcome::Cancelled => head.with(CANCELLED, &()),
+        Outcome::CancelledAlone => head.with(CANCELLED_ALONE, &()),
         Outcome::Superseded { by } => head.with(SUPERSEDED, &(by,)),
         Outcome::Cleared => head.with(CLEARED, &()),
     }
@@ -391,11 +395,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said> {
             let (by,) = take(rest)?;
             Fact::Outcome(Outcome::Superseded { by })
         }
-        ATTEMPTED | CANCELLED | CLEARED => {
+        ATTEMPTED | CANCELLED | CLEARED | CANCELLED_ALONE => {
             let () = take(rest)?;
             match kind {
                 ATTEMPTED => Fact::Attempted,
                 CANCELLED => Fact::Outcome(Outcome::Cancelled),
+                CANCELLED_ALONE => Fact::Outcome(Outcome::CancelledAlone),
                 _ => Fact::Outcome(Outcome::Cleared),
             }
         }
