@@ -14,7 +14,7 @@ use crate::sources::MemoryVista;
 use crate::sources::memory::Call;
 use crate::sync::Waited;
 use crate::vista::WriteOp;
-use crate::{DeliveryPolicy, Dio, Record, WriteState, WriteTicket, record};
+use crate::{DeliveryPolicy, Dio, ErrorKind, Record, WriteState, WriteTicket, record};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -158,4 +158,29 @@ fn writes_that_went_with_one_that_is_cancelled_are_delivered_after_a_restart() {
     dio.drop_write(first.number()).unwrap();
     close(lens, dio);
     assert_eq!(delivered_after_a_restart(directory.path(), &source), [Some(0), Some(1), Some(1)]);
+}
+
+/// Else a crash would have it delivered over the later one.
+#[test]
+fn what_comes_after_a_cancelled_write_waits_for_its_end_though_the_row_goes_by_another_id_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = faults(directory.path());
+    let source = source();
+    let (lens, dio) = open(directory.path(), AT_ONCE, &source);
+    let held = source.hold(Call::Insert);
+    let insert = accepted(&dio, WriteOp::insert(record! { "a" => 0, "b" => 0 }));
+    let id = insert.id().unwrap();
+    assert!(held.wait_until_held(1, LONG));
+    let [dropped, later] = ["a", "b"].map(|field| patch(&dio, &id, field));
+    journal.fail_from(1);
+    dio.drop_write(dropped.number()).unwrap();
+    held.release();
+    wait_until(&later, |state| matches!(state, WriteState::Waiting { error, .. } if error.kind() == ErrorKind::Cache));
+    assert_ne!(later.id().unwrap(), id);
+    assert_eq!(source.calls(Call::Patch), 0);
+    journal.heal();
+    insert.wait(LONG).unwrap();
+    later.wait(LONG).unwrap();
+    assert_eq!(fields(&source.row(&later.id().unwrap()).unwrap())[..2], [Some(0), Some(1)]);
+    close(lens, dio);
 }

@@ -262,6 +262,8 @@ impl Core {
                 self.to.ledger.note_rewritten(write.number, &write.op.clone().named(id));
             }
         }
+        // Before what is left in the queue may go.
+        self.to.ledger.rename(old, id);
         self.to.writes.rename(old, id);
     }
 
