@@ -184,3 +184,21 @@ fn what_comes_after_a_cancelled_write_waits_for_its_end_though_the_row_goes_by_a
     assert_eq!(fields(&source.row(&later.id().unwrap()).unwrap())[..2], [Some(0), Some(1)]);
     close(lens, dio);
 }
+
+#[test]
+fn a_write_that_was_refused_since_the_journal_failed_is_not_found_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = faults(directory.path());
+    let source = source();
+    let (lens, dio) = open(directory.path(), LONG, &source);
+    source.set_offline(true);
+    patch(&dio, "r1", "a");
+    // Written, but not synced; nor can a new file say that it doesn't count.
+    journal.fail_from(2);
+    let refused = dio.write(WriteOp::patch("r1", record! { "b" => 1 }));
+    let refused = refused.and_then(|ticket| ticket.wait_durable(LONG)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Cache);
+    journal.heal();
+    close(lens, dio);
+    assert_eq!(delivered_after_a_restart(directory.path(), &source), [Some(1), Some(0), Some(0)]);
+}
