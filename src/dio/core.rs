@@ -578,11 +578,14 @@ impl Core {
         match message {
             Message::Apply(mut apply) => {
                 self.hold_back(&mut apply);
-                if self.is_bulk(&apply) { self.begin_bulk(apply) } else { self.apply(apply) }
+                if self.is_bulk(&apply) { self.begin_bulk(apply, None) } else { self.apply(apply) }
             }
             Message::ApplyAnswer { mut apply, question } => {
                 self.hold_back(&mut apply);
-                self.apply_answer(apply, question);
+                match self.is_bulk(&apply) {
+                    true => self.begin_bulk(apply, Some(question)),
+                    false => self.apply_answer(apply, question),
+                }
             }
             Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),

@@ -51,7 +51,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn new(descriptor: &QueryDescriptor, schema: &Schema) -> Result<Arc<Self>> {
+    pub(crate) fn new(descriptor: &QueryDescriptor, schema: &Schema) -> Result<Arc<Self>> {
         let descriptor = QueryDescriptor {
             conditions: descriptor.conditions.clone(),
             search: descriptor.search_text().map(str::to_owned),

@@ -5,7 +5,7 @@
 //! publishes all of it as one batch.
 //! Invariants:
 //! 1. Nobody sees a staged row before the end: its Seq is far above those that are published meanwhile
-//!    (`an_edit_during_a_bulk_change_is_published_before_it`).
+//!    (`an_edit_during_a_bulk_change_is_published_before_it`, `an_edit_during_a_large_answer_is_published_before_it`).
 //! 2. An edit of a staged row takes it back first. What was taken back is applied anew at the end, on top of the edit and by
 //!    the rules of every change: a stale read leaves an edited row alone (`a_bulk_read_leaves_rows_edited_meanwhile_alone`).
 //! 3. Between two messages the core works on a slice of a bulk, whatever its size. Its end costs what was edited meanwhile,
@@ -23,6 +23,7 @@ use crate::dio::core::batch::{OpenBatch, Publication};
 use crate::dio::core::body::{Body, Recorded};
 use crate::dio::core::{Announce, Apply, Changed, ChangedRow, Core, FullCopy, Message, RowChange, RowChanges, Touched};
 use crate::dio::event::Cause;
+use crate::dio::queries::Question;
 use crate::dio::versions::{Replaced, RowMap, Versions};
 use crate::lens::Job;
 use crate::scenery::view_query::ViewQuery;
@@ -130,8 +131,8 @@ impl Core {
             && apply.began.is_none_or(|began| self.protection.remembers(began))
     }
 
-    /// Begins a bulk change. No other is under way.
-    pub(super) fn begin_bulk(&mut self, apply: Apply) {
+    /// Begins a bulk change, whose rows answer this question. No other is under way.
+    pub(super) fn begin_bulk(&mut self, apply: Apply, answered: Option<Arc<Question>>) {
         self.commit();
         let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
         let changes: Vec<RowChange> = match changes {
@@ -148,7 +149,7 @@ impl Core {
             again: Vec::new(),
             deferred: Vec::new(),
             failure: None,
-            batch: OpenBatch::of_bulk(seq, cause, announce, reply),
+            batch: OpenBatch::of_bulk(seq, cause, announce, reply, answered),
             stage: Stage::Rows,
         }));
     }
