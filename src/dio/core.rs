@@ -64,6 +64,7 @@ pub(crate) use body::{Body, First};
 
 use batch::OpenBatch;
 use bulk::{Bulk, Made};
+pub(crate) use bulk::{Helper, helper};
 use hold::Hold;
 use pending::{Aliases, Pending};
 use protect::Protection;
@@ -247,6 +248,8 @@ pub(crate) enum Message {
     ApplyAnswer {
         apply: Apply,
         question: Arc<Question>,
+        /// Whoever waits for it makes the bodies of views itself, if they are to be made aside.
+        helper: Helper,
     },
     /// A question to the source has come to its end. Its rows were applied before.
     Answered {
@@ -580,10 +583,12 @@ impl Core {
                 self.hold_back(&mut apply);
                 if self.is_bulk(&apply) { self.begin_bulk(apply, None) } else { self.apply(apply) }
             }
-            Message::ApplyAnswer { mut apply, question } => {
+            Message::ApplyAnswer { mut apply, question, helper } => {
                 self.hold_back(&mut apply);
+                // It waits for no other thread.
+                apply.at_once = false;
                 match self.is_bulk(&apply) {
-                    true => self.begin_bulk(apply, Some(question)),
+                    true => self.begin_bulk(apply, Some((question, helper))),
                     false => self.apply_answer(apply, question),
                 }
             }

@@ -16,6 +16,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::cache::CacheOp;
@@ -58,8 +59,17 @@ pub(super) struct Bulk {
     /// Changes of rows with pending writes, which fold their writes over them when all else is there.
     deferred: Vec<RowChange>,
     failure: Option<Error>,
+    helper: Option<Helper>,
     batch: OpenBatch,
     stage: Stage,
+}
+
+/// To a thread that does what is to be done aside for a bulk change for as long as it is under way.
+pub(crate) type Helper = Sender<Job>;
+
+/// A helper, and what it is to do: until that ends.
+pub(crate) fn helper() -> (Helper, Receiver<Job>) {
+    bounded(ROUNDS as usize)
 }
 
 enum Stage {
@@ -131,8 +141,8 @@ impl Core {
             && apply.began.is_none_or(|began| self.protection.remembers(began))
     }
 
-    /// Begins a bulk change, whose rows answer this question. No other is under way.
-    pub(super) fn begin_bulk(&mut self, apply: Apply, answered: Option<Arc<Question>>) {
+    /// Begins a bulk change, whose rows answer a question. No other is under way.
+    pub(super) fn begin_bulk(&mut self, apply: Apply, answer: Option<(Arc<Question>, Helper)>) {
         self.commit();
         let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
         let changes: Vec<RowChange> = match changes {
@@ -140,6 +150,7 @@ impl Core {
             RowChanges::First(rows, _) => rows.into_iter().map(RowChange::Put).collect(),
         };
         let seq = Seq(self.seq.0 + ROOM);
+        let (answered, helper) = answer.unzip();
         self.bulk = Some(Box::new(Bulk {
             seq,
             cause: (announce == Announce::EachRow).then_some(cause),
@@ -149,6 +160,7 @@ impl Core {
             again: Vec::new(),
             deferred: Vec::new(),
             failure: None,
+            helper,
             batch: OpenBatch::of_bulk(seq, cause, announce, reply, answered),
             stage: Stage::Rows,
         }));
@@ -258,19 +270,21 @@ impl Core {
         });
         // Whichever thread is free first does it: the one may be in a user's aggregate, the other in a source.
         let job = Arc::new(Mutex::new(Some(job)));
-        let pools = [&self.to.build_pool, &self.to.load_pool];
-        let takers = pools.into_iter().filter(|pool| {
+        let take = || -> Job {
             let job = job.clone();
-            let take = move || {
+            Box::new(move || {
                 let job = job.lock().take();
                 if let Some(job) = job {
                     job();
                 }
-            };
-            pool.submit(self.to.build_rank, Box::new(take)).is_ok()
-        });
+            })
+        };
+        let helps = bulk.helper.as_ref().is_some_and(|helper| helper.try_send(take()).is_ok());
+        let pools = [&self.to.build_pool, &self.to.load_pool];
+        let takers = pools.into_iter().filter(|pool| pool.submit(self.to.build_rank, take()).is_ok());
+        let takers = takers.count() + usize::from(helps);
         // If nobody takes it, the core makes the bodies.
-        let round = if takers.count() == 0 { u32::MAX } else { round };
+        let round = if takers == 0 { u32::MAX } else { round };
         bulk.stage = Stage::Bodies { staged, made, round };
     }
 

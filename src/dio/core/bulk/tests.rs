@@ -1,13 +1,15 @@
 //! Bulk changes with edits in between, by a Dio whose build thread is held while it would make the bodies.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use proptest::prelude::*;
 
 use crate::dio::core::tests::{hold_load_threads, hold_threads};
-use crate::dio::core::{Announce, RowChange};
+use crate::dio::core::{Announce, RowChange, helper};
 use crate::dio::event::Cause;
 use crate::dio::queries::Question;
 use crate::prelude::*;
@@ -203,7 +205,7 @@ fn send_answer(dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Re
     };
     let query = QueryDescriptor::new().filtered(Condition::eq("half", 1));
     let question = Question::new(&query, &Schema::open("id")).unwrap();
-    dio.inner().send(Message::ApplyAnswer { apply, question }).unwrap();
+    dio.inner().send(Message::ApplyAnswer { apply, question, helper: helper().0 }).unwrap();
     move || {
         let answer = receiver.wait(Some(SOON));
         drop(read);
@@ -230,6 +232,34 @@ fn an_edit_during_a_large_answer_is_published_before_it() {
     let shown: Vec<i64> = view.snapshot().iter().map(|row| row.int("n").unwrap()).collect();
     let expected: Vec<i64> = [-3].into_iter().chain(odd().filter(|n| *n != 3).map(|n| n + 7_000)).collect();
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_large_answer_is_taken_in_by_and_by_though_every_other_thread_is_busy() {
+    let version = Arc::new(AtomicI64::new(1));
+    let asked = version.clone();
+    let lens = Lens::new().in_memory().bulk_changes(BULK).on_query(move |dio, query| {
+        let added = 1_000 * asked.load(Ordering::SeqCst);
+        dio.cache().replace_matching(query, odd().map(|n| (format!("r{n}"), row(n, n + added))))
+    });
+    let lens = lens.build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    let view = dio.table_scenery().where_eq("half", 1).sort("n", SortDir::Asc).open().unwrap();
+    for now in [2, 3] {
+        version.store(now, Ordering::SeqCst);
+        let mut held = hold_threads(&dio);
+        if now == 3 {
+            // The one flies; else the thread that refreshes does.
+            held.remove(0);
+        }
+        let (seq, generation) = (dio.seq(), view.generation());
+        dio.refresh().unwrap();
+        assert!(dio.seq().0 - seq.0 >= super::ROOM, "by and by");
+        let shown = view.snapshot();
+        assert_eq!(shown.generation(), generation.next());
+        assert!(shown.iter().map(|row| row.int("n").unwrap()).eq(odd().map(|n| n + 1_000 * now)));
+        drop((shown, held));
+    }
 }
 
 #[test]
