@@ -186,6 +186,38 @@ fn what_comes_after_a_cancelled_write_waits_for_its_end_though_the_row_goes_by_a
 }
 
 #[test]
+fn a_write_of_a_row_that_goes_by_another_id_now_is_of_that_row_in_every_later_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = faults(directory.path());
+    let source = source();
+    let (lens, dio) = open(directory.path(), AT_ONCE, &source);
+    let held = [Call::Insert, Call::Patch].map(|call| source.hold(call));
+    let insert = accepted(&dio, WriteOp::insert(record! { "a" => 0, "b" => 0 }));
+    assert!(held[0].wait_until_held(1, LONG));
+    let later = patch(&dio, &insert.id().unwrap(), "b");
+    journal.fail_from(1);
+    let [insert_held, patch_held] = held;
+    insert_held.release();
+    assert!(patch_held.wait_until_held(1, LONG));
+    // What was handed over to the journal before has been tried by then.
+    let refused = dio.write(WriteOp::patch("r2", record! { "b" => 1 }));
+    refused.and_then(|ticket| ticket.wait_durable(LONG)).unwrap_err();
+    journal.heal();
+    insert.wait(LONG).unwrap();
+    let id = later.id().unwrap();
+    source.set_offline(true);
+    patch_held.release();
+    wait_until(&later, waits);
+    close(lens, dio);
+    // The next run's cache has the row, so that the insert is forgotten.
+    let (lens, dio) = open(directory.path(), LONG, &source);
+    dio.flush().unwrap();
+    close(lens, dio);
+    delivered_after_a_restart(directory.path(), &source);
+    assert_eq!(fields(&source.row(&id).unwrap())[..2], [Some(0), Some(1)]);
+}
+
+#[test]
 fn a_write_that_was_refused_since_the_journal_failed_is_not_found_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let journal = faults(directory.path());

@@ -226,6 +226,13 @@ impl Ledger {
         }
     }
 
+    /// Notes by which id the row of a write goes from now on. It gets through, before whatever is said of a write's end later.
+    pub(crate) fn note_renamed(&self, number: WriteNumber, op: &WriteOp) {
+        if let Some(journal) = self.journal() {
+            journal.renamed(number.0, op);
+        }
+    }
+
     /// Notes what became of a write, and calls `then` once that is durable, or never will be. It must not block.
     pub(crate) fn note_then(&self, number: WriteNumber, outcome: &Outcome, then: impl FnOnce() + Send + 'static) {
         match self.journal() {

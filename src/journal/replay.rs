@@ -136,12 +136,18 @@ impl Folding {
                 if !merged.is_empty() {
                     found.own.get_or_insert(before);
                     self.take_in(write, merged);
+                } else if !found.taken_in.is_empty() {
+                    // Of its own part alone: what it took in stays with it.
+                    found.own = Some(recovered.op.clone());
+                    self.join(write);
                 }
             }
             Fact::Outcome(outcome) => match outcome {
                 Outcome::Cancelled if found.lead.is_some() => {
                     found.is_cancelled = true;
-                    self.leave_out(write);
+                    if let Some(lead) = found.lead {
+                        self.join(lead);
+                    }
                 }
                 // It ends with the write that took it in.
                 _ if found.lead.is_some() => {}
@@ -216,9 +222,8 @@ impl Folding {
         }
     }
 
-    /// A write that was taken in was cancelled: what is delivered for the others is without it.
-    fn leave_out(&mut self, cancelled: u64) {
-        let Some(lead) = self.lead_of(cancelled) else { return };
+    /// What is delivered for a write is its own part and what it took in, but for what was cancelled.
+    fn join(&mut self, lead: u64) {
         let Some(found) = self.found(lead) else { return };
         let (own, taken_in) = (found.own.clone(), found.taken_in.clone());
         let Some(WriteOp::Patch { mut record, .. }) = own else { return };

@@ -315,6 +315,13 @@ impl TableJournal {
         self.say(write, payload, false, Noted::Merged(merged), answer);
     }
 
+    /// Notes by which id the row of a write goes, as which its own part is to be delivered. It is tried until it is durable, and
+    /// no outcome that is noted later is durable before it.
+    pub(crate) fn renamed(&self, write: u64, op: &WriteOp) {
+        let payload = record::rewritten(&self.table.name, write, op, &[]);
+        self.say(write, payload, true, Noted::Nothing, Box::new(|_| {}));
+    }
+
     /// Whether it is durable that this write has taken in these and, but for those that were cancelled, no others.
     pub(crate) fn has_taken_in(&self, write: u64, others: &[u64]) -> bool {
         let state = self.table.state.lock();

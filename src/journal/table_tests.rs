@@ -202,6 +202,16 @@ fn a_write_that_is_cancelled_gives_back_those_that_it_had_taken_in() {
 }
 
 #[test]
+fn a_write_whose_row_goes_by_another_id_keeps_what_it_took_in() {
+    let disk = FakeDisk::default();
+    let journal = three_as_one(&disk);
+    journal.renamed(1, &WriteOp::patch("01N", record! { "a" => 1 }));
+    end(&journal, 3, Outcome::Cancelled).unwrap();
+    let (_, replay) = table_on(&disk.crash(0, None, false), 0);
+    assert_eq!(ops(&replay), [(1, WriteOp::patch("01N", record! { "a" => 1, "b" => 1 }))]);
+}
+
+#[test]
 fn a_write_that_was_taken_in_and_is_cancelled_is_left_out() {
     let disk = FakeDisk::default();
     let journal = three_as_one(&disk);
