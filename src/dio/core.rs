@@ -30,7 +30,7 @@ mod settle;
 mod views;
 mod writes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -63,7 +63,7 @@ use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq, WriteNumber};
 pub(crate) use body::{Body, First};
 
 use batch::OpenBatch;
-use bulk::{Bulk, Made};
+use bulk::{Bulk, LargeAnswer, Made};
 pub(crate) use bulk::{Helper, helper};
 use hold::Hold;
 use pending::{Aliases, Pending};
@@ -513,6 +513,8 @@ pub(crate) struct Core {
     records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
     batch: Option<OpenBatch>,
     bulk: Option<Box<Bulk>>,
+    /// Large answers that wait for the one that is being taken in.
+    answers: VecDeque<LargeAnswer>,
     closed: bool,
 }
 
@@ -536,6 +538,7 @@ impl Core {
             records: HashMap::new(),
             batch: None,
             bulk: None,
+            answers: VecDeque::new(),
             closed: false,
         }
     }
@@ -585,12 +588,7 @@ impl Core {
             }
             Message::ApplyAnswer { mut apply, question, helper } => {
                 self.hold_back(&mut apply);
-                // It waits for no other thread.
-                apply.at_once = false;
-                match self.is_bulk(&apply) {
-                    true => self.begin_bulk(apply, Some((question, helper))),
-                    false => self.apply_answer(apply, question),
-                }
+                self.answer(apply, question, helper);
             }
             Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),

@@ -78,8 +78,11 @@ pub(crate) enum Outcome {
     },
     /// It was taken back, and with it what it had taken in.
     Cancelled,
-    /// It was taken back alone: the writes that it had taken in are to be delivered as they were accepted.
-    CancelledAlone,
+    /// It was taken back, and gave these back that it had taken in: they are to be delivered as they were accepted.
+    CancelledAlone {
+        /// Their numbers.
+        gave_back: Vec<u64>,
+    },
     /// Another write stands for it.
     Superseded {
         /// That write's number.
@@ -280,7 +283,7 @@ pub(super) fn outcome(table: &str, write: u64, outcome: &Outcome) -> Result<Vec<
         Outcome::Failed { kind, message } => head.with(FAILED, &(code_of(*kind), message)),
         Outcome::Unknown { message } => head.with(UNKNOWN, &(message,)),
         Outcome::Cancelled => head.with(CANCELLED, &()),
-        Outcome::CancelledAlone => head.with(CANCELLED_ALONE, &()),
+        Outcome::CancelledAlone { gave_back } => head.with(CANCELLED_ALONE, &(gave_back,)),
         Outcome::Superseded { by } => head.with(SUPERSEDED, &(by,)),
         Outcome::Cleared => head.with(CLEARED, &()),
     }
@@ -395,12 +398,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said> {
             let (by,) = take(rest)?;
             Fact::Outcome(Outcome::Superseded { by })
         }
-        ATTEMPTED | CANCELLED | CLEARED | CANCELLED_ALONE => {
+        CANCELLED_ALONE => {
+            let (gave_back,) = take(rest)?;
+            Fact::Outcome(Outcome::CancelledAlone { gave_back })
+        }
+        ATTEMPTED | CANCELLED | CLEARED => {
             let () = take(rest)?;
             match kind {
                 ATTEMPTED => Fact::Attempted,
                 CANCELLED => Fact::Outcome(Outcome::Cancelled),
-                CANCELLED_ALONE => Fact::Outcome(Outcome::CancelledAlone),
                 _ => Fact::Outcome(Outcome::Cleared),
             }
         }

@@ -5,7 +5,7 @@
 //! (`writes_that_were_taken_in_end_with_the_one_that_took_them`), unless that one is cancelled alone
 //! (`a_write_that_is_cancelled_gives_back_those_that_it_had_taken_in`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::journal::log::Numbered;
 use crate::journal::record::{self, Accepted, Before, Confirmed, Fact, Outcome, Said};
@@ -93,6 +93,8 @@ struct Found {
     entries: Entries,
     /// What it was before others were taken in.
     own: Option<WriteOp>,
+    /// What it took in is to be joined with that anew.
+    is_to_be_joined: bool,
     taken_in: Vec<u64>,
     /// The write that took it in.
     lead: Option<u64>,
@@ -119,7 +121,7 @@ impl Folding {
             self.over.add(number, bytes);
             match fact {
                 Fact::Rewritten { merged, .. } => self.take_in(write, merged),
-                Fact::Outcome(Outcome::CancelledAlone) => self.let_go(write),
+                Fact::Outcome(Outcome::CancelledAlone { gave_back }) => self.give_back(write, &gave_back),
                 _ => {}
             }
             return Ok(());
@@ -139,14 +141,14 @@ impl Folding {
                 } else if !found.taken_in.is_empty() {
                     // Of its own part alone: what it took in stays with it.
                     found.own = Some(recovered.op.clone());
-                    self.join(write);
+                    found.is_to_be_joined = true;
                 }
             }
             Fact::Outcome(outcome) => match outcome {
                 Outcome::Cancelled if found.lead.is_some() => {
                     found.is_cancelled = true;
-                    if let Some(lead) = found.lead {
-                        self.join(lead);
+                    if let Some(lead) = found.lead.and_then(|lead| self.found(lead)) {
+                        lead.is_to_be_joined = true;
                     }
                 }
                 // It ends with the write that took it in.
@@ -155,8 +157,8 @@ impl Folding {
                 Outcome::Failed { kind, message } => recovered.state = RecoveredState::Failed { kind, message },
                 Outcome::Unknown { message } => recovered.state = RecoveredState::Unknown { message },
                 Outcome::Cancelled | Outcome::Superseded { .. } | Outcome::Cleared => self.is_over(write),
-                Outcome::CancelledAlone => {
-                    self.let_go(write);
+                Outcome::CancelledAlone { gave_back } => {
+                    self.give_back(write, &gave_back);
                     self.is_over(write);
                 }
             },
@@ -179,7 +181,15 @@ impl Folding {
             state: RecoveredState::Pending,
         };
         self.places.insert(write, self.writes.len());
-        let found = Found { recovered, entries, own: None, taken_in: Vec::new(), lead: None, is_cancelled: false };
+        let found = Found {
+            recovered,
+            entries,
+            own: None,
+            is_to_be_joined: false,
+            taken_in: Vec::new(),
+            lead: None,
+            is_cancelled: false,
+        };
         self.writes.push(Some(found));
         Ok(())
     }
@@ -207,24 +217,26 @@ impl Folding {
         }
     }
 
-    /// What this write took in stands for itself again, but for what was cancelled.
-    fn let_go(&mut self, write: u64) {
+    /// These, which this write took in, stand for themselves again.
+    fn give_back(&mut self, write: u64, others: &[u64]) {
         let taken_in = match self.found(write) {
-            Some(found) => std::mem::take(&mut found.taken_in),
-            None => self.taken_in.remove(&write).unwrap_or_default(),
+            Some(found) => Some(&mut found.taken_in),
+            None => self.taken_in.get_mut(&write),
         };
-        for other in taken_in {
-            let Some(found) = self.found(other) else { continue };
-            found.lead = None;
-            if found.is_cancelled {
-                self.is_over(other);
+        if let Some(taken_in) = taken_in {
+            let others: HashSet<u64> = others.iter().copied().collect();
+            taken_in.retain(|other| !others.contains(other));
+        }
+        for other in others {
+            if let Some(found) = self.found(*other).filter(|found| found.lead == Some(write)) {
+                found.lead = None;
             }
         }
     }
 
     /// What is delivered for a write is its own part and what it took in, but for what was cancelled.
     fn join(&mut self, lead: u64) {
-        let Some(found) = self.found(lead) else { return };
+        let Some(found) = self.found(lead).filter(|found| found.is_to_be_joined) else { return };
         let (own, taken_in) = (found.own.clone(), found.taken_in.clone());
         let Some(WriteOp::Patch { mut record, .. }) = own else { return };
         for other in taken_in {
@@ -257,6 +269,11 @@ impl Folding {
         // They ended, and their acceptances went first; what they took in ended with them.
         for (_, taken_in) in std::mem::take(&mut self.taken_in) {
             taken_in.into_iter().for_each(|write| self.is_over(write));
+        }
+        for place in 0..self.writes.len() {
+            if let Some(Found { recovered, is_to_be_joined: true, .. }) = &self.writes[place] {
+                self.join(recovered.write);
+            }
         }
         let is_taken_in = |place: &usize| self.writes[*place].as_ref().is_some_and(|found| found.lead.is_some());
         let taken_in: Vec<usize> = (0..self.writes.len()).filter(is_taken_in).collect();

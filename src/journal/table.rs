@@ -119,7 +119,9 @@ impl State {
                 self.taken_in -= 1;
             }
         }
-        (if others.is_empty() { Outcome::Cancelled } else { Outcome::CancelledAlone }, Noted::Over)
+        let outcome =
+            if others.is_empty() { Outcome::Cancelled } else { Outcome::CancelledAlone { gave_back: others } };
+        (outcome, Noted::Over)
     }
 
     fn confirm(&mut self, write: u64, seq: Seq) {
@@ -343,7 +345,7 @@ impl TableJournal {
             }
             Outcome::Confirmed(confirmed) => (outcome, Noted::Confirmed(confirmed.seq)),
             Outcome::Failed { .. } | Outcome::Unknown { .. } => (outcome, Noted::Nothing),
-            Outcome::CancelledAlone | Outcome::Superseded { .. } | Outcome::Cleared => (outcome, Noted::Over),
+            Outcome::CancelledAlone { .. } | Outcome::Superseded { .. } | Outcome::Cleared => (outcome, Noted::Over),
         };
         let answer = answer.unwrap_or_else(|| Box::new(|_| {}));
         self.say(write, record::outcome(&self.table.name, write, outcome), true, noted, answer);

@@ -536,7 +536,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         ".{0,9}".prop_map(|message| Fact::Outcome(Outcome::Unknown { message })),
         any::<u64>().prop_map(|by| Fact::Outcome(Outcome::Superseded { by })),
         Just(Fact::Outcome(Outcome::Cancelled)),
-        Just(Fact::Outcome(Outcome::CancelledAlone)),
+        prop::collection::vec(any::<u64>(), 0..4)
+            .prop_map(|gave_back| Fact::Outcome(Outcome::CancelledAlone { gave_back })),
         Just(Fact::Outcome(Outcome::Cleared)),
     ]
 }

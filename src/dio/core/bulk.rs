@@ -10,6 +10,9 @@
 //!    the rules of every change: a stale read leaves an edited row alone (`a_bulk_read_leaves_rows_edited_meanwhile_alone`).
 //! 3. Between two messages the core works on a slice of a bulk, whatever its size. Its end costs what was edited meanwhile,
 //!    and a few nanoseconds a row.
+//! 4. The answer to a query is taken in so without another thread than the one that waits for it
+//!    (`a_large_answer_is_taken_in_by_and_by_though_every_other_thread_is_busy`), one answer after the other
+//!    (`large_answers_wait_for_each_other_and_hold_up_no_edit`).
 //!
 //! Not here: how one row is changed and a batch published (`batch`).
 
@@ -128,17 +131,37 @@ pub(super) struct Prepared {
     pub(super) late: Arc<Changed>,
 }
 
+/// Very many rows that answer a question. Their sender waits for no thread of the pools: it makes the bodies itself.
+pub(super) struct LargeAnswer {
+    apply: Apply,
+    question: Arc<Question>,
+    helper: Helper,
+}
+
 impl Core {
     /// Whether a message's changes are to be a bulk.
     pub(super) fn is_bulk(&self, apply: &Apply) -> bool {
+        self.bulk.is_none() && !apply.at_once && self.may_be_bulk(apply)
+    }
+
+    fn may_be_bulk(&self, apply: &Apply) -> bool {
         let RowChanges::Each(changes) = &apply.changes else { return false };
         let is_of_one_row = |change: &RowChange| matches!(change, RowChange::Put(_) | RowChange::Delete(_));
-        self.bulk.is_none()
-            && !apply.at_once
-            && !self.pending.has_clear()
+        !self.pending.has_clear()
             && changes.len() >= self.to.bulk_changes
             && changes.iter().all(is_of_one_row)
             && apply.began.is_none_or(|began| self.protection.remembers(began))
+    }
+
+    /// Takes in what answers a question: very many rows by and by, one answer after the other.
+    pub(super) fn answer(&mut self, apply: Apply, question: Arc<Question>, helper: Helper) {
+        match &self.bulk {
+            _ if !self.may_be_bulk(&apply) => self.apply_answer(apply, question),
+            None => self.begin_bulk(apply, Some((question, helper))),
+            Some(bulk) if bulk.helper.is_some() => self.answers.push_back(LargeAnswer { apply, question, helper }),
+            // That one may need the very threads that wait for this.
+            Some(_) => self.apply_answer(apply, question),
+        }
     }
 
     /// Begins a bulk change, whose rows answer a question. No other is under way.
@@ -176,8 +199,18 @@ impl Core {
         self.bulk.as_ref().is_some_and(|bulk| !matches!(bulk.stage, Stage::Bodies { .. }))
     }
 
-    /// Does the next slice of the bulk. No batch is open.
+    /// Goes on with the bulk, or begins one that waits. No batch is open.
     pub(super) fn do_slice(&mut self) {
+        self.do_slice_of_bulk();
+        while self.bulk.is_none()
+            && let Some(LargeAnswer { apply, question, helper }) = self.answers.pop_front()
+        {
+            self.answer(apply, question, helper);
+            self.commit();
+        }
+    }
+
+    fn do_slice_of_bulk(&mut self) {
         let Some(mut bulk) = self.bulk.take() else { return };
         let is_last = bulk.seq.0 - self.seq.0 < LAST_ROOM;
         match &mut bulk.stage {

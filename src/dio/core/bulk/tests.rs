@@ -191,7 +191,13 @@ fn asking(hold: fn(&Dio) -> Vec<Sender<()>>) -> (Lens, Dio, TableScenery, Vec<Se
 }
 
 /// Sends the rows that answer what the view wants, as they were read now.
-fn send_answer(dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Result<Seq>> {
+fn send_answer(dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Result<Seq>> + use<> {
+    send_answer_of(1, dio, changes)
+}
+
+/// The same for other rows than those of the view.
+
+fn send_answer_of(half: i64, dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Result<Seq>> + use<> {
     let read = dio.inner().begin_read();
     let (sender, receiver) = reply();
     let apply = Apply {
@@ -203,7 +209,7 @@ fn send_answer(dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Re
         reply: Some(sender),
         at_once: false,
     };
-    let query = QueryDescriptor::new().filtered(Condition::eq("half", 1));
+    let query = QueryDescriptor::new().filtered(Condition::eq("half", half));
     let question = Question::new(&query, &Schema::open("id")).unwrap();
     dio.inner().send(Message::ApplyAnswer { apply, question, helper: helper().0 }).unwrap();
     move || {
@@ -232,6 +238,24 @@ fn an_edit_during_a_large_answer_is_published_before_it() {
     let shown: Vec<i64> = view.snapshot().iter().map(|row| row.int("n").unwrap()).collect();
     let expected: Vec<i64> = [-3].into_iter().chain(odd().filter(|n| *n != 3).map(|n| n + 7_000)).collect();
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn large_answers_wait_for_each_other_and_hold_up_no_edit() {
+    let (_lens, dio, view, held) = asking(hold_threads);
+    let even = || (0..ROWS).filter(|n| n % 2 == 0);
+    let first = send_answer(&dio, odd().map(|n| put(n, n + 7_000)).collect());
+    let second = send_answer_of(0, &dio, even().map(|n| put(n, n + 8_000)).collect());
+    dio.patched("r3", row(3, -3)).unwrap();
+    dio.patched("r4", row(4, -4)).unwrap();
+    let n_of = |id: &str| dio.cache().get(id).unwrap().unwrap().int("n");
+    let four = || ["r3", "r4", "r5", "r6"].map(n_of);
+    assert_eq!(four(), [Some(-3), Some(-4), Some(5), Some(6)]);
+    drop(held);
+    assert!(first().unwrap().unwrap() < second().unwrap().unwrap());
+    assert_eq!(four(), [Some(-3), Some(-4), Some(7_005), Some(8_006)]);
+    view.wait_until_ready(Some(SOON)).unwrap();
+    assert_eq!(view.row_count(), odd().count());
 }
 
 #[test]
