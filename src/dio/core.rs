@@ -22,6 +22,7 @@ mod body;
 mod bulk;
 mod customs;
 mod hold;
+mod inbox;
 mod pending;
 mod protect;
 mod recover;
@@ -32,9 +33,7 @@ mod writes;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 use parking_lot::Mutex;
 
 use crate::dio::event::{Cause, DioEvent};
@@ -55,12 +54,13 @@ use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::TableSlot;
 use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
-use crate::sync::{Doorbell, QueueInfo, Rank, ReplySender};
+use crate::sync::{Rank, ReplySender};
 use crate::value::{Record, StoredRow, Value};
 use crate::vista::WriteOp;
-use crate::{Error, ErrorKind, Generation, Result, RowNo, Seq, WriteNumber};
+use crate::{Error, Generation, Result, RowNo, Seq, WriteNumber};
 
 pub(crate) use body::{Body, First};
+pub(crate) use inbox::{CoreHandle, inboxes};
 
 use batch::OpenBatch;
 use bulk::{Bulk, LargeAnswer, Made};
@@ -69,13 +69,6 @@ use hold::Hold;
 use pending::{Aliases, Pending};
 use protect::Protection;
 use views::Views;
-
-/// Messages waiting in the urgent inbox at the most; a sender waits for the core, which waits for nobody.
-const URGENT: usize = 1_024;
-/// Batches of many rows waiting at the most.
-const BULK: usize = 2;
-/// Messages that become one batch at the most.
-const BURST: usize = 1_024;
 
 /// A change of one row, or of all.
 #[derive(Debug, Clone)]
@@ -358,101 +351,6 @@ impl<S: ViewSlot> Drop for Opening<S> {
     }
 }
 
-/// The senders of the core's inboxes.
-#[derive(Clone)]
-pub(crate) struct CoreHandle {
-    urgent: Sender<Message>,
-    bulk: Sender<Message>,
-    bell: Doorbell,
-    remains: Arc<Remains>,
-}
-
-/// The receivers of the core's inboxes. Its drop is the end of the core, and of every message that is left.
-pub(crate) struct Inboxes {
-    urgent: Receiver<Message>,
-    bulk: Receiver<Message>,
-    bell: Doorbell,
-    remains: Arc<Remains>,
-}
-
-/// What is left of the inboxes when the core has ended. A channel keeps what nobody received for as long as it has a
-/// sender, and with it the replies that somebody waits for: so the core, and then every later sender, empties it.
-struct Remains {
-    ended: AtomicBool,
-    urgent: Receiver<Message>,
-    bulk: Receiver<Message>,
-}
-
-impl Remains {
-    /// Drops every message if the core has ended; says whether it has.
-    fn swept(&self) -> bool {
-        // Pairs with the fence in the drop of `Inboxes`: the sender sees the end, or the core the message.
-        fence(Ordering::SeqCst);
-        let ended = self.ended.load(Ordering::Relaxed);
-        if ended {
-            while self.urgent.try_recv().is_ok() || self.bulk.try_recv().is_ok() {}
-        }
-        ended
-    }
-}
-
-impl Drop for Inboxes {
-    fn drop(&mut self) {
-        self.remains.ended.store(true, Ordering::Relaxed);
-        self.remains.swept();
-    }
-}
-
-pub(crate) fn inboxes(bell: Doorbell) -> (CoreHandle, Inboxes) {
-    let (urgent, urgent_inbox) = bounded(URGENT);
-    let (bulk, bulk_inbox) = bounded(BULK);
-    let remains =
-        Arc::new(Remains { ended: AtomicBool::new(false), urgent: urgent_inbox.clone(), bulk: bulk_inbox.clone() });
-    let handle = CoreHandle { urgent, bulk, bell: bell.clone(), remains: remains.clone() };
-    (handle, Inboxes { urgent: urgent_inbox, bulk: bulk_inbox, bell, remains })
-}
-
-impl CoreHandle {
-    /// Sends a message of few rows. Waits only while a full inbox is being worked off.
-    pub(crate) fn send(&self, message: Message) -> Result<()> {
-        self.send_to(&self.urgent, message)
-    }
-
-    /// Sends a message of many rows; urgent ones overtake it.
-    pub(crate) fn send_bulk(&self, message: Message) -> Result<()> {
-        self.send_to(&self.bulk, message)
-    }
-
-    fn send_to(&self, inbox: &Sender<Message>, message: Message) -> Result<()> {
-        match inbox.send(message) {
-            Ok(()) if !self.remains.swept() => Ok(()),
-            _ => Err(gone()),
-        }
-    }
-
-    pub(crate) fn bell(&self) -> &Doorbell {
-        &self.bell
-    }
-
-    /// Messages waiting.
-    pub(crate) fn waiting(&self) -> usize {
-        self.urgent.len() + self.bulk.len()
-    }
-
-    /// Its inboxes.
-    pub(crate) fn queues(&self) -> [QueueInfo; 2] {
-        [("core: urgent", &self.urgent), ("core: bulk", &self.bulk)].map(|(name, inbox)| QueueInfo {
-            name: name.to_owned(),
-            length: inbox.len(),
-            capacity: inbox.capacity(),
-        })
-    }
-}
-
-fn gone() -> Error {
-    Error::new(ErrorKind::Closed, "the Dio is closed")
-}
-
 /// What the core knows of the table when it starts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TableState {
@@ -541,40 +439,6 @@ impl Core {
             answers: VecDeque::new(),
             closed: false,
         }
-    }
-
-    /// The thread's loop: everything that waits is handled, urgent before bulk, then it sleeps.
-    pub(crate) fn run(mut self, inboxes: Inboxes) {
-        // One bulk change at a time; the next ones wait in their inbox.
-        let none = never();
-        while !self.closed {
-            let bulk = if self.has_bulk() { &none } else { &inboxes.bulk };
-            let (first, is_rung) = if self.has_slice() {
-                (inboxes.urgent.try_recv().ok(), false)
-            } else {
-                select_biased! {
-                    recv(inboxes.urgent) -> message => (message.ok(), false),
-                    recv(inboxes.bell.receiver()) -> _ => (None, true),
-                    recv(bulk) -> message => (message.ok(), false),
-                }
-            };
-            let mut handled = 0;
-            let mut next = first;
-            while let Some(message) = next {
-                self.handle(message);
-                handled += 1;
-                if handled == BURST {
-                    break;
-                }
-                next = inboxes.urgent.try_recv().ok();
-            }
-            self.commit();
-            self.do_slice();
-            if is_rung || inboxes.bell.receiver().try_recv().is_ok() {
-                self.sweep();
-            }
-        }
-        // Whoever still waits for an answer gets `Closed` now that the inboxes are dropped with what is in them.
     }
 
     fn handle(&mut self, message: Message) {

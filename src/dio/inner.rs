@@ -79,6 +79,14 @@ impl DioInner {
         self.core.send(message).map_err(|error| self.name_error(error))
     }
 
+    /// Has the core handle a message: here and now if it is idle, which is said; else as soon as its thread comes to it.
+    fn do_or_send(&self, message: Message) -> Result<bool> {
+        match self.core.do_now(message, Rank::new(self.level, Role::Core)) {
+            None => Ok(true),
+            Some(message) => self.core.send(message).map(|()| false),
+        }
+    }
+
     /// Sends changes of many rows; urgent messages overtake them, unless the sender holds up what they would wait for.
     pub(crate) fn send_bulk(&self, apply: Apply) -> Result<()> {
         self.send_bulk_message(Message::Apply(apply))
@@ -136,7 +144,7 @@ impl DioInner {
         if is_bulk {
             self.send_bulk(apply)?
         } else {
-            self.send(Message::Apply(apply))?
+            self.do_or_send(Message::Apply(apply)).map_err(|error| self.name_error(error))?;
         }
         meanwhile();
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
@@ -267,7 +275,12 @@ impl DioInner {
     pub(super) fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
         // One that has work already is awake, and soon there; else the wait is that for a thread's waking.
         let turns = if self.core.waiting() > 0 { TURNS } else { 0 };
-        self.send_writes(new);
+        match self.do_or_send(Message::Stage(new)) {
+            Ok(true) => {}
+            Ok(false) => self.expect_writes(),
+            // The core is gone, and the writes with it: their receipts say so, and the closing is not to wait for them.
+            Err(_) => self.writes.give_back(receipts.len()),
+        }
         // The core waits for nobody, so this is soon; whoever waits for a core may not.
         match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
             Ok(()) => receipts.iter().try_for_each(|receipt| receipt.wait_staged(turns)),
@@ -275,11 +288,20 @@ impl DioInner {
         }
     }
 
+    /// Has writes shown, without waiting for it.
+    #[cfg(feature = "async")]
     pub(super) fn send_writes(&self, new: Vec<NewWrite>) {
-        // If the core is gone, the message is, and the receipts say so; there is nothing to hand back.
-        let _ = self.core.send(Message::Stage(new));
+        let count = new.len();
+        match self.core.send(Message::Stage(new)) {
+            Ok(()) => self.expect_writes(),
+            // As above.
+            Err(_) => self.writes.give_back(count),
+        }
+    }
+
+    /// Wakes the journal's thread while the core's wakes, which takes as long.
+    fn expect_writes(&self) {
         if let Some(journal) = self.ledger.journal() {
-            // Its thread takes as long to wake as the core; it does so meanwhile.
             journal.expect();
         }
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::RecordStatus;
 use crate::lens::QUERIES_AT_ONCE;
 use crate::prelude::*;
-use crate::sync::reply;
+use crate::sync::{Doorbell, reply};
 
 const SOON: Duration = Duration::from_secs(20);
 

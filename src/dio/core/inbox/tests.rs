@@ -1,0 +1,148 @@
+//! What is done on the spot, by a Dio whose core is asked by several threads.
+
+use std::sync::Mutex;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use super::*;
+use crate::dio::core::{Announce, Apply, RowChange};
+use crate::dio::event::Cause;
+use crate::prelude::*;
+use crate::sync::{Role, reply};
+use crate::value::StoredRow;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn dio() -> (Lens, Dio) {
+    let lens = Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    (lens, dio)
+}
+
+fn put(n: i64) -> RowChange {
+    RowChange::Put(StoredRow::encode("a", &record! { "id" => "a", "n" => n }, 0))
+}
+
+fn apply(change: RowChange) -> Apply {
+    Apply {
+        changes: vec![change].into(),
+        cause: Cause::Local,
+        announce: Announce::EachRow,
+        began: None,
+        full_copy: None,
+        reply: None,
+        at_once: false,
+    }
+}
+
+/// Has it done on this thread, once nobody is at the core.
+fn do_now(dio: &Dio, mut message: Message) {
+    let rank = Rank::new(dio.inner().level, Role::Core);
+    while let Some(back) = dio.inner().core.do_now(message, rank) {
+        message = back;
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_is_done_on_the_spot_overtakes_nothing_that_waits() {
+    let (_lens, dio) = dio();
+    for n in 0..4_000 {
+        for before in 0..n % 3 {
+            dio.inner().send(Message::Apply(apply(put(-before)))).unwrap();
+        }
+        dio.patched("a", record! { "id" => "a", "n" => n }).unwrap();
+        assert_eq!(dio.cache().get("a").unwrap().unwrap().int("n"), Some(n));
+    }
+}
+
+#[test]
+fn threads_that_take_turns_at_the_core_lose_nothing() {
+    const EACH: i64 = 500;
+    let (_lens, dio) = dio();
+    let view = dio.table_scenery().sort("n", SortDir::Asc).open().unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_i64 {
+            let dio = &dio;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let id = format!("{thread}:{n}");
+                    dio.patched(&*id, record! { "id" => id.as_str(), "n" => n }).unwrap();
+                    assert!(dio.cache().get(&id).unwrap().is_some(), "it is there for who made it");
+                }
+            });
+        }
+    });
+    assert_eq!((view.row_count(), dio.status().rows), (4 * EACH as usize, 4 * EACH as u64));
+    assert_eq!(dio.seq(), Seq(view.generation().0), "each batch was one step");
+}
+
+/// Does something with a Dio when it is woken, and notes where and what came of it.
+struct Meddler(Dio, Mutex<Option<(ThreadId, ErrorKind)>>);
+
+impl Wake for Meddler {
+    fn wake(self: Arc<Self>) {
+        let error = self.0.patched("b", record! { "id" => "b" }).unwrap_err();
+        *self.1.lock().unwrap() = Some((std::thread::current().id(), error.kind()));
+    }
+}
+
+#[test]
+fn who_does_the_cores_work_has_its_rank() {
+    let (_lens, dio) = dio();
+    let meddler = Arc::new(Meddler(dio.clone(), Mutex::default()));
+    let waker = Waker::from(meddler.clone());
+    let (sender, receiver) = reply();
+    let mut receiver = std::pin::pin!(receiver);
+    assert!(receiver.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    do_now(&dio, Message::Apply(Apply { reply: Some(sender), ..apply(put(1)) }));
+    let seen = *meddler.1.lock().unwrap();
+    assert_eq!(seen, Some((std::thread::current().id(), ErrorKind::WouldDeadlock)));
+    assert!(matches!(receiver.poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(Ok(_)))));
+    dio.patched("b", record! { "id" => "b" }).unwrap();
+}
+
+/// Panics at the first thing that it is told.
+struct Panics;
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::DEBUG
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("on purpose");
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_core_that_panics_on_a_thread_of_the_application_is_closed_for_all() {
+    let (lens, dio) = dio();
+    // What the core tells is known by then, or another thread's subscriber, of which there is none, is asked about it.
+    do_now(&dio, Message::Apply(apply(put(0))));
+    let view = dio.table_scenery().open().unwrap();
+    let before = view.generation();
+    let (sender, receiver) = reply();
+    let change = Message::Apply(Apply { reply: Some(sender), ..apply(put(1)) });
+    tracing::subscriber::with_default(Panics, || do_now(&dio, change));
+    assert_eq!(receiver.wait(Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+    let seen = view.wait_for_change(before, Some(SOON)).map(|_| view.wait_for_change(view.generation(), Some(SOON)));
+    assert!(seen.is_err() || seen.is_ok_and(|next| next.is_err()), "the view is closed");
+    assert_eq!(dio.patched("a", record! { "id" => "a" }).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(dio.write(WriteOp::delete("a")).unwrap().wait(SOON).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(dio.inner().writes.info().length, 0, "the closing waits for no write that nobody has");
+    assert!(lens.close(SOON).unwrap().is_closed());
+}
