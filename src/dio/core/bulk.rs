@@ -189,9 +189,9 @@ impl Core {
         }));
     }
 
-    /// Whether a bulk is under way.
+    /// Whether a bulk is under way, or waits to be begun.
     pub(super) fn has_bulk(&self) -> bool {
-        self.bulk.is_some()
+        self.bulk.is_some() || !self.answers.is_empty()
     }
 
     /// Whether a bulk waits for the core to go on with it.
