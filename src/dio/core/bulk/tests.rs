@@ -196,7 +196,6 @@ fn send_answer(dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Re
 }
 
 /// The same for other rows than those of the view.
-
 fn send_answer_of(half: i64, dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Result<Seq>> + use<> {
     let read = dio.inner().begin_read();
     let (sender, receiver) = reply();
