@@ -40,6 +40,9 @@ const ROW_OVERHEAD: usize = 64;
 const HIGH_WATER: usize = if cfg!(test) { 4 << 20 } else { 128 << 20 };
 /// Bytes of small changes among them beyond which these wait, too. Loads can't take this room.
 const ROOM_OF_SMALL: usize = HIGH_WATER / 4;
+/// For how long the thread looks again of itself after it has stored something: who edits one row after the other need not
+/// wake it for each, and they share a transaction.
+const DOZE: Duration = Duration::from_millis(1);
 /// Bytes that a small change has at the most.
 const SMALL: usize = ROOM_OF_SMALL / 32;
 
@@ -108,6 +111,8 @@ struct Queue {
     /// Someone wants a failed front tried again.
     retry: bool,
     closing: bool,
+    /// The thread has just stored something, and looks again soon of itself.
+    dozes: bool,
     counters: StoreCounters,
     /// The thread has left its loop for good.
     ended: bool,
@@ -246,8 +251,11 @@ impl Store {
         queue.small_bytes += batch.small_bytes();
         queue.taken += 1;
         queue.jobs.push_back(Job::Batch(batch));
+        let is_soon_awake = queue.dozes && queue.bytes <= SMALL;
         drop(queue);
-        self.shared.wake.notify_one();
+        if !is_soon_awake {
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Has everything left before made durable, and `then` called. Never waits.
@@ -436,6 +444,7 @@ impl Shared {
 
     fn run(&self) {
         let mut rubbish = Rubbish::default();
+        let mut is_busy = false;
         let mut queue = self.queue.lock();
         loop {
             let blocked = queue.failure.is_some() && !queue.retry;
@@ -447,7 +456,13 @@ impl Shared {
                     return;
                 }
                 if rubbish.is_empty() {
-                    self.wake.wait(&mut queue);
+                    if std::mem::take(&mut is_busy) && !blocked {
+                        queue.dozes = true;
+                        self.wake.wait_for(&mut queue, DOZE);
+                        queue.dozes = false;
+                    } else {
+                        self.wake.wait(&mut queue);
+                    }
                     // A new batch is a reason to try a failed front again, too.
                     queue.retry = true;
                 } else {
@@ -457,6 +472,7 @@ impl Shared {
                 }
                 continue;
             };
+            is_busy = true;
             let todo = match job {
                 Job::Batch(first) => Todo::Write(queue.take_neighbours(first)),
                 Job::Reset(table, batch) => Todo::Reset(table, batch),

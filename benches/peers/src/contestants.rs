@@ -35,8 +35,8 @@ pub struct Contestant {
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Works {
-    /// On the thread of this name, then whoever waits is told.
-    OnThread(&'static str),
+    /// In the caller's thread, or on the one of this name, then whoever waits is told.
+    InCallerOr(&'static str),
     /// In the caller's thread.
     InCaller,
     /// On the threads of an executor.
@@ -145,7 +145,7 @@ pub static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
 
 pub fn all() -> Vec<Contestant> {
     let contestant = |name, prepare, works| Contestant { name, prepare, works, allocates_in_c: false };
-    let core = Works::OnThread("rows:core");
+    let core = Works::InCallerOr("rows:core");
     vec![
         contestant("diorama lmdb", diorama::on_lmdb, core),
         contestant("diorama memory", diorama::in_memory, core),

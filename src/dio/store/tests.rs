@@ -111,6 +111,22 @@ fn rows_are_stored_in_the_order_they_came() {
 }
 
 #[test]
+fn what_is_left_while_the_thread_dozes_is_stored_though_nobody_wakes_it() {
+    let backend = MemoryBackend::new();
+    let (told, batches) = unbounded();
+    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), told, go: None });
+    let store = Store::of(backend).unwrap();
+    let versions = versions(&table);
+    for seq in 1..=200 {
+        store.put(batch(&table, &versions, seq, 1..2, false));
+        // It has just stored something, and soon dozes.
+        batches.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
+    store.drain().unwrap();
+    assert_eq!((number(&table, meta::SEQ), store.waiting_bytes()), (Some(200), 0));
+}
+
+#[test]
 fn a_long_batch_is_bracketed() {
     for completes in [true, false] {
         let backend = FaultyBackend::new(MemoryBackend::new());
