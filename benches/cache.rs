@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
@@ -203,5 +204,40 @@ fn at_random(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut work: imp
     });
 }
 
-criterion_group!(benches, loads, reads);
+/// The processor time of this thread so far; zero where the system doesn't say.
+fn processor_time() -> Duration {
+    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    schedule.split(' ').next().and_then(|nanos| nanos.parse().ok()).map(Duration::from_nanos).unwrap_or_default()
+}
+
+/// What rows that change cost a row, many a batch, in whatever order they changed.
+fn changes(_: &mut Criterion) {
+    const AT_ONCE: u64 = 1_000;
+    const BATCHES: u64 = 500;
+    let directory = tempfile::tempdir().unwrap();
+    let lmdb = LmdbBackend::open(directory.path()).unwrap().open_table("rows").unwrap();
+    let memory = MemoryBackend::new().open_table("rows").unwrap();
+    let tables: [(&str, Arc<dyn CacheTable>); 2] = [("lmdb", lmdb), ("memory", memory)];
+    for (name, table) in tables {
+        table.apply(&load(0..ROWS)).unwrap();
+        for (order, step) in [("scattered", 7_919), ("in order", 1)] {
+            let mut next = 0;
+            let mut time = Duration::ZERO;
+            for _ in 0..BATCHES {
+                let mut batch = CacheBatch::default();
+                for _ in 0..AT_ONCE {
+                    next = (next + step) % ROWS;
+                    batch.put(RowNo(next), format!("{:08X}", scatter(next)), vec![next as u8; 200]);
+                }
+                let before = processor_time();
+                table.apply(&batch).unwrap();
+                time += processor_time() - before;
+            }
+            let of_row = time / (AT_ONCE * BATCHES) as u32;
+            println!("{name}: {AT_ONCE} changed rows a batch, {order}: {of_row:?} of processor time a row");
+        }
+    }
+}
+
+criterion_group!(benches, changes, loads, reads);
 criterion_main!(benches);

@@ -1,8 +1,11 @@
 //! Rebuild: what opening, sorting anew, reversing, searching and bulk changes cost a view of a million rows.
 //!
-//! Run with `cargo bench --bench rebuild [memory|lmdb] [orders|search|changes]`. Rows are the flights of `benches/data`, five times. The floor is
+//! Run with `cargo bench --bench rebuild [memory|lmdb] [orders|search|changes|unstored]`. Rows are the flights of `benches/data`, five times. The floor is
 //! what any order of these rows must pay in the same run: a scan of the same cache table with one lazy read a row, and
 //! `sort_unstable` of the keys. Figures are the best of several runs, in milliseconds, and ratios to the floor.
+//!
+//! `unstored` does the same work while the store is kept from taking rows (of the first load; of it and of a change of every
+//! tenth row; of such a change of stored rows) and after `flush`. On a busy machine its processor times say more.
 
 // A benchmark that can't do its work may as well stop, and it is about real time.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
@@ -10,13 +13,13 @@
 use std::hint::black_box;
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use diorama::RowNo;
-use diorama::cache::{CacheBackend, LmdbBackend, MemoryBackend};
+use diorama::cache::{CacheBackend, CacheBatch, CacheTable, LmdbBackend, MemoryBackend};
 use diorama::prelude::*;
 use diorama::value::RowRef;
 
@@ -210,17 +213,184 @@ fn measure_changes(dio: &Dio, changed: Vec<(String, Record)>, seventh: &Record) 
     );
 }
 
+/// Whether the store may take rows.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set(&self, open: bool) {
+        *self.open.lock().unwrap() = open;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+    }
+}
+
+/// A backend whose tables take rows while the gate is open alone.
+struct Gated {
+    inner: Arc<dyn CacheBackend>,
+    gate: Arc<Gate>,
+}
+
+struct GatedTable {
+    inner: Arc<dyn CacheTable>,
+    gate: Arc<Gate>,
+}
+
+impl CacheBackend for Gated {
+    fn open_table(&self, name: &str) -> diorama::Result<Arc<dyn CacheTable>> {
+        Ok(Arc::new(GatedTable { inner: self.inner.open_table(name)?, gate: self.gate.clone() }))
+    }
+    fn tables(&self) -> diorama::Result<Vec<String>> {
+        self.inner.tables()
+    }
+    fn forget_table(&self, name: &str) -> diorama::Result<()> {
+        self.inner.forget_table(name)
+    }
+    fn sync(&self) -> diorama::Result<()> {
+        self.inner.sync()
+    }
+    fn location(&self) -> Option<PathBuf> {
+        self.inner.location()
+    }
+    fn file_size(&self) -> diorama::Result<u64> {
+        self.inner.file_size()
+    }
+}
+
+impl CacheTable for GatedTable {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn apply(&self, batch: &CacheBatch) -> diorama::Result<()> {
+        if !batch.ops.is_empty() {
+            self.gate.wait();
+        }
+        self.inner.apply(batch)
+    }
+    fn get(&self, row: RowNo) -> diorama::Result<Option<Arc<[u8]>>> {
+        self.inner.get(row)
+    }
+    fn get_many(&self, rows: &[RowNo], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> diorama::Result<()> {
+        self.inner.get_many(rows, found)
+    }
+    fn lookup(&self, id: &str) -> diorama::Result<Option<RowNo>> {
+        self.inner.lookup(id)
+    }
+    fn scan(&self, from: RowNo, each: &mut dyn FnMut(RowNo, &[u8]) -> ControlFlow<()>) -> diorama::Result<()> {
+        self.inner.scan(from, each)
+    }
+    fn scan_ids(&self, each: &mut dyn FnMut(&str, RowNo) -> ControlFlow<()>) -> diorama::Result<()> {
+        self.inner.scan_ids(each)
+    }
+    fn count(&self) -> diorama::Result<u64> {
+        self.inner.count()
+    }
+    fn meta(&self, key: &str) -> diorama::Result<Option<Vec<u8>>> {
+        self.inner.meta(key)
+    }
+}
+
+/// Every tenth of the rows, a little later.
+fn every_tenth_changed(rows: &[(String, Record)]) -> Vec<(String, Record)> {
+    let changed = |(id, record): &(String, Record)| {
+        let mut record = record.clone();
+        record.insert("delay", record.int("delay").unwrap_or(0) + 1);
+        (id.clone(), record)
+    };
+    rows.iter().step_by(10).map(changed).collect()
+}
+
+/// Changes rows in small steps: the store has room for these while a load waits.
+fn change(dio: &Dio, rows: &[(String, Record)]) {
+    for rows in rows.chunks(1_000) {
+        dio.cache().insert_many(rows.to_vec()).unwrap();
+    }
+}
+
+/// The processor time of all threads so far; zero where the system doesn't say.
+fn processor_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_each = tasks.filter_map(|task| {
+        let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        schedule.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    });
+    of_each.sum()
+}
+
+/// What each way of building costs, in milliseconds: until it is there, and of processor time.
+fn build_times(dio: &Dio) -> Vec<(&'static str, [f64; 2])> {
+    let view = dio.table_scenery().sort("distance", SortDir::Asc).open().unwrap();
+    let sort = |column: &str| {
+        view.set_sort([SortBy::new(column, SortDir::Asc)]).unwrap();
+        view.wait_until_ready(SOON).unwrap();
+    };
+    let search = |text: Option<&str>| {
+        view.set_search(text).unwrap();
+        view.wait_until_ready(SOON).unwrap();
+    };
+    let with_work = |prepare: &dyn Fn(), work: &dyn Fn()| {
+        best(|_| {
+            prepare();
+            let (began, before) = (Instant::now(), processor_time());
+            work();
+            [began.elapsed(), processor_time() - before]
+        })
+    };
+    let open = |builder: diorama::TableSceneryBuilder| drop(black_box(builder.open().unwrap()));
+    let mut times = vec![
+        ("open", with_work(&|| (), &|| open(dio.table_scenery().sort("delay", SortDir::Asc)))),
+        ("open unsorted", with_work(&|| (), &|| open(dio.table_scenery()))),
+        ("sort anew", with_work(&|| sort("distance"), &|| sort("delay"))),
+    ];
+    for (what, before, text) in
+        [("search for much", None, "s"), ("search for little", None, "2001-03-24t1"), ("search on", Some("s"), "se")]
+    {
+        times.push((what, with_work(&|| search(before), &|| search(Some(text)))));
+    }
+    times.push(("sum", with_work(&|| (), &|| drop(black_box(dio.value_scenery().sum("delay").open().unwrap())))));
+    times
+}
+
+fn measure_unstored(name: &str, backend: Arc<dyn CacheBackend>) {
+    let rows = flights();
+    let changed = every_tenth_changed(&rows);
+    let as_they_were: Vec<(String, Record)> = rows.iter().step_by(10).cloned().collect();
+    let gate = Arc::<Gate>::default();
+    let lens = Lens::new().cache_source(Arc::new(Gated { inner: backend, gate: gate.clone() })).build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("unstored", "id").with_rows(rows)).unwrap();
+    let mut unstored = vec![("first load", build_times(&dio))];
+    change(&dio, &changed);
+    unstored.push(("first load and changes", build_times(&dio)));
+    gate.set(true);
+    dio.flush().unwrap();
+    gate.set(false);
+    change(&dio, &as_they_were);
+    unstored.push(("changes", build_times(&dio)));
+    gate.set(true);
+    dio.flush().unwrap();
+    let stored = build_times(&dio);
+    for (state, times) in unstored {
+        println!("# {name}, {ROWS} rows, not stored: {state}");
+        for ((what, [time, work]), (_, [stored, stored_work])) in times.iter().zip(&stored) {
+            println!(
+                "{what:20} {time:8.1} ms, after flush {stored:8.1} ms, {:5.2} x; processor time {work:8.1} ms, {stored_work:8.1} ms, {:5.2} x",
+                time / stored,
+                work / stored_work
+            );
+        }
+    }
+    let _ = lens.close(Duration::from_secs(60));
+}
+
 fn measure(name: &str, backend: Arc<dyn CacheBackend>, does: &dyn Fn(&str) -> bool) {
     let rows = flights();
-    let changed: Vec<(String, Record)> = rows
-        .iter()
-        .step_by(10)
-        .map(|(id, record)| {
-            let mut record = record.clone();
-            record.insert("delay", record.int("delay").unwrap_or(0) + 1);
-            (id.clone(), record)
-        })
-        .collect();
+    let changed = every_tenth_changed(&rows);
     let seventh = rows[7].1.clone();
     let lens = Lens::new().cache_source(backend.clone()).build().unwrap();
     let dio = lens.make_dio(MemoryVista::new("flights", "id").with_rows(rows)).unwrap();
@@ -238,17 +408,29 @@ fn measure(name: &str, backend: Arc<dyn CacheBackend>, does: &dyn Fn(&str) -> bo
     let _ = lens.close(Duration::from_secs(60));
 }
 
+fn measure_all(name: &str, new_backend: &dyn Fn() -> Arc<dyn CacheBackend>, does: &dyn Fn(&str) -> bool) {
+    if ["orders", "search", "changes"].into_iter().any(does) {
+        measure(name, new_backend(), does);
+    }
+    if does("unstored") {
+        measure_unstored(name, new_backend());
+    }
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |name: &str, others: &[&str]| {
         wanted.iter().any(|one| one == name) || !wanted.iter().any(|one| others.contains(&one.as_str()))
     };
-    let does = |part: &str| is_wanted(part, &["orders", "search", "changes"]);
+    let does = |part: &str| is_wanted(part, &["orders", "search", "changes", "unstored"]);
     if is_wanted("memory", &["memory", "lmdb"]) {
-        measure("memory", MemoryBackend::new(), &does);
+        measure_all("memory", &|| MemoryBackend::new(), &does);
     }
     if is_wanted("lmdb", &["memory", "lmdb"]) {
         let directory = tempfile::tempdir().unwrap();
-        measure("lmdb", LmdbBackend::open(directory.path()).unwrap(), &does);
+        let paths = ["a", "b"].map(|name| directory.path().join(name));
+        let next = std::cell::Cell::new(0);
+        let new_backend = || -> Arc<dyn CacheBackend> { LmdbBackend::open(&paths[next.replace(1)]).unwrap() };
+        measure_all("lmdb", &new_backend, &does);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants: row numbers are consecutive in the order given; ids are unique; nothing changes after it was made.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -78,6 +79,20 @@ impl FreshRows {
         RowNo(self.first.0 + position as u64)
     }
 
+    /// Those of its row numbers that lie in this range.
+    pub(crate) fn numbers_in(&self, range: &Range<RowNo>) -> Range<RowNo> {
+        let end = self.number(self.rows.len());
+        let from = range.start.clamp(self.first, end);
+        from..range.end.clamp(from, end)
+    }
+
+    /// Its rows with numbers in this range.
+    pub(crate) fn rows_in(&self, range: &Range<RowNo>) -> impl Iterator<Item = (RowNo, &StoredRow)> {
+        let numbers = self.numbers_in(range);
+        let rows = (numbers.start.0 - self.first.0) as usize..(numbers.end.0 - self.first.0) as usize;
+        (numbers.start.0..).map(RowNo).zip(self.rows.get(rows).unwrap_or_default())
+    }
+
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (RowNo, &StoredRow)> {
         self.rows.iter().enumerate().map(|(position, row)| (self.number(position), row))
     }
@@ -99,6 +114,19 @@ mod tests {
         assert_eq!(fresh.row(RowNo(149)).unwrap().seq(), Seq(7));
         assert!(fresh.row(RowNo(49)).is_none() && fresh.row(RowNo(150)).is_none());
         assert_eq!(fresh.find("another"), None);
+        for (range, expected) in [
+            (0..u64::MAX, 50..150),
+            (0..50, 50..50),
+            (0..60, 50..60),
+            (60..70, 60..70),
+            (149..151, 149..150),
+            (200..300, 150..150),
+        ] {
+            let range = RowNo(range.start)..RowNo(range.end);
+            assert_eq!(fresh.numbers_in(&range), RowNo(expected.start)..RowNo(expected.end));
+            let rows = fresh.rows_in(&range).map(|(row, stored)| (row, stored.id().to_owned()));
+            assert!(rows.eq(expected.map(|row| (RowNo(row), format!("id {}", row - 50)))));
+        }
     }
 
     #[test]

@@ -5,15 +5,15 @@
 //! one atomic `apply` each → the versions in memory that are now stored are let go.
 //! Invariants:
 //! 1. The batches of one table are applied in the order they came (`rows_are_stored_in_the_order_they_came`).
-//! 2. A batch that completes a table and takes more than one slice is bracketed: until its last slice the table says that
-//!    it is not complete (`a_long_batch_is_bracketed`).
-//! 3. A batch that fails stays in the queue, its rows stay in memory, and `flush` says why; the next batch or flush tries
+//! 2. A batch that fails stays in the queue, its rows stay in memory, and `flush` says why; the next batch or flush tries
 //!    again (`a_failed_batch_is_tried_again_at_the_next_flush`).
-//! 4. What waits is bounded: who sends more waits. Small changes have room that loads can't take, so that none waits until a
+//! 3. What waits is bounded: who sends more waits. Small changes have room that loads can't take, so that none waits until a
 //!    load is stored (`a_small_change_waits_for_no_load_and_many_are_bounded_all_the_same`).
 //!
 //! Close/panic: the thread ends when its last handle is dropped, after the queue is empty or has failed.
-//! Not here: the read side (`versions`), the journal.
+//! Not here: how batches are cut into transactions (`slices`), the read side (`versions`), the journal.
+
+mod slices;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
 use crate::dio::StoreCounters;
 use crate::dio::fresh::FreshRows;
-use crate::dio::meta;
+use crate::dio::store::slices::{Rubbish, write};
 use crate::dio::versions::Versions;
 use crate::sync::{self, Deadline, QueueInfo, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq};
@@ -381,15 +381,6 @@ fn user<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_user("the cache backend", call).and_then(|result| result)
 }
 
-/// What one transaction takes from the queue.
-struct Slice {
-    table: Arc<dyn CacheTable>,
-    batch: CacheBatch,
-    /// For each op (beyond a first load's) the Seq and the versions it belongs to.
-    stamps: Vec<(Seq, Arc<Versions>)>,
-    bytes: usize,
-}
-
 /// Waits for the store of one cache, and doesn't keep its thread from ending.
 pub(crate) struct Flusher(Arc<Shared>);
 
@@ -588,174 +579,6 @@ struct Outcome {
     bytes: usize,
     small_bytes: usize,
     rubbish: Rubbish,
-}
-
-/// What became of some batches.
-#[derive(Default)]
-struct Written {
-    /// Bytes that are stored.
-    bytes: usize,
-    /// Those of small changes.
-    small_bytes: usize,
-    rows: u64,
-    transactions: u64,
-    failure: Option<Error>,
-    /// After a failure: what is to be tried again.
-    unwritten: Vec<StoreBatch>,
-    rubbish: Rubbish,
-}
-
-/// Many small things to be freed when nobody waits: freeing a load's rows takes as long as writing them.
-#[derive(Default)]
-struct Rubbish {
-    fresh: Vec<Arc<FreshRows>>,
-    ops: Vec<Vec<CacheOp>>,
-}
-
-impl Rubbish {
-    fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.ops.is_empty()
-    }
-
-    fn add(&mut self, other: Rubbish) {
-        self.fresh.extend(other.fresh);
-        self.ops.extend(other.ops);
-    }
-}
-
-/// Writes batches of one table in as few transactions as their size allows. After
-/// an error the batches that are not stored come back.
-fn write(mut batches: Vec<StoreBatch>) -> Written {
-    let is_long =
-        |batch: &StoreBatch| batch.fresh.is_some() || batch.ops.len() > SLICE_ROWS || batch.bytes() > SLICE_BYTES;
-    if batches.len() == 1
-        && let Some(batch) = batches.pop_if(|batch| is_long(batch))
-    {
-        return write_long(batch);
-    }
-    let Some(first) = batches.first() else { return Written::default() };
-    let mut slice = Slice::of(&first.table);
-    for batch in &batches {
-        for op in &batch.ops {
-            slice.push(op.clone(), batch);
-        }
-        for (key, value) in &batch.meta {
-            slice.batch.meta.retain(|(other, _)| other != key);
-            slice.batch.meta.push((key.clone(), value.clone()));
-        }
-    }
-    match slice.apply() {
-        Ok(()) => Written {
-            bytes: slice.bytes,
-            small_bytes: batches.iter().map(StoreBatch::small_bytes).sum(),
-            rows: slice.batch.ops.len() as u64,
-            transactions: 1,
-            ..Written::default()
-        },
-        Err(error) => Written { failure: Some(error), unwritten: batches, ..Written::default() },
-    }
-}
-
-/// Writes one batch that is too long for one transaction. After an error its unwritten rest comes back.
-///
-/// The first slice brings the numbers that the rows use up, and says that the table is not complete; the last one brings
-/// the rest of the meta.
-fn write_long(mut batch: StoreBatch) -> Written {
-    let mut written = Written::default();
-    let mut opening = match bracket(&mut batch) {
-        Ok(opening) => opening,
-        Err(error) => return Written { failure: Some(error), unwritten: vec![batch], ..written },
-    };
-    let mut ops = std::mem::take(&mut batch.ops).into_iter();
-    loop {
-        let mut slice = Slice::of(&batch.table);
-        let mut taken = 0;
-        if let Some((fresh, done)) = &batch.fresh {
-            for (row, stored) in fresh.iter().skip(*done) {
-                if slice.is_full() {
-                    break;
-                }
-                slice.push_fresh(CacheOp::Put { row, id: Arc::from(stored.id()), bytes: stored.bytes() });
-                taken += 1;
-            }
-        }
-        while !slice.is_full()
-            && let Some(op) = ops.next()
-        {
-            slice.push(op, &batch);
-        }
-        let fresh_left = batch.fresh.as_ref().map_or(0, |(fresh, done)| fresh.rows().len() - done - taken);
-        let last = ops.len() == 0 && fresh_left == 0;
-        slice.batch.meta = if last { batch.meta.clone() } else { std::mem::take(&mut opening) };
-        if let Err(error) = slice.apply() {
-            batch.ops = slice.batch.ops.split_off(taken);
-            batch.ops.extend(ops);
-            return Written { failure: Some(error), unwritten: vec![batch], ..written };
-        }
-        if let Some((_, done)) = &mut batch.fresh {
-            *done += taken;
-        }
-        written.bytes += slice.bytes;
-        written.small_bytes += if batch.is_load { 0 } else { slice.bytes };
-        written.rows += slice.batch.ops.len() as u64;
-        written.transactions += 1;
-        written.rubbish.ops.push(slice.batch.ops);
-        if last {
-            if let Some((fresh, _)) = batch.fresh {
-                batch.versions.stored_fresh(&fresh);
-                written.rubbish.fresh.push(fresh);
-            }
-            return written;
-        }
-    }
-}
-
-/// The meta that goes with the first slice of a long batch: the table is not complete until the last one, and no row number
-/// or Seq of the batch is given again even if the last one never comes. What the table says of its completeness now is
-/// added to the batch's own meta, to be said again at its end.
-fn bracket(batch: &mut StoreBatch) -> Result<Vec<(String, Option<Vec<u8>>)>> {
-    if batch.meta.iter().all(|(key, _)| key != meta::COMPLETE)
-        && let Some(complete) = user(|| batch.table.meta(meta::COMPLETE))?
-    {
-        batch.meta.push((meta::COMPLETE.to_owned(), Some(complete)));
-    }
-    let marks = batch.meta.iter().filter(|(key, _)| key == meta::SEQ || key == meta::NEXT_ROW).cloned();
-    Ok(marks.chain([(meta::COMPLETE.to_owned(), None)]).collect())
-}
-
-impl Slice {
-    fn of(table: &Arc<dyn CacheTable>) -> Self {
-        Slice { table: table.clone(), batch: CacheBatch::default(), stamps: Vec::new(), bytes: 0 }
-    }
-
-    fn is_full(&self) -> bool {
-        self.batch.ops.len() >= SLICE_ROWS || self.bytes >= SLICE_BYTES
-    }
-
-    fn push(&mut self, op: CacheOp, batch: &StoreBatch) {
-        self.bytes += op_bytes(&op);
-        self.batch.ops.push(op);
-        self.stamps.push((batch.seq, batch.versions.clone()));
-    }
-
-    /// A row of a first load: it comes before all others, and is let go with its load.
-    fn push_fresh(&mut self, op: CacheOp) {
-        self.bytes += op_bytes(&op);
-        self.batch.ops.push(op);
-    }
-
-    fn apply(&self) -> Result<()> {
-        let ops = &self.batch.ops;
-        let span = tracing::debug_span!("store", table = self.table.name(), rows = ops.len(), bytes = self.bytes);
-        span.in_scope(|| user(|| self.table.apply(&self.batch)))?;
-        for (op, (seq, versions)) in ops[ops.len() - self.stamps.len()..].iter().zip(&self.stamps) {
-            match op {
-                CacheOp::Put { row, id, .. } => versions.stored(*row, *seq, id, false),
-                CacheOp::Delete { row, id } => versions.stored(*row, *seq, id, true),
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::cache::CacheTable;
 use crate::dio::fresh::FreshRows;
 use crate::sync::{Doorbell, Notifier, catch_user};
-use crate::value::{StoredRef, StoredRow};
+use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
 pub(crate) use pins::Replaced;
@@ -46,6 +46,12 @@ struct Version {
     row: Option<StoredRow>,
     /// Whether the table has it, or had it, so that it need not be kept for its own sake.
     on_disk: bool,
+}
+
+impl Version {
+    fn covers(&self, seq: Seq) -> bool {
+        self.from <= seq && seq < self.until
+    }
 }
 
 /// One meaning of an id, valid until `until`: the row it named, or none.
@@ -199,7 +205,7 @@ impl Versions {
 
     /// The row as it was at `seq`.
     pub(crate) fn row_as_of(&self, row: RowNo, seq: Seq) -> Result<RowRead> {
-        let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
+        let covers = |candidate: &Version| candidate.covers(seq);
         if let Some(read) = self.in_memory(row, covers) {
             return Ok(read);
         }
@@ -224,25 +230,40 @@ impl Versions {
     }
 
     fn in_memory(&self, row: RowNo, wanted: impl Fn(&Version) -> bool) -> Option<RowRead> {
-        if self.rows_in_memory.load(Ordering::Acquire) > 0 {
-            let shard = self.row_shard(row).lock();
-            let found = shard.get(&row).and_then(|chain| chain.iter().rev().find(|version| wanted(version)));
-            if let Some(version) = found {
-                return Some(match &version.row {
-                    Some(stored) => RowRead::Found(stored.clone()),
-                    None => RowRead::Absent,
-                });
-            }
+        if let Some(read) = self.in_chains(row, &wanted) {
+            return Some(read);
         }
-        let stored = self.first_loads().find_map(|fresh| fresh.row(row).cloned())?;
+        let stored = self.in_first_loads(|fresh| fresh.row(row).cloned())?;
         let version = Version { from: stored.seq(), until: FOR_EVER, row: Some(stored), on_disk: false };
         if wanted(&version) { version.row.map(RowRead::Found) } else { None }
     }
 
-    /// The first loads that are not stored yet.
-    fn first_loads(&self) -> impl Iterator<Item = Arc<FreshRows>> {
-        let loads = if self.fresh_loads.load(Ordering::Acquire) == 0 { Vec::new() } else { self.fresh.read().clone() };
-        loads.into_iter()
+    /// As [`in_memory`](Self::in_memory), but for the first loads.
+    fn in_chains(&self, row: RowNo, wanted: impl Fn(&Version) -> bool) -> Option<RowRead> {
+        if self.rows_in_memory.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let shard = self.row_shard(row).lock();
+        let version = shard.get(&row)?.iter().rev().find(|version| wanted(version))?;
+        Some(match &version.row {
+            Some(stored) => RowRead::Found(stored.clone()),
+            None => RowRead::Absent,
+        })
+    }
+
+    fn in_first_loads<T>(&self, find: impl Fn(&FreshRows) -> Option<T>) -> Option<T> {
+        if self.fresh_loads.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.fresh.read().iter().find_map(|fresh| find(fresh))
+    }
+
+    /// The first loads of a Seq up to this one that are not stored yet, by row number.
+    fn first_loads_upto(&self, seq: Seq) -> Vec<Arc<FreshRows>> {
+        if self.fresh_loads.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        self.fresh.read().iter().filter(|fresh| fresh.seq() <= seq).cloned().collect()
     }
 
     /// Which row an id named at `seq`. The row itself may not have existed then: read it as of the same Seq.
@@ -292,59 +313,27 @@ impl Versions {
                 return Some(*meaning);
             }
         }
-        let row = self.first_loads().find_map(|fresh| fresh.find(id))?;
+        let row = self.in_first_loads(|fresh| fresh.find(id))?;
         Some(Meaning { until: FOR_EVER, row: Some(row) })
     }
 
-    /// Calls `each` with those of these rows that there were at `pin`'s Seq. As [`scan_in_place`](Self::scan_in_place).
-    pub(crate) fn read_in_place(
+    /// Calls `each` with the version of each of these rows that memory holds as of `seq`: `None` for one that is deleted.
+    fn each_in_chains(
         &self,
-        pin: &Pin,
-        rows: &[RowNo],
-        each: &mut dyn FnMut(RowNo, StoredRef<'_>),
-    ) -> Result<()> {
-        let seq = pin.seq;
-        let covers = |candidate: &Version| candidate.from <= seq && seq < candidate.until;
-        // Memory goes first, for the same reason as in a scan.
-        let memory: Vec<Option<RowRead>> = rows.iter().map(|row| self.in_memory(*row, covers)).collect();
-        let mut failed = None;
-        let mut take = |place: usize, bytes: Option<&[u8]>| {
-            let row: RowNo = rows[place];
-            let known = match (&memory[place], bytes.map(StoredRef::from_bytes)) {
-                (Some(read), _) => read.clone(),
-                (None, Some(Ok(stored))) if stored.seq() <= seq => return each(row, stored),
-                (None, Some(Err(error))) => {
-                    failed = Some(error);
-                    return;
-                }
-                // Overwritten or deleted since the pin; what was there before is in memory, unless there was nothing.
-                (None, _) => self.in_memory(row, covers).unwrap_or(RowRead::Absent),
-            };
-            if let RowRead::Found(stored) = known {
-                each(row, (&stored).into());
-            }
-        };
-        self.read_table(|table| table.get_many(rows, &mut take))?;
-        match failed {
-            Some(error) => Err(error),
-            None if self.is_expired(seq) => Err(expired()),
-            None => Ok(()),
-        }
-    }
-
-    fn all_in_memory(&self, wanted: impl Fn(&Version) -> bool) -> RowMap<Option<StoredRow>> {
-        let mut found = RowMap::default();
+        seq: Seq,
+        is_asked_for: impl Fn(RowNo) -> bool,
+        mut each: impl FnMut(RowNo, Option<&StoredRow>),
+    ) {
         if self.rows_in_memory.load(Ordering::Acquire) == 0 {
-            return found;
+            return;
         }
         for shard in &self.rows {
-            for (row, chain) in shard.lock().iter() {
-                if let Some(version) = chain.iter().find(|version| wanted(version)) {
-                    found.insert(*row, version.row.clone());
+            for (row, chain) in shard.lock().iter().filter(|(row, _)| is_asked_for(**row)) {
+                if let Some(version) = chain.iter().find(|version| version.covers(seq)) {
+                    each(*row, version.row.as_ref());
                 }
             }
         }
-        found
     }
 
     // ---- the core's side ---------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 //! Rows: a map from row number to bytes whose clones share everything until one of them changes.
 //!
-//! A radix tree of 32 slots a node, as high as its largest key asks for. A change copies the nodes on its path when a
-//! clone still shares them, and changes them in place when none does, so that a large batch pays for a copy once.
+//! A radix tree of 32 slots a branch and 8 a leaf, as high as its largest key asks for. A change copies the nodes on its path
+//! when a clone still shares them, and changes them in place when none does, so that a large batch pays for a copy once. A
+//! leaf is small because its copy touches the reference count of every row in it, wherever that lies.
 
 use std::array;
 use std::ops::ControlFlow;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 
 const BITS: u32 = 5;
 const SLOTS: usize = 1 << BITS;
+const LEAF_BITS: u32 = 3;
+const LEAF_SLOTS: usize = 1 << LEAF_BITS;
 
 /// The height at which one node covers every `u64`.
-const TOP: u32 = 64 / BITS;
+const TOP: u32 = (64 - LEAF_BITS).div_ceil(BITS);
 
 type Bytes = Arc<[u8]>;
 type Each<'a> = &'a mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>;
@@ -19,7 +22,7 @@ type Each<'a> = &'a mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>;
 #[derive(Clone)]
 enum Node {
     Branch(Arc<[Option<Node>; SLOTS]>),
-    Leaf(Arc<[Option<Bytes>; SLOTS]>),
+    Leaf(Arc<[Option<Bytes>; LEAF_SLOTS]>),
 }
 
 #[derive(Clone, Default)]
@@ -135,7 +138,7 @@ impl Node {
             Node::Branch(slots) => {
                 for (at, child) in slots.iter().enumerate().skip(skipped) {
                     if let Some(child) = child {
-                        child.scan(height - 1, first | (at as u64) << (BITS * height), from, each)?;
+                        child.scan(height - 1, first | (at as u64) << shift(height), from, each)?;
                     }
                 }
             }
@@ -151,12 +154,20 @@ impl Node {
     }
 }
 
+/// How many of a key's bits lie below those that choose among the slots of a branch.
+fn shift(height: u32) -> u32 {
+    LEAF_BITS + BITS * (height - 1)
+}
+
 fn slot(height: u32, key: u64) -> usize {
-    (key >> (BITS * height)) as usize & (SLOTS - 1)
+    match height {
+        0 => key as usize & (LEAF_SLOTS - 1),
+        _ => (key >> shift(height)) as usize & (SLOTS - 1),
+    }
 }
 
 fn covers(height: u32, key: u64) -> bool {
-    height >= TOP || key >> (BITS * (height + 1)) == 0
+    height >= TOP || key >> shift(height + 1) == 0
 }
 
 #[cfg(test)]

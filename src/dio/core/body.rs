@@ -346,19 +346,17 @@ fn entries_in_parts(
     cancel: &CancelToken,
     shows_first: bool,
 ) -> Result<(Vec<Vec<Entry>>, Smallest)> {
-    let scan = Arc::new(pin.versions().begin_scan(pin));
+    let scan = Arc::new(pin.versions().begin_scan(pin, PARTS, ground.rows_upto));
     let part = {
         let (scan, query, pin, cancel) = (scan.clone(), query.clone(), pin.clone(), cancel.clone());
-        let rows_of_part = (ground.rows_upto / PARTS as u64).max(1);
+        let rows_of_part = usize::try_from(ground.rows_upto / PARTS as u64).unwrap_or(0).min(RESERVED);
         move |number: usize| {
-            let from = RowNo(number as u64 * rows_of_part);
-            let until = (number + 1 < PARTS).then_some(RowNo(from.0 + rows_of_part));
             let mut part = Part::new(query.clone(), shows_first);
             if query.matches_all() {
-                part.entries.reserve(usize::try_from(rows_of_part).unwrap_or(0).min(RESERVED));
+                part.entries.reserve(rows_of_part);
             }
             let mut looks = 0_usize;
-            let met = pin.versions().scan_part(&scan, from, until, &mut |row_no, row| {
+            let met = pin.versions().scan_part(&scan, number, &mut |row_no, row| {
                 looks += 1;
                 if looks.is_multiple_of(ROWS_BETWEEN_LOOKS) && cancel.is_cancelled() {
                     return ControlFlow::Break(());
@@ -374,9 +372,7 @@ fn entries_in_parts(
     ask_for_help(&pieces, ground);
     let (mut parts, met): (Vec<Part>, Vec<RowSet>) = pieces.finish()?.into_iter().unzip();
     let mut rest = Part::new(query.clone(), shows_first);
-    // A helper that has just ended may hold it for a moment more.
-    let scan = Arc::try_unwrap(scan).unwrap_or_else(|shared| (*shared).clone());
-    pin.versions().scan_rest(scan, &met, &mut |row_no, row| {
+    pin.versions().scan_rest(&scan, &met, &mut |row_no, row| {
         rest.take(row_no, row);
         ControlFlow::Continue(())
     })?;

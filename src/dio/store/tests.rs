@@ -5,15 +5,27 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::*;
 use crate::RowNo;
 use crate::cache::{FaultyBackend, MemoryBackend};
+use crate::dio::meta;
 use crate::prelude::*;
 use crate::sync::Doorbell;
 use crate::value::StoredRow;
 
-/// A table that tells of each batch before it is applied, and waits for a word when it is held.
+/// Called with each batch before it is applied.
+type Before = Arc<dyn Fn(&CacheBatch) + Send + Sync>;
+
+/// A table that has each batch looked at before it is applied.
 struct Watched {
     inner: Arc<dyn CacheTable>,
-    told: Sender<CacheBatch>,
-    go: Option<Receiver<()>>,
+    before: Before,
+}
+
+/// Tells of each batch, and waits for a word.
+fn told_and_held(told: Sender<CacheBatch>, go: Receiver<()>) -> Before {
+    Arc::new(move |batch| {
+        told.send(batch.clone()).unwrap();
+        // Hung up: from here on it goes by itself.
+        let _ = go.recv();
+    })
 }
 
 impl CacheTable for Watched {
@@ -21,11 +33,7 @@ impl CacheTable for Watched {
         self.inner.name()
     }
     fn apply(&self, batch: &CacheBatch) -> Result<()> {
-        self.told.send(batch.clone()).unwrap();
-        if let Some(go) = &self.go {
-            // Hung up: from here on it goes by itself.
-            let _ = go.recv();
-        }
+        (self.before)(batch);
         self.inner.apply(batch)
     }
     fn get(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
@@ -91,7 +99,8 @@ fn rows_are_stored_in_the_order_they_came() {
     let backend = MemoryBackend::new();
     let (told, batches) = unbounded();
     let (let_go, go) = bounded(0);
-    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), told, go: Some(go) });
+    let table: Arc<dyn CacheTable> =
+        Arc::new(Watched { inner: backend.open_table("t").unwrap(), before: told_and_held(told, go) });
     let store = Store::of(backend).unwrap();
     let versions = versions(&table);
     store.put(batch(&table, &versions, 1, 1..2, false));
@@ -114,7 +123,8 @@ fn rows_are_stored_in_the_order_they_came() {
 fn what_is_left_while_the_thread_dozes_is_stored_though_nobody_wakes_it() {
     let backend = MemoryBackend::new();
     let (told, batches) = unbounded();
-    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), told, go: None });
+    let before: Before = Arc::new(move |batch| told.send(batch.clone()).unwrap());
+    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), before });
     let store = Store::of(backend).unwrap();
     let versions = versions(&table);
     for seq in 1..=200 {
@@ -185,7 +195,8 @@ fn a_new_handle_goes_on_with_a_thread_that_still_stores() {
     let backend = MemoryBackend::new();
     let (told, batches) = unbounded();
     let (let_go, go) = bounded(0);
-    let table: Arc<dyn CacheTable> = Arc::new(Watched { inner: backend.open_table("t").unwrap(), told, go: Some(go) });
+    let table: Arc<dyn CacheTable> =
+        Arc::new(Watched { inner: backend.open_table("t").unwrap(), before: told_and_held(told, go) });
     let store = Store::of(backend.clone()).unwrap();
     store.put(batch(&table, &versions(&table), 1, 1..2, false));
     batches.recv().unwrap();
@@ -217,20 +228,15 @@ fn a_table_that_is_being_left_is_waited_for_and_one_in_use_is_a_conflict_that_na
     assert_eq!(store.claim("t", 1, "first", rank).unwrap_err().kind(), ErrorKind::Conflict);
 }
 
-/// A backend whose tables wait at each batch while somebody has the gate.
-struct Gated {
+/// A backend whose tables have each batch looked at before it is applied.
+struct WatchedBackend {
     inner: Arc<dyn CacheBackend>,
-    gate: Arc<Mutex<()>>,
+    before: Before,
 }
 
-struct GatedTable {
-    inner: Arc<dyn CacheTable>,
-    gate: Arc<Mutex<()>>,
-}
-
-impl CacheBackend for Gated {
+impl CacheBackend for WatchedBackend {
     fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>> {
-        Ok(Arc::new(GatedTable { inner: self.inner.open_table(name)?, gate: self.gate.clone() }))
+        Ok(Arc::new(Watched { inner: self.inner.open_table(name)?, before: self.before.clone() }))
     }
     fn tables(&self) -> Result<Vec<String>> {
         self.inner.tables()
@@ -249,34 +255,6 @@ impl CacheBackend for Gated {
     }
 }
 
-impl CacheTable for GatedTable {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    fn apply(&self, batch: &CacheBatch) -> Result<()> {
-        drop(self.gate.lock());
-        self.inner.apply(batch)
-    }
-    fn get(&self, row: RowNo) -> Result<Option<Arc<[u8]>>> {
-        self.inner.get(row)
-    }
-    fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
-        self.inner.lookup(id)
-    }
-    fn scan(&self, from: RowNo, each: &mut dyn FnMut(RowNo, &[u8]) -> ControlFlow<()>) -> Result<()> {
-        self.inner.scan(from, each)
-    }
-    fn scan_ids(&self, each: &mut dyn FnMut(&str, RowNo) -> ControlFlow<()>) -> Result<()> {
-        self.inner.scan_ids(each)
-    }
-    fn count(&self) -> Result<u64> {
-        self.inner.count()
-    }
-    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        self.inner.meta(key)
-    }
-}
-
 /// A row of so many bytes, and some.
 fn row_of(id: String, bytes: usize) -> (String, Record) {
     let record = record! { "id" => id.as_str(), "text" => "x".repeat(bytes) };
@@ -286,8 +264,10 @@ fn row_of(id: String, bytes: usize) -> (String, Record) {
 #[test]
 fn a_small_change_waits_for_no_load_and_many_are_bounded_all_the_same() {
     let gate = Arc::new(Mutex::new(()));
-    let lens = Lens::new().cache_source(Arc::new(Gated { inner: MemoryBackend::new(), gate: gate.clone() }));
-    let lens = lens.bulk_changes(8).build().unwrap();
+    let of_store = gate.clone();
+    let before: Before = Arc::new(move |_| drop(of_store.lock()));
+    let backend = Arc::new(WatchedBackend { inner: MemoryBackend::new(), before });
+    let lens = Lens::new().cache_source(backend).bulk_changes(8).build().unwrap();
     let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
     let store = dio.inner().store().unwrap();
     let bytes = || {

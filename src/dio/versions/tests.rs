@@ -8,7 +8,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::{CacheBackend, CacheBatch, MemoryBackend};
+use crate::dio::fresh::IdIndex;
+use crate::dio::versions::scan::Scan;
 use crate::record;
+use crate::value::StoredRef;
 
 type State = BTreeMap<String, i64>;
 
@@ -17,6 +20,22 @@ struct Change {
     id: Arc<str>,
     before: Option<StoredRow>,
     after: Option<StoredRow>,
+}
+
+/// What the store is to do.
+enum ToStore {
+    Batch(Seq, CacheBatch),
+    /// A first load of which so many rows are stored.
+    Fresh(Arc<FreshRows>, usize),
+}
+
+/// A scan under way, of which so many parts are read.
+struct Scanning {
+    pin: Pin,
+    scan: Scan,
+    parts: usize,
+    met: Vec<RowSet>,
+    seen: State,
 }
 
 /// A core of one thread, and a store that takes a step when it is told to.
@@ -28,10 +47,13 @@ struct Bench {
     open: Vec<Change>,
     renamed: Vec<Arc<str>>,
     unsuperseded: Option<(Seq, Vec<Replaced>)>,
-    unstored: VecDeque<(Seq, CacheBatch)>,
+    unstored: VecDeque<ToStore>,
+    /// The rows of a first load that is not published yet.
+    loaded: State,
     /// What every published Seq showed.
     states: BTreeMap<Seq, State>,
     pins: Vec<Pin>,
+    scans: Vec<Scanning>,
 }
 
 impl Bench {
@@ -46,9 +68,30 @@ impl Bench {
             renamed: Vec::new(),
             unsuperseded: None,
             unstored: VecDeque::new(),
+            loaded: State::new(),
             states: BTreeMap::from([(Seq(0), State::new())]),
             pins: Vec::new(),
+            scans: Vec::new(),
         }
+    }
+
+    /// A first load of so many rows, if the table is empty; the store takes some of them before it is published.
+    fn load(&mut self, rows: usize, stored_before: usize) {
+        let is_empty = self.states[&self.seq].is_empty() && self.open.is_empty() && self.renamed.is_empty();
+        if rows == 0 || !is_empty || !self.versions.is_all_stored() {
+            return;
+        }
+        let row = |id: &&str| StoredRow::encode(id, &record! { "value" => 9 }, 0);
+        let rows: Vec<StoredRow> = IDS.iter().take(rows).map(row).collect();
+        let by_id = IdIndex::new(&rows).unwrap();
+        self.loaded = rows.iter().map(|row| (row.id().to_owned(), value_of(row))).collect();
+        let fresh = FreshRows::new(self.seq.next(), RowNo(self.next_row), rows, by_id);
+        self.next_row += fresh.rows().len() as u64;
+        self.versions.add_fresh(fresh.clone());
+        self.unstored.push_back(ToStore::Fresh(fresh, 0));
+        (0..stored_before).for_each(|_| self.store_one());
+        self.check_all();
+        self.publish();
     }
 
     fn newest(&self, id: &str) -> Option<(RowNo, StoredRow)> {
@@ -99,6 +142,7 @@ impl Bench {
         let seq = self.seq.next();
         let mut batch = CacheBatch::default();
         let mut state = self.states[&self.seq].clone();
+        state.append(&mut self.loaded);
         let mut replaced: Vec<Replaced> = self.renamed.drain(..).map(Replaced::Id).collect();
         for change in self.open.drain(..) {
             if let (Some(before), Some(after)) = (&change.before, &change.after)
@@ -125,7 +169,7 @@ impl Bench {
         self.seq = seq;
         self.states.insert(seq, state);
         self.versions.publish(seq);
-        self.unstored.push_back((seq, batch));
+        self.unstored.push_back(ToStore::Batch(seq, batch));
         self.unsuperseded = Some((seq, replaced));
     }
 
@@ -136,7 +180,22 @@ impl Bench {
     }
 
     fn store_one(&mut self) {
-        let Some((seq, batch)) = self.unstored.pop_front() else { return };
+        let (seq, batch) = match self.unstored.pop_front() {
+            None => return,
+            Some(ToStore::Batch(seq, batch)) => (seq, batch),
+            Some(ToStore::Fresh(fresh, stored)) if stored == fresh.rows().len() => {
+                self.versions.stored_fresh(&fresh);
+                return;
+            }
+            Some(ToStore::Fresh(fresh, stored)) => {
+                let slice = fresh.iter().skip(stored).take(2);
+                let mut batch = CacheBatch::default();
+                slice.for_each(|(row, stored)| batch.put(row, stored.id(), stored.as_bytes()));
+                self.table.apply(&batch).unwrap();
+                self.unstored.push_front(ToStore::Fresh(fresh, stored + batch.ops.len()));
+                return;
+            }
+        };
         self.table.apply(&batch).unwrap();
         for op in &batch.ops {
             let deleted = matches!(op, crate::cache::CacheOp::Delete { .. });
@@ -160,6 +219,8 @@ impl Bench {
             return;
         }
         assert_eq!(&seen, expected, "a scan at {:?}", pin.seq());
+        assert!(rows.is_sorted_by_key(|(row, _)| *row), "nothing was deleted meanwhile");
+        self.check_read_by_number(pin);
         for (row, stored) in rows {
             match self.versions.row_exact(row, stored.seq()).unwrap() {
                 RowRead::Found(found) => assert!(found.same_content(&stored)),
@@ -174,6 +235,49 @@ impl Bench {
             };
             assert_eq!(found, expected.get(id).copied(), "{id} at {:?}", pin.seq());
         }
+    }
+
+    /// Rows that are read by their numbers are those read one by one, in the same order.
+    fn check_read_by_number(&self, pin: &Pin) {
+        let numbers: Vec<RowNo> = (0..=self.next_row).map(|number| RowNo(number * 5 % (self.next_row + 1))).collect();
+        let mut read = Vec::new();
+        self.versions.read_in_place(pin, &numbers, &mut |row, stored| read.push((row, stored.to_row()))).unwrap();
+        let mut expected = numbers.iter().filter_map(|row| match self.versions.row_as_of(*row, pin.seq()).unwrap() {
+            RowRead::Found(stored) => Some((*row, stored)),
+            RowRead::Absent | RowRead::Expired => None,
+        });
+        for (row, stored) in read {
+            let (expected_row, expected) = expected.next().expect("no other row");
+            assert!(row == expected_row && stored.same_content(&expected), "{row:?} at {:?}", pin.seq());
+        }
+        assert!(expected.next().is_none(), "all rows");
+    }
+
+    fn begin_scan(&mut self, parts: usize, reading: bool) {
+        let pin = if reading { self.versions.pin_to_read() } else { self.pin() };
+        let scan = self.versions.begin_scan(&pin, parts, self.next_row);
+        self.scans.push(Scanning { pin, scan, parts, met: Vec::new(), seen: State::new() });
+    }
+
+    /// Reads the next part of every scan, or ends it: then it has seen the state of its Seq.
+    fn scan_on(&mut self) {
+        let (versions, states) = (&self.versions, &self.states);
+        self.scans.retain_mut(|Scanning { pin, scan, parts, met, seen }| {
+            let mut see = |_: RowNo, stored: StoredRef<'_>| {
+                let stored = stored.to_row();
+                assert!(seen.insert(stored.id().to_owned(), value_of(&stored)).is_none(), "{} came twice", stored.id());
+                ControlFlow::Continue(())
+            };
+            if met.len() < *parts {
+                met.push(versions.scan_part(scan, met.len(), &mut see).unwrap().unwrap());
+                return true;
+            }
+            match versions.scan_rest(scan, met, &mut see) {
+                Ok(()) => assert_eq!(seen, &states[&pin.seq()], "a scan in parts at {:?}", pin.seq()),
+                Err(error) => assert!(error.kind() == ErrorKind::Expired && pin.is_expired() && !pin.reading),
+            }
+            false
+        });
     }
 
     /// A snapshot's pin.
@@ -201,6 +305,9 @@ impl Bench {
             self.store_one();
         }
         self.check_all();
+        while !self.scans.is_empty() {
+            self.scan_on();
+        }
         self.pins.clear();
         self.versions.collect();
         assert_eq!(self.versions.stats(), VersionStats::default());
@@ -216,7 +323,7 @@ fn value_of(row: &StoredRow) -> i64 {
     row.fields().get("value").and_then(|value| value.as_i64()).unwrap()
 }
 
-const IDS: [&str; 3] = ["a", "b", "c"];
+const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -229,6 +336,9 @@ enum Step {
     Unpin(usize),
     Collect,
     Check,
+    Load { rows: usize, stored_before: usize },
+    BeginScan { parts: usize, reading: bool },
+    ScanOn,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -242,7 +352,19 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..8_usize).prop_map(Step::Unpin),
         1 => Just(Step::Collect),
         2 => Just(Step::Check),
+        1 => load(),
+        1 => (1..5_usize, any::<bool>()).prop_map(|(parts, reading)| Step::BeginScan { parts, reading }),
+        3 => Just(Step::ScanOn),
     ]
+}
+
+fn load() -> impl Strategy<Value = Step> {
+    (0..=IDS.len(), 0..4_usize).prop_map(|(rows, stored_before)| Step::Load { rows, stored_before })
+}
+
+/// Many begin with a first load.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    (load(), prop::collection::vec(step(), 0..120)).prop_map(|(load, rest)| std::iter::once(load).chain(rest).collect())
 }
 
 fn run(budget: usize, steps: Vec<Step>) {
@@ -259,6 +381,9 @@ fn run(budget: usize, steps: Vec<Step>) {
             Step::Unpin(_) => {}
             Step::Collect => bench.versions.collect(),
             Step::Check => bench.check_all(),
+            Step::Load { rows, stored_before } => bench.load(rows, stored_before),
+            Step::BeginScan { parts, reading } => bench.begin_scan(parts, reading),
+            Step::ScanOn => bench.scan_on(),
         }
     }
     bench.wind_up();
@@ -266,14 +391,14 @@ fn run(budget: usize, steps: Vec<Step>) {
 
 proptest! {
     #[test]
-    fn every_pin_sees_the_state_of_its_seq_and_nothing_stays_behind(steps in prop::collection::vec(step(), 0..120)) {
+    fn every_pin_sees_the_state_of_its_seq_and_nothing_stays_behind(steps in steps()) {
         run(1 << 20, steps);
     }
 
     #[test]
     fn beyond_the_budget_a_pin_expires_and_never_sees_another_state(
         budget in 0..1_500_usize,
-        steps in prop::collection::vec(step(), 0..120),
+        steps in steps(),
     ) {
         run(budget, steps);
     }

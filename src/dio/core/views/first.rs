@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::dio::core::views::{Awaited, Body, Build, Index, State, TableView, Views};
+use crate::dio::core::views::builds::Build;
+use crate::dio::core::views::{Awaited, Body, Index, State, TableView, Views};
 use crate::dio::core::{Core, First};
 use crate::scenery::cut::Cut;
 use crate::scenery::index::key::Entry;
