@@ -689,6 +689,8 @@ pub(crate) fn at_newest<T>(versions: &Arc<Versions>, read: impl Fn(Seq) -> Resul
     read(pin.seq())
 }
 
+#[cfg(all(test, feature = "lmdb"))]
+mod journal_fault_tests;
 #[cfg(all(test, target_os = "linux", feature = "lmdb"))]
 mod storage_crash_tests;
 #[cfg(all(test, feature = "lmdb"))]

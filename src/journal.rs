@@ -4,7 +4,9 @@
 //! Flow: an entry is handed over → the thread writes all that wait and syncs once → each is told that it is durable.
 //! Invariants:
 //! 1. What was told to be durable is found again after a crash at any moment (`whatever_fails_nothing_durable_is_lost`).
-//! 2. What was refused is not found again once the log goes on behind it (`a_refused_entry_never_comes_back`).
+//! 2. What was refused is not found again once the disk takes anything at all, which is tried until it does, or the journal
+//!    closes (`a_refused_entry_never_comes_back`,
+//!    `a_write_that_was_refused_since_the_journal_failed_is_not_found_after_a_restart`).
 //! 3. A file of a newer format is left as it is.
 //! 4. A write whose end is durable is never found without its end (`whatever_fails_a_write_is_found_as_it_was_left`).
 //!

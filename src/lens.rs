@@ -35,7 +35,7 @@ pub(crate) use pool::{Job, Pool};
 /// Jobs that may wait in a pool: builds are one per view at the most, loads fall back to a refresh.
 const JOBS: usize = 65_536;
 /// Questions to a source that a Lens with `on_query` has under way at once: one that is slow doesn't hold up the others.
-const QUERIES_AT_ONCE: usize = 4;
+pub(crate) const QUERIES_AT_ONCE: usize = 4;
 /// Threads for the calls of async programs. Each job that waits for one belongs to a future, which takes it away when it is
 /// dropped: so their queues are bounded by the futures that the application holds.
 #[cfg(feature = "async")]

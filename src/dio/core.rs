@@ -31,7 +31,7 @@ mod settle;
 mod views;
 mod writes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -63,7 +63,8 @@ pub(crate) use body::{Body, First};
 pub(crate) use inbox::{CoreHandle, inboxes};
 
 use batch::OpenBatch;
-use bulk::{Bulk, Made};
+use bulk::{Bulk, LargeAnswer, Made};
+pub(crate) use bulk::{Helper, helper};
 use hold::Hold;
 use pending::{Aliases, Pending};
 use protect::Protection;
@@ -240,6 +241,8 @@ pub(crate) enum Message {
     ApplyAnswer {
         apply: Apply,
         question: Arc<Question>,
+        /// Whoever waits for it makes the bodies of views itself, if they are to be made aside.
+        helper: Helper,
     },
     /// A question to the source has come to its end. Its rows were applied before.
     Answered {
@@ -408,6 +411,8 @@ pub(crate) struct Core {
     records: HashMap<Arc<str>, Vec<Arc<RecordSlot>>>,
     batch: Option<OpenBatch>,
     bulk: Option<Box<Bulk>>,
+    /// Large answers that wait for the one that is being taken in.
+    answers: VecDeque<LargeAnswer>,
     closed: bool,
 }
 
@@ -431,6 +436,7 @@ impl Core {
             records: HashMap::new(),
             batch: None,
             bulk: None,
+            answers: VecDeque::new(),
             closed: false,
         }
     }
@@ -442,11 +448,11 @@ impl Core {
         match message {
             Message::Apply(mut apply) => {
                 self.hold_back(&mut apply);
-                if self.is_bulk(&apply) { self.begin_bulk(apply) } else { self.apply(apply) }
+                if self.is_bulk(&apply) { self.begin_bulk(apply, None) } else { self.apply(apply) }
             }
-            Message::ApplyAnswer { mut apply, question } => {
+            Message::ApplyAnswer { mut apply, question, helper } => {
                 self.hold_back(&mut apply);
-                self.apply_answer(apply, question);
+                self.answer(apply, question, helper);
             }
             Message::Stage(writes) => self.stage(writes),
             Message::Settle(settlement) => self.settle(settlement),

@@ -170,10 +170,10 @@ impl DioInner {
         announce: Announce,
         full_copy: bool,
     ) -> Result<Seq> {
-        self.apply_callback_as(batch, cause, announce, full_copy, Message::Apply)
+        self.apply_callback_as(batch, cause, announce, full_copy, Message::Apply, || ())
     }
 
-    /// The same, with what else the core is to know of the batch.
+    /// The same, with what else the core is to know of the batch, and what is done while the core is at work.
     pub(super) fn apply_callback_as(
         self: &Arc<Self>,
         batch: CallbackBatch,
@@ -181,6 +181,7 @@ impl DioInner {
         announce: Announce,
         full_copy: bool,
         into_message: impl FnOnce(Apply) -> Message,
+        meanwhile: impl FnOnce(),
     ) -> Result<Seq> {
         let began = batch.began();
         let invalidated = batch.invalidated.clone();
@@ -206,6 +207,7 @@ impl DioInner {
                 reply: Some(sender),
                 at_once: self.must_apply_at_once(),
             }))?;
+            meanwhile();
             receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))?
         };
         // The batch, and with it the note of its read, lived until its rows were judged by it.

@@ -3,7 +3,8 @@
 //! Owner: opened at the first write, or at the start if an earlier run left something; whoever needs it asks for it.
 //! Invariants: while the end of a write that the source has not done is on its way to the disk, no later write of the row is
 //! delivered: after a crash the first would be, over what the source has done since
-//! (`what_comes_after_a_refused_write_waits_until_the_journal_has_its_end`).
+//! (`what_comes_after_a_refused_write_waits_until_the_journal_has_its_end`), by whichever id the row goes meanwhile
+//! (`what_comes_after_a_cancelled_write_waits_for_its_end_though_the_row_goes_by_another_id_now`).
 //! Close/panic: `close` lets go of the journal, so that the table can be opened again.
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::dio::WriteTicket;
 use crate::dio::core::StagedWrite;
 use crate::journal::{Outcome, Replay, Reservation, TableJournal, bytes_for, has_entries};
 use crate::lens::LensInner;
@@ -45,7 +47,9 @@ struct Ends {
 }
 
 struct End {
-    /// `None`: all rows.
+    /// Of a write that nobody shows any more it doesn't say when the row goes by another id.
+    ticket: WriteTicket,
+    /// The id that its row goes by; `None`: all rows.
     row: Option<Arc<str>>,
     /// How many say so.
     times: usize,
@@ -54,14 +58,22 @@ struct End {
 impl End {
     /// Whether one of these rows is its own; see [`End::row`].
     fn concerns(&self, rows: &[Option<Arc<str>>]) -> bool {
-        self.row.is_none() || rows.iter().any(|row| row.is_none() || *row == self.row)
+        let is_its = |row: &Option<Arc<str>>| row.is_none() || *row == self.row || *row == self.ticket.id();
+        self.row.is_none() || rows.iter().any(is_its)
     }
 }
 
 impl Ends {
     fn open(&self, write: &StagedWrite) {
-        let row = write.ticket.ticket().id();
-        self.open.lock().entry(write.number).or_insert(End { row, times: 0 }).times += 1;
+        let ticket = write.ticket.ticket();
+        let end = || End { row: ticket.id(), ticket, times: 0 };
+        self.open.lock().entry(write.number).or_insert_with(end).times += 1;
+    }
+
+    fn rename(&self, old: &str, new: &Arc<str>) {
+        for end in self.open.lock().values_mut().filter(|end| end.row.as_deref() == Some(old)) {
+            end.row = Some(new.clone());
+        }
     }
 
     /// One who said so takes it back.
@@ -214,6 +226,13 @@ impl Ledger {
         }
     }
 
+    /// Notes by which id the row of a write goes from now on. It gets through, before whatever is said of a write's end later.
+    pub(crate) fn note_renamed(&self, number: WriteNumber, op: &WriteOp) {
+        if let Some(journal) = self.journal() {
+            journal.renamed(number.0, op);
+        }
+    }
+
     /// Notes what became of a write, and calls `then` once that is durable, or never will be. It must not block.
     pub(crate) fn note_then(&self, number: WriteNumber, outcome: &Outcome, then: impl FnOnce() + Send + 'static) {
         match self.journal() {
@@ -254,6 +273,11 @@ impl Ledger {
     /// See [`may_end`](Self::may_end).
     pub(crate) fn goes_on(&self, number: WriteNumber) {
         self.ends.take_back(number);
+    }
+
+    /// A row goes by another id from here on, and so do the ends of its writes.
+    pub(crate) fn rename(&self, old: &str, new: &Arc<str>) {
+        self.ends.rename(old, new);
     }
 
     /// Blocks until every end under way that concerns one of these rows (`None`: all) is durable.

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::Result;
 use crate::dio::DioInner;
 use crate::dio::callback::{self, CallbackBatch};
-use crate::dio::core::{Announce, Apply, Message};
+use crate::dio::core::{Announce, Message, helper};
 use crate::dio::event::Cause;
 use crate::dio::flight::{Flight, closed};
 use crate::scenery::view_query::ViewQuery;
@@ -51,7 +51,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn new(descriptor: &QueryDescriptor, schema: &Schema) -> Result<Arc<Self>> {
+    pub(crate) fn new(descriptor: &QueryDescriptor, schema: &Schema) -> Result<Arc<Self>> {
         let descriptor = QueryDescriptor {
             conditions: descriptor.conditions.clone(),
             search: descriptor.search_text().map(str::to_owned),
@@ -486,9 +486,11 @@ impl DioInner {
         let mut doubtful = self.left_out_of_others(&batch, question);
         let began = batch.began();
         let put: Vec<Arc<str>> = batch.rows.iter().filter(|(_, row)| row.is_some()).map(|(id, _)| id.clone()).collect();
-        let applied = self.apply_callback_as(batch, Cause::Refresh, Announce::Once, false, |apply: Apply| {
-            Message::ApplyAnswer { apply, question: question.clone() }
-        })?;
+        let (helper, jobs) = helper();
+        let into_message = |apply| Message::ApplyAnswer { apply, question: question.clone(), helper };
+        // Other threads of the pools may wait for this flight, and none of them be free.
+        let help = || jobs.iter().for_each(|job| job());
+        let applied = self.apply_callback_as(batch, Cause::Refresh, Announce::Once, false, into_message, help)?;
         // What another answer took out meanwhile was read before this one, or after it: only the source can tell.
         if applied > began.next() {
             doubtful.extend(put.into_iter().filter(|id| matches!(self.find_now(id), Ok(None))));

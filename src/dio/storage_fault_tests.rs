@@ -55,6 +55,8 @@ struct Noted {
     confirmed: bool,
     /// It failed, or a later `delete_all` stands for it.
     over: bool,
+    /// It was not accepted, and the disk took it when told so.
+    refused: bool,
 }
 
 /// One source and one cache, with a Dio that comes and goes.
@@ -67,6 +69,8 @@ struct World {
     keys: HashSet<String>,
     /// What is being done, for who has to understand a failure.
     at: String,
+    /// Whether the disk takes anything before the end.
+    disk_recovers: bool,
 }
 
 fn policy() -> DeliveryPolicy {
@@ -90,6 +94,7 @@ impl World {
             seen: 0,
             keys: HashSet::new(),
             at: String::new(),
+            disk_recovers: true,
         }
     }
 
@@ -103,6 +108,7 @@ impl World {
     /// Writes while something fails, and ends with writes that are not delivered. Says how many calls there were.
     fn live(&mut self, mode: Mode, n: u64, ending: Ending) -> u64 {
         self.at = format!("{mode:?} {n}, {ending:?}, the first life");
+        self.disk_recovers = mode != Mode::From || ending == Ending::Healed;
         self.source.set_offline(false);
         let (backend, lens) = self.open();
         arm(&backend, mode, n);
@@ -138,6 +144,7 @@ impl World {
     /// Opens it again while something fails.
     fn meet(&mut self, mode: Mode, n: u64, ending: Ending) -> u64 {
         self.at = format!("{mode:?} {n}, {ending:?}, the second life");
+        self.disk_recovers = mode != Mode::From || ending == Ending::Healed;
         let (backend, lens) = self.open();
         arm(&backend, mode, n);
         let dio = lens.make_dio(self.source.clone()).ok();
@@ -224,6 +231,7 @@ impl World {
             accepted: false,
             confirmed: false,
             over: false,
+            refused: false,
         });
         Some(ticket)
     }
@@ -249,7 +257,8 @@ impl World {
                     // With the insert of its row, which was refused.
                     let is_orphan = error.kind() == ErrorKind::NotFound && refused.contains(&write.tag);
                     assert!(is_orphan || !write.accepted, "{}: accepted, but {error}: {write:?}", self.at);
-                    // One that was refused may be found all the same: the disk that failed may have it.
+                    // One that was refused may be found all the same if the disk takes nothing any more.
+                    write.refused = !write.accepted && self.disk_recovers;
                     write.over = write.accepted;
                     refused.insert(write.tag);
                 }
@@ -288,7 +297,8 @@ impl World {
         for tag in tags {
             let of_row: Vec<&Noted> = self.writes.iter().filter(|write| write.tag == tag && !write.over).collect();
             let last = of_row.iter().rposition(|write| write.accepted || write.confirmed);
-            let mut allowed: Vec<Option<i64>> = of_row[last.unwrap_or(0)..].iter().map(|write| write.mark).collect();
+            let may_show = of_row[last.unwrap_or(0)..].iter().filter(|write| !write.refused);
+            let mut allowed: Vec<Option<i64>> = may_show.map(|write| write.mark).collect();
             if self.is_orphaned(tag) {
                 allowed.push(None);
             }

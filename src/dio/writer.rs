@@ -214,13 +214,13 @@ fn call_cx(dio: &DioInner, item: &Item, before: Option<Record>) -> CallCx {
     cx.with_idempotency_key(item.write.key.clone()).with_attempt(item.attempt).with_before(before)
 }
 
-/// What must be durable before the source is asked for the first time: that several writes go as one.
+/// What must be durable before the source is asked: that several writes go as one, and which.
 fn note_merged(dio: &DioInner, item: &Item) -> Result<()> {
-    let Some(journal) = dio.ledger.journal().filter(|_| item.attempt == 1) else { return Ok(()) };
-    if !item.merged.is_empty() {
-        let merged = item.merged.iter().map(|write| write.number.0).collect();
+    let Some(journal) = dio.ledger.journal() else { return Ok(()) };
+    let (number, merged) = (item.write.number.0, item.merged.iter().map(|write| write.number.0).collect::<Vec<u64>>());
+    if !journal.has_taken_in(number, &merged) {
         let (sender, receiver) = reply();
-        journal.rewrite(item.write.number.0, &item.op, merged, Box::new(move |result| sender.send(result)));
+        journal.rewrite(number, &item.op, merged, Box::new(move |result| sender.send(result)));
         receiver.wait(None)??;
     }
     Ok(())

@@ -9,6 +9,8 @@
 //! 3. An entry that must get through is tried again until it does, or the journal closes
 //!    (`an_outcome_that_found_no_room_is_written_later`), and no later one of these overtakes it
 //!    (`an_outcome_that_found_no_room_is_overtaken_by_no_later_one`).
+//! 4. What was refused is followed by a mark that it doesn't count, though nothing is handed over any more
+//!    (`a_write_that_was_refused_since_the_journal_failed_is_not_found_after_a_restart`).
 //!
 //! Close/panic: closing commits what was handed over before, then the thread ends; what comes later is answered `Closed`.
 
@@ -248,7 +250,7 @@ impl Shared {
         let mut retry = RETRIES.0;
         let mut together = 0;
         loop {
-            let retry_in = (!kept.is_empty()).then_some(retry);
+            let retry_in = (!kept.is_empty() || log.is_doubtful()).then_some(retry);
             let (entries, forgotten, jobs, closed) = self.next_round(retry_in, together);
             if !entries.is_empty() {
                 together = entries.len();
@@ -256,7 +258,10 @@ impl Shared {
             kept.extend(entries);
             let nothing_new = kept.is_empty() && forgotten.is_empty() && jobs.is_empty();
             kept = commit(&mut log, std::mem::take(&mut kept));
-            retry = if kept.is_empty() { RETRIES.0 } else { RETRIES.1.min(retry * 2) };
+            if let Err(error) = log.dispel_doubt() {
+                tracing::warn!(%error, "the journal may hold what was refused; it is tried again to say that it doesn't count");
+            }
+            retry = if kept.is_empty() && !log.is_doubtful() { RETRIES.0 } else { RETRIES.1.min(retry * 2) };
             if let Err(error) = log.forget(&forgotten).and_then(|()| log.shrink()) {
                 tracing::warn!(%error, "the journal could not be made smaller; it is tried again");
             }

@@ -2,8 +2,10 @@
 //!
 //! Invariants:
 //! 1. Segments are deleted oldest first: an entry that says of an earlier one that it is over never goes before it.
-//! 2. After a failed write or sync nothing more is written to that segment: what became of its bytes is not known. The next
-//!    segment says up to where it counts (`a_refused_entry_never_comes_back`).
+//! 2. After a failed write or sync no more entries are written to that segment: what became of its bytes is not known. The next
+//!    segment says up to where it counts (`a_refused_entry_never_comes_back`). Where none can be made, zeros are to take the
+//!    place of those bytes (`a_refused_entry_never_comes_back_though_nothing_more_can_be_appended`); until either is durable a
+//!    crash may bring back what was refused.
 //! 3. A rewritten log has the same entries, and is complete before the old segments go. While both are there an entry may be
 //!    found twice, and anywhere: its number tells its place in the order.
 //! 4. No number is ever given twice, even when nothing is left of the entry that had it (`a_number_is_never_given_twice`).
@@ -49,6 +51,14 @@ struct Segment {
     size: u64,
 }
 
+/// Bytes of which it is not known whether they are there, and which don't count.
+#[derive(Debug, Clone, Copy)]
+struct Doubtful {
+    segment: u64,
+    place: u64,
+    size: usize,
+}
+
 pub(super) struct Log<M> {
     medium: M,
     segment_bytes: u64,
@@ -60,6 +70,8 @@ pub(super) struct Log<M> {
     end: Option<u64>,
     /// Up to where the last segment counts, if that is known.
     before_ends: Option<u64>,
+    /// What was refused and may be there all the same.
+    doubtful: Option<Doubtful>,
     next_segment: u64,
     next_number: u64,
 }
@@ -89,6 +101,7 @@ impl<M: Medium> Log<M> {
             live: 0,
             end: None,
             before_ends: None,
+            doubtful: None,
             next_segment: last.map_or(1, |last| last + 1),
             next_number: 1,
         };
@@ -175,8 +188,9 @@ impl<M: Medium> Log<M> {
         if let Err(error) = written {
             self.end = None;
             self.before_ends = Some(place);
-            // Says durably that these bytes don't count. If this fails too, the next append does it.
-            let _ = self.room_for(0);
+            self.doubtful = Some(Doubtful { segment, place, size: bytes.len() });
+            // If this fails too, it is tried again later, at the latest by the next append.
+            let _ = self.dispel_doubt();
             return Err(error);
         }
         self.end = Some(place + needed);
@@ -185,6 +199,26 @@ impl<M: Medium> Log<M> {
             self.note(*number, Place { segment, size: segment::size_of(payload) as u64 });
         }
         Ok(())
+    }
+
+    /// Whether what was refused may be found after a crash.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful.is_some()
+    }
+
+    /// Makes it durable that what was refused is not there, or doesn't count.
+    ///
+    /// # Errors
+    /// Why the medium failed; what was refused may be found after a crash.
+    pub(super) fn dispel_doubt(&mut self) -> Result<()> {
+        let Some(Doubtful { segment, place, size }) = self.doubtful else { return Ok(()) };
+        self.room_for(0).map(drop).or_else(|_| {
+            // Even without the sync a process that starts anew doesn't read them then.
+            self.medium.write(segment, place, &vec![0; size])?;
+            self.medium.sync(segment)?;
+            self.doubtful = None;
+            Ok(())
+        })
     }
 
     fn note(&mut self, number: u64, place: Place) {
@@ -227,6 +261,7 @@ impl<M: Medium> Log<M> {
             }
             return Err(error);
         }
+        self.doubtful = None;
         self.next_segment += 1;
         self.segments.insert(segment, Segment { live: 0, size });
         self.end = Some(HEADER as u64);

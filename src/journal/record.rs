@@ -76,8 +76,13 @@ pub(crate) enum Outcome {
         /// Why.
         message: String,
     },
-    /// It was taken back before it was tried.
+    /// It was taken back, and with it what it had taken in.
     Cancelled,
+    /// It was taken back, and gave these back that it had taken in: they are to be delivered as they were accepted.
+    CancelledAlone {
+        /// Their numbers.
+        gave_back: Vec<u64>,
+    },
     /// Another write stands for it.
     Superseded {
         /// That write's number.
@@ -134,6 +139,7 @@ const UNKNOWN: u8 = 6;
 const CANCELLED: u8 = 7;
 const SUPERSEDED: u8 = 8;
 const CLEARED: u8 = 9;
+const CANCELLED_ALONE: u8 = 10;
 
 fn op_ref(op: &WriteOp) -> OpRef<'_> {
     let verb = match op {
@@ -277,6 +283,7 @@ pub(super) fn outcome(table: &str, write: u64, outcome: &Outcome) -> Result<Vec<
         Outcome::Failed { kind, message } => head.with(FAILED, &(code_of(*kind), message)),
         Outcome::Unknown { message } => head.with(UNKNOWN, &(message,)),
         Outcome::Cancelled => head.with(CANCELLED, &()),
+        Outcome::CancelledAlone { gave_back } => head.with(CANCELLED_ALONE, &(gave_back,)),
         Outcome::Superseded { by } => head.with(SUPERSEDED, &(by,)),
         Outcome::Cleared => head.with(CLEARED, &()),
     }
@@ -390,6 +397,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Said> {
         SUPERSEDED => {
             let (by,) = take(rest)?;
             Fact::Outcome(Outcome::Superseded { by })
+        }
+        CANCELLED_ALONE => {
+            let (gave_back,) = take(rest)?;
+            Fact::Outcome(Outcome::CancelledAlone { gave_back })
         }
         ATTEMPTED | CANCELLED | CLEARED => {
             let () = take(rest)?;

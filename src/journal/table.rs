@@ -3,8 +3,8 @@
 //! Owner: the table's Dio says what happens; the journal's thread answers. Neither waits for the other.
 //! Flow: a fact → its bytes → the journal; the end of a write, or the cache's sync → all entries of the write are forgotten.
 //! Invariants:
-//! 1. All entries of a write are forgotten together, and with them those of the writes it took in, so that none of them is
-//!    ever found without its end (`whatever_fails_a_write_is_found_as_it_was_left`).
+//! 1. All entries of a write are forgotten together, and with them those of the writes it took in and did not give back, so
+//!    that none of them is ever found without its end (`whatever_fails_a_write_is_found_as_it_was_left`).
 //! 2. An outcome gets through: it is tried again until it is durable (`an_outcome_that_found_no_room_is_written_later`).
 //!
 //! Not here: the bound on bytes (`room`), and what is shown or delivered.
@@ -48,6 +48,12 @@ impl Replay {
 struct Kept {
     entries: Entries,
     confirmed: Option<Seq>,
+    /// The writes that it took in; they end with it, unless it is cancelled before they are.
+    taken_in: Vec<u64>,
+    /// The write that took it in.
+    lead: Option<u64>,
+    /// It was cancelled after it was taken in.
+    is_cancelled: bool,
 }
 
 #[derive(Default)]
@@ -56,16 +62,66 @@ struct State {
     /// By the Seq that the cache must hold durably before they are forgotten.
     confirmed: BTreeSet<(Seq, u64)>,
     synced: Seq,
+    /// How many of `writes` another one has taken in.
+    taken_in: usize,
 }
 
 impl State {
-    /// The write is over; its entries are to be forgotten.
+    /// The write is over, with those that it took in; their entries are to be forgotten.
     fn end(&mut self, write: u64) -> Entries {
-        let Some(kept) = self.writes.remove(&write) else { return Entries::default() };
-        if let Some(seq) = kept.confirmed {
-            self.confirmed.remove(&(seq, write));
+        let mut over = Entries::default();
+        let mut ending = vec![write];
+        while let Some(write) = ending.pop() {
+            let Some(kept) = self.writes.remove(&write) else { continue };
+            if let Some(seq) = kept.confirmed {
+                self.confirmed.remove(&(seq, write));
+            }
+            self.taken_in -= usize::from(kept.lead.is_some());
+            over.join(kept.entries);
+            ending.extend(kept.taken_in);
         }
-        kept.entries
+        over
+    }
+
+    /// One write has taken in others.
+    fn take_in(&mut self, write: u64, others: Vec<u64>) {
+        let mut root = write;
+        while let Some(lead) = self.writes.get(&root).and_then(|kept| kept.lead) {
+            root = lead;
+        }
+        for other in others.into_iter().filter(|other| *other != root) {
+            let Some(taken) = self.writes.get_mut(&other).filter(|kept| kept.lead.is_none()) else { continue };
+            taken.lead = Some(write);
+            self.taken_in += 1;
+            if let Some(kept) = self.writes.get_mut(&write) {
+                kept.taken_in.push(other);
+            }
+        }
+    }
+
+    /// A write is being cancelled: what that means for those that it took in, and for the one that took it in.
+    fn cancel(&mut self, write: u64) -> (Outcome, Noted) {
+        let Some(kept) = self.writes.get_mut(&write) else { return (Outcome::Cancelled, Noted::Over) };
+        if kept.lead.is_some() {
+            kept.is_cancelled = true;
+            // Until that one ends it is to be known that this one is no part of it.
+            return (Outcome::Cancelled, Noted::Nothing);
+        }
+        let taken_in = std::mem::take(&mut kept.taken_in);
+        let (cancelled, others): (Vec<u64>, Vec<u64>) =
+            taken_in.into_iter().partition(|other| self.writes.get(other).is_some_and(|kept| kept.is_cancelled));
+        if let Some(kept) = self.writes.get_mut(&write) {
+            kept.taken_in = cancelled;
+        }
+        for other in &others {
+            if let Some(kept) = self.writes.get_mut(other) {
+                kept.lead = None;
+                self.taken_in -= 1;
+            }
+        }
+        let outcome =
+            if others.is_empty() { Outcome::Cancelled } else { Outcome::CancelledAlone { gave_back: others } };
+        (outcome, Noted::Over)
     }
 
     fn confirm(&mut self, write: u64, seq: Seq) {
@@ -98,17 +154,8 @@ impl State {
                 self.end_covered()
             }
             Noted::Merged(others) => {
-                let mut joined = Entries::default();
-                for other in others.into_iter().filter(|other| *other != write) {
-                    joined.join(self.end(other));
-                }
-                match self.writes.get_mut(&write) {
-                    Some(kept) => {
-                        kept.entries.join(joined);
-                        Entries::default()
-                    }
-                    None => joined,
-                }
+                self.take_in(write, others);
+                Entries::default()
             }
         }
     }
@@ -153,7 +200,7 @@ impl Table {
                 RecoveredState::Confirmed(confirmed) if confirmed.seq <= synced => over.join(entries),
                 // One that is confirmed waits for `reapplied`: its own Seq was given before the restart.
                 _ => {
-                    state.writes.insert(recovered.write, Kept { entries, confirmed: None });
+                    state.writes.insert(recovered.write, Kept { entries, ..Kept::default() });
                     writes.push(recovered);
                 }
             }
@@ -270,20 +317,44 @@ impl TableJournal {
         self.say(write, payload, false, Noted::Merged(merged), answer);
     }
 
+    /// Notes by which id the row of a write goes, as which its own part is to be delivered. It is tried until it is durable, and
+    /// no outcome that is noted later is durable before it.
+    pub(crate) fn renamed(&self, write: u64, op: &WriteOp) {
+        let payload = record::rewritten(&self.table.name, write, op, &[]);
+        self.say(write, payload, true, Noted::Nothing, Box::new(|_| {}));
+    }
+
+    /// Whether it is durable that this write has taken in these and, but for those that were cancelled, no others.
+    pub(crate) fn has_taken_in(&self, write: u64, others: &[u64]) -> bool {
+        let state = self.table.state.lock();
+        let taken_in = state.writes.get(&write).map(|kept| &kept.taken_in[..]).unwrap_or_default();
+        let mut living = taken_in.iter().filter(|other| state.writes.get(other).is_some_and(|kept| !kept.is_cancelled));
+        others.iter().all(|other| living.next() == Some(other)) && living.next().is_none()
+    }
+
     /// Notes what became of a write. It is tried until it is durable; the answer is an error only when the journal closes
-    /// before that.
+    /// before that. What a write that is [`Cancelled`](Outcome::Cancelled) had taken in in this run is to be delivered after
+    /// all.
     pub(crate) fn outcome(&self, write: u64, outcome: &Outcome, answer: Option<Answer>) {
-        let noted = match outcome {
-            Outcome::Confirmed(confirmed) => Noted::Confirmed(confirmed.seq),
-            Outcome::Failed { .. } | Outcome::Unknown { .. } => Noted::Nothing,
-            Outcome::Cancelled | Outcome::Superseded { .. } | Outcome::Cleared => Noted::Over,
+        let cancelled;
+        let (outcome, noted) = match outcome {
+            Outcome::Cancelled => {
+                let noted;
+                (cancelled, noted) = self.table.state.lock().cancel(write);
+                (&cancelled, noted)
+            }
+            Outcome::Confirmed(confirmed) => (outcome, Noted::Confirmed(confirmed.seq)),
+            Outcome::Failed { .. } | Outcome::Unknown { .. } => (outcome, Noted::Nothing),
+            Outcome::CancelledAlone { .. } | Outcome::Superseded { .. } | Outcome::Cleared => (outcome, Noted::Over),
         };
         let answer = answer.unwrap_or_else(|| Box::new(|_| {}));
         self.say(write, record::outcome(&self.table.name, write, outcome), true, noted, answer);
     }
 
     fn say(&self, write: u64, payload: Result<Vec<u8>>, must: bool, noted: Noted, answer: Answer) {
-        let is_over = !self.table.state.lock().writes.contains_key(&write);
+        // What was taken in ends with the write that took it in, unless it is cancelled before.
+        let is_known = |kept: &Kept| kept.lead.is_none() || kept.is_cancelled;
+        let is_over = !self.table.state.lock().writes.get(&write).is_some_and(is_known);
         match payload {
             Ok(_) if is_over => answer(Ok(())),
             Ok(payload) => self.table.inlet.append([self.table.entry(write, payload, must, noted, answer)]),
@@ -313,9 +384,10 @@ impl TableJournal {
         self.table.forget(over);
     }
 
-    /// How many writes of the table the journal knows.
+    /// How many writes of the table the journal knows that no other one has taken in.
     pub(crate) fn len(&self) -> usize {
-        self.table.state.lock().writes.len()
+        let state = self.table.state.lock();
+        state.writes.len() - state.taken_in
     }
 }
 

@@ -159,6 +159,80 @@ fn writes_that_were_taken_in_end_with_the_one_that_took_them() {
     }
 }
 
+/// A patch of one field.
+fn field(name: &str) -> WriteOp {
+    WriteOp::patch("00M", record! { name => 1 })
+}
+
+/// Three patches of a row, of which the first has taken in the others.
+fn three_as_one(disk: &FakeDisk) -> TableJournal {
+    let (journal, _) = table_on(disk, 0);
+    for (write, name) in (1..).zip(["a", "b", "c"]) {
+        let op = field(name);
+        let accepted = Acceptance { write, key: name, op: &op, before: None, at: 5 };
+        said(|answer| journal.accept(journal.reserve(1_000).unwrap(), accepted, answer)).unwrap();
+    }
+    let all = WriteOp::patch("00M", record! { "a" => 1, "b" => 1, "c" => 1 });
+    said(|answer| journal.rewrite(1, &all, vec![2, 3], answer)).unwrap();
+    journal
+}
+
+fn ops(replay: &Replay) -> Vec<(u64, WriteOp)> {
+    replay.writes.iter().map(|write| (write.write, write.op.clone())).collect()
+}
+
+#[test]
+fn a_write_that_is_cancelled_gives_back_those_that_it_had_taken_in() {
+    let disk = FakeDisk::default();
+    let journal = three_as_one(&disk);
+    assert!(journal.has_taken_in(1, &[2, 3]) && !journal.has_taken_in(1, &[2]));
+    end(&journal, 1, Outcome::Cancelled).unwrap();
+    assert_eq!(journal.len(), 2);
+    let (again, replay) = table_on(&disk.crash(0, None, false), 0);
+    assert_eq!(ops(&replay), [(2, field("b")), (3, field("c"))]);
+    assert_eq!(again.len(), 2);
+    // They go as one again, and what stands for them is cancelled by a later run: nothing is left then.
+    said(|answer| journal.rewrite(2, &op(20), vec![3], answer)).unwrap();
+    let disk = disk.crash(0, None, false);
+    let (again, replay) = table_on(&disk, 0);
+    assert_eq!(ops(&replay), [(2, op(20))]);
+    end(&again, 2, Outcome::Cancelled).unwrap();
+    assert_eq!(again.len(), 0);
+    assert!(table_on(&disk.crash(0, None, false), 0).1.writes.is_empty());
+}
+
+#[test]
+fn a_write_whose_row_goes_by_another_id_keeps_what_it_took_in() {
+    let disk = FakeDisk::default();
+    let journal = three_as_one(&disk);
+    journal.renamed(1, &WriteOp::patch("01N", record! { "a" => 1 }));
+    end(&journal, 3, Outcome::Cancelled).unwrap();
+    let (_, replay) = table_on(&disk.crash(0, None, false), 0);
+    assert_eq!(ops(&replay), [(1, WriteOp::patch("01N", record! { "a" => 1, "b" => 1 }))]);
+}
+
+#[test]
+fn a_write_that_was_taken_in_and_is_cancelled_is_left_out() {
+    let disk = FakeDisk::default();
+    let journal = three_as_one(&disk);
+    end(&journal, 2, Outcome::Cancelled).unwrap();
+    assert!(journal.has_taken_in(1, &[3]));
+    let without = WriteOp::patch("00M", record! { "a" => 1, "c" => 1 });
+    let crashed = disk.crash(0, None, false);
+    let (again, replay) = table_on(&crashed, 0);
+    assert_eq!(ops(&replay), [(1, without)]);
+    end(&again, 1, Outcome::Cancelled).unwrap();
+    assert!(table_on(&crashed.crash(0, None, false), 0).1.writes.is_empty());
+    end(&journal, 1, Outcome::Cancelled).unwrap();
+    assert_eq!(journal.len(), 1);
+    let disk = disk.crash(0, None, false);
+    let (again, replay) = table_on(&disk, 0);
+    assert_eq!(ops(&replay), [(3, field("c"))]);
+    end(&again, 3, failed()).unwrap();
+    end(&again, 3, Outcome::Cleared).unwrap();
+    assert_eq!(again.len(), 0);
+}
+
 #[test]
 fn an_outcome_without_its_acceptance_says_nothing() {
     let disk = FakeDisk::default();
@@ -462,6 +536,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         ".{0,9}".prop_map(|message| Fact::Outcome(Outcome::Unknown { message })),
         any::<u64>().prop_map(|by| Fact::Outcome(Outcome::Superseded { by })),
         Just(Fact::Outcome(Outcome::Cancelled)),
+        prop::collection::vec(any::<u64>(), 0..4)
+            .prop_map(|gave_back| Fact::Outcome(Outcome::CancelledAlone { gave_back })),
         Just(Fact::Outcome(Outcome::Cleared)),
     ]
 }

@@ -346,6 +346,31 @@ fn a_refused_entry_never_comes_back() {
 }
 
 #[test]
+fn a_refused_entry_never_comes_back_though_nothing_more_can_be_appended() {
+    for late in [false, true] {
+        for call in 0..2 {
+            let disk = FakeDisk::default();
+            let (mut log, _) = open(&disk);
+            log.append(&[entry(1, 20)]).unwrap();
+            // No new segment can say that the old one ends before.
+            disk.leave_room(Some(0));
+            disk.fail_after(call, late);
+            log.append(&[entry(2, 20)]).unwrap_err();
+            assert_eq!(log.append(&[entry(3, 20)]).unwrap_err().kind(), ErrorKind::Full);
+            for writes_kept in 0..3 {
+                let (_, opened) = open(&disk.crash(writes_kept, Some(30), false));
+                assert_eq!(opened.entries, [entry(1, 20)], "call {call}, late {late}");
+                assert!(opened.warnings.is_empty());
+            }
+            disk.heal();
+            log.append(&[entry(4, 20)]).unwrap();
+            let (_, opened) = open(&disk.crash(0, None, false));
+            assert_eq!(opened.entries, [entry(1, 20), entry(4, 20)], "call {call}, late {late}");
+        }
+    }
+}
+
+#[test]
 fn a_newer_format_is_refused_and_left_as_it_is() {
     let disk = FakeDisk::default();
     let (mut log, _) = open(&disk);

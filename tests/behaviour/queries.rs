@@ -230,30 +230,36 @@ fn f5_the_facade_asks_for_its_query_and_answers_from_the_cache() {
 
 #[test]
 fn f5_an_open_view_is_ready_in_one_step_with_its_rows() {
-    on_both(|cache| {
-        let (lens, begun, let_go) = held(cache.lens());
-        let dio = lens.build().unwrap().make_dio(products("f5-step")).unwrap();
-        dio.cache().insert("b", product("Bell", 11)).unwrap();
-        dio.cache().insert("gone", product("Gone", 5)).unwrap();
-        let view = dio.table_scenery().condition(cheap()).sort("price", SortDir::Asc).open_now().unwrap();
-        let count = dio.value_scenery().count().condition(cheap()).open_now().unwrap();
-        let shown = wait_for(&view, "what the cache has", |snapshot| snapshot.row_count() == 2);
-        assert_eq!(prices(&shown), ["gone=5", "b=11"]);
-        assert!(matches!(shown.load_state(), LoadState::Loading));
-        begun.recv_timeout(SOON).unwrap();
-        until("the value is there", || count.int() == Some(2));
-        assert_eq!(count.status(), ValueStatus::Loading);
-        assert_eq!(count.wait_until_ready(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::Timeout);
-        let before = (view.generation(), count.generation());
-        let_go.send(()).unwrap();
-        view.wait_until_ready(Some(SOON)).unwrap();
-        count.wait_until_ready(Some(SOON)).unwrap();
-        let shown = view.snapshot();
-        assert_eq!(prices(&shown), ["b=10", "c=20"]);
-        assert!(matches!(shown.load_state(), LoadState::Ready));
-        assert_eq!((count.int(), count.status()), (Some(2), ValueStatus::Fresh));
-        assert_eq!((view.generation(), count.generation()), (before.0.next(), before.1.next()));
-    });
+    on_both(|cache| ready_in_one_step(held(cache.lens())));
+}
+
+#[test]
+fn f5_an_open_view_is_ready_in_one_step_with_very_many_rows() {
+    on_both(|cache| ready_in_one_step(held(cache.lens().bulk_changes(2))));
+}
+
+fn ready_in_one_step((lens, begun, let_go): (LensBuilder, Receiver<String>, Sender<()>)) {
+    let dio = lens.build().unwrap().make_dio(products("f5-step")).unwrap();
+    dio.cache().insert("b", product("Bell", 11)).unwrap();
+    dio.cache().insert("gone", product("Gone", 5)).unwrap();
+    let view = dio.table_scenery().condition(cheap()).sort("price", SortDir::Asc).open_now().unwrap();
+    let count = dio.value_scenery().count().condition(cheap()).open_now().unwrap();
+    let shown = wait_for(&view, "what the cache has", |snapshot| snapshot.row_count() == 2);
+    assert_eq!(prices(&shown), ["gone=5", "b=11"]);
+    assert!(matches!(shown.load_state(), LoadState::Loading));
+    begun.recv_timeout(SOON).unwrap();
+    until("the value is there", || count.int() == Some(2));
+    assert_eq!(count.status(), ValueStatus::Loading);
+    assert_eq!(count.wait_until_ready(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::Timeout);
+    let before = (view.generation(), count.generation());
+    let_go.send(()).unwrap();
+    view.wait_until_ready(Some(SOON)).unwrap();
+    count.wait_until_ready(Some(SOON)).unwrap();
+    let shown = view.snapshot();
+    assert_eq!(prices(&shown), ["b=10", "c=20"]);
+    assert!(matches!(shown.load_state(), LoadState::Ready));
+    assert_eq!((count.int(), count.status()), (Some(2), ValueStatus::Fresh));
+    assert_eq!((view.generation(), count.generation()), (before.0.next(), before.1.next()));
 }
 
 #[test]

@@ -95,7 +95,13 @@ impl OpenBatch {
     }
 
     /// The batch of a bulk change, which has it for itself.
-    pub(super) fn of_bulk(seq: Seq, cause: Cause, announce: Announce, reply: Option<ReplySender<Result<Seq>>>) -> Self {
+    pub(super) fn of_bulk(
+        seq: Seq,
+        cause: Cause,
+        announce: Announce,
+        reply: Option<ReplySender<Result<Seq>>>,
+        answered: Option<Arc<Question>>,
+    ) -> Self {
         let mut batch = OpenBatch::new(seq);
         batch.is_load = true;
         batch.note_cause(cause);
@@ -103,13 +109,17 @@ impl OpenBatch {
             batch.once = Some(cause);
         }
         batch.replies.extend(reply.map(|reply| (reply, Ok(()))));
+        batch.answered.extend(answered);
         batch
     }
 
     /// A bulk change is all in, or failed.
     pub(super) fn end_of_bulk(&mut self, failure: Option<Error>, full_copy: Option<FullCopy>, began: Option<Seq>) {
         match failure {
-            Some(error) => self.replies.iter_mut().for_each(|(_, result)| *result = Err(error.clone())),
+            Some(error) => {
+                self.replies.iter_mut().for_each(|(_, result)| *result = Err(error.clone()));
+                self.answered.clear();
+            }
             None => self.full_copy = full_copy,
         }
         self.copy_began = began.unwrap_or(self.seq);

@@ -5,17 +5,21 @@
 //! publishes all of it as one batch.
 //! Invariants:
 //! 1. Nobody sees a staged row before the end: its Seq is far above those that are published meanwhile
-//!    (`an_edit_during_a_bulk_change_is_published_before_it`).
+//!    (`an_edit_during_a_bulk_change_is_published_before_it`, `an_edit_during_a_large_answer_is_published_before_it`).
 //! 2. An edit of a staged row takes it back first. What was taken back is applied anew at the end, on top of the edit and by
 //!    the rules of every change: a stale read leaves an edited row alone (`a_bulk_read_leaves_rows_edited_meanwhile_alone`).
 //! 3. Between two messages the core works on a slice of a bulk, whatever its size. Its end costs what was edited meanwhile,
 //!    and a few nanoseconds a row.
+//! 4. The answer to a query is taken in so without another thread than the one that waits for it
+//!    (`a_large_answer_is_taken_in_by_and_by_though_every_other_thread_is_busy`), one answer after the other
+//!    (`large_answers_wait_for_each_other_and_hold_up_no_edit`).
 //!
 //! Not here: how one row is changed and a batch published (`batch`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::cache::CacheOp;
@@ -23,6 +27,7 @@ use crate::dio::core::batch::{OpenBatch, Publication};
 use crate::dio::core::body::{Body, Recorded};
 use crate::dio::core::{Announce, Apply, Changed, ChangedRow, Core, FullCopy, Message, RowChange, RowChanges, Touched};
 use crate::dio::event::Cause;
+use crate::dio::queries::Question;
 use crate::dio::versions::{Replaced, RowMap, Versions};
 use crate::lens::Job;
 use crate::scenery::view_query::ViewQuery;
@@ -57,8 +62,17 @@ pub(super) struct Bulk {
     /// Changes of rows with pending writes, which fold their writes over them when all else is there.
     deferred: Vec<RowChange>,
     failure: Option<Error>,
+    helper: Option<Helper>,
     batch: OpenBatch,
     stage: Stage,
+}
+
+/// To a thread that does what is to be done aside for a bulk change for as long as it is under way.
+pub(crate) type Helper = Sender<Job>;
+
+/// A helper, and what it is to do: until that ends.
+pub(crate) fn helper() -> (Helper, Receiver<Job>) {
+    bounded(ROUNDS as usize)
 }
 
 enum Stage {
@@ -117,21 +131,41 @@ pub(super) struct Prepared {
     pub(super) late: Arc<Changed>,
 }
 
+/// Very many rows that answer a question. Their sender waits for no thread of the pools: it makes the bodies itself.
+pub(super) struct LargeAnswer {
+    apply: Apply,
+    question: Arc<Question>,
+    helper: Helper,
+}
+
 impl Core {
     /// Whether a message's changes are to be a bulk.
     pub(super) fn is_bulk(&self, apply: &Apply) -> bool {
+        self.bulk.is_none() && !apply.at_once && self.may_be_bulk(apply)
+    }
+
+    fn may_be_bulk(&self, apply: &Apply) -> bool {
         let RowChanges::Each(changes) = &apply.changes else { return false };
         let is_of_one_row = |change: &RowChange| matches!(change, RowChange::Put(_) | RowChange::Delete(_));
-        self.bulk.is_none()
-            && !apply.at_once
-            && !self.pending.has_clear()
+        !self.pending.has_clear()
             && changes.len() >= self.to.bulk_changes
             && changes.iter().all(is_of_one_row)
             && apply.began.is_none_or(|began| self.protection.remembers(began))
     }
 
-    /// Begins a bulk change. No other is under way.
-    pub(super) fn begin_bulk(&mut self, apply: Apply) {
+    /// Takes in what answers a question: very many rows by and by, one answer after the other.
+    pub(super) fn answer(&mut self, apply: Apply, question: Arc<Question>, helper: Helper) {
+        match &self.bulk {
+            _ if !self.may_be_bulk(&apply) => self.apply_answer(apply, question),
+            None => self.begin_bulk(apply, Some((question, helper))),
+            Some(bulk) if bulk.helper.is_some() => self.answers.push_back(LargeAnswer { apply, question, helper }),
+            // That one may need the very threads that wait for this.
+            Some(_) => self.apply_answer(apply, question),
+        }
+    }
+
+    /// Begins a bulk change, whose rows answer a question. No other is under way.
+    pub(super) fn begin_bulk(&mut self, apply: Apply, answer: Option<(Arc<Question>, Helper)>) {
         self.commit();
         let Apply { changes, cause, announce, began, full_copy, reply, at_once: _ } = apply;
         let changes: Vec<RowChange> = match changes {
@@ -139,6 +173,7 @@ impl Core {
             RowChanges::First(rows, _) => rows.into_iter().map(RowChange::Put).collect(),
         };
         let seq = Seq(self.seq.0 + ROOM);
+        let (answered, helper) = answer.unzip();
         self.bulk = Some(Box::new(Bulk {
             seq,
             cause: (announce == Announce::EachRow).then_some(cause),
@@ -148,14 +183,15 @@ impl Core {
             again: Vec::new(),
             deferred: Vec::new(),
             failure: None,
-            batch: OpenBatch::of_bulk(seq, cause, announce, reply),
+            helper,
+            batch: OpenBatch::of_bulk(seq, cause, announce, reply, answered),
             stage: Stage::Rows,
         }));
     }
 
-    /// Whether a bulk is under way.
+    /// Whether a bulk is under way, or waits to be begun.
     pub(super) fn has_bulk(&self) -> bool {
-        self.bulk.is_some()
+        self.bulk.is_some() || !self.answers.is_empty()
     }
 
     /// Whether a bulk waits for the core to go on with it.
@@ -163,8 +199,18 @@ impl Core {
         self.bulk.as_ref().is_some_and(|bulk| !matches!(bulk.stage, Stage::Bodies { .. }))
     }
 
-    /// Does the next slice of the bulk. No batch is open.
+    /// Goes on with the bulk, or begins one that waits. No batch is open.
     pub(super) fn do_slice(&mut self) {
+        self.do_slice_of_bulk();
+        while self.bulk.is_none()
+            && let Some(LargeAnswer { apply, question, helper }) = self.answers.pop_front()
+        {
+            self.answer(apply, question, helper);
+            self.commit();
+        }
+    }
+
+    fn do_slice_of_bulk(&mut self) {
         let Some(mut bulk) = self.bulk.take() else { return };
         let is_last = bulk.seq.0 - self.seq.0 < LAST_ROOM;
         match &mut bulk.stage {
@@ -257,19 +303,21 @@ impl Core {
         });
         // Whichever thread is free first does it: the one may be in a user's aggregate, the other in a source.
         let job = Arc::new(Mutex::new(Some(job)));
-        let pools = [&self.to.build_pool, &self.to.load_pool];
-        let takers = pools.into_iter().filter(|pool| {
+        let take = || -> Job {
             let job = job.clone();
-            let take = move || {
+            Box::new(move || {
                 let job = job.lock().take();
                 if let Some(job) = job {
                     job();
                 }
-            };
-            pool.submit(self.to.build_rank, Box::new(take)).is_ok()
-        });
+            })
+        };
+        let helps = bulk.helper.as_ref().is_some_and(|helper| helper.try_send(take()).is_ok());
+        let pools = [&self.to.build_pool, &self.to.load_pool];
+        let takers = pools.into_iter().filter(|pool| pool.submit(self.to.build_rank, take()).is_ok());
+        let takers = takers.count() + usize::from(helps);
         // If nobody takes it, the core makes the bodies.
-        let round = if takers.count() == 0 { u32::MAX } else { round };
+        let round = if takers == 0 { u32::MAX } else { round };
         bulk.stage = Stage::Bodies { staged, made, round };
     }
 

@@ -258,10 +258,13 @@ impl Core {
             if let Layer::Write(write) = layer {
                 write.ticket.rename(id.clone());
                 self.pending.note(write.number, id.clone());
-                // The journal will forget who was renamed before it forgets these.
-                self.to.ledger.note_rewritten(write.number, &write.op.clone().named(id));
+                // The journal will forget who was renamed before it forgets these
+                // (`a_write_of_a_row_that_goes_by_another_id_now_is_of_that_row_in_every_later_run`).
+                self.to.ledger.note_renamed(write.number, &write.op.clone().named(id));
             }
         }
+        // Before what is left in the queue may go.
+        self.to.ledger.rename(old, id);
         self.to.writes.rename(old, id);
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::RecordStatus;
+use crate::lens::QUERIES_AT_ONCE;
 use crate::prelude::*;
 use crate::sync::{Doorbell, reply};
 
@@ -41,8 +42,17 @@ pub(super) fn hold_builds(dio: &Dio) -> crossbeam_channel::Sender<()> {
 }
 
 /// Keeps every thread busy that makes the bodies of a bulk change, until the senders are dropped.
-pub(super) fn hold_threads(dio: &Dio) -> [crossbeam_channel::Sender<()>; 2] {
-    [hold(&dio.inner().lens.build_pool), hold(&dio.inner().lens.load_pool)]
+pub(super) fn hold_threads(dio: &Dio) -> Vec<crossbeam_channel::Sender<()>> {
+    let mut held = hold_load_threads(dio);
+    held.push(hold(&dio.inner().lens.build_pool));
+    held
+}
+
+/// Keeps every thread busy that asks the source, until the senders are dropped.
+pub(super) fn hold_load_threads(dio: &Dio) -> Vec<crossbeam_channel::Sender<()>> {
+    let lens = &dio.inner().lens;
+    let threads = if lens.callbacks.has_on_query() { QUERIES_AT_ONCE } else { 1 };
+    (0..threads).map(|_| hold(&lens.load_pool)).collect()
 }
 
 fn hold(pool: &Pool) -> crossbeam_channel::Sender<()> {

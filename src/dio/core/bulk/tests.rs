@@ -1,17 +1,22 @@
 //! Bulk changes with edits in between, by a Dio whose build thread is held while it would make the bodies.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use proptest::prelude::*;
 
-use crate::dio::core::tests::hold_threads;
-use crate::dio::core::{Announce, RowChange};
+use crate::dio::core::tests::{hold_load_threads, hold_threads};
+use crate::dio::core::{Announce, RowChange, helper};
 use crate::dio::event::Cause;
+use crate::dio::queries::Question;
 use crate::prelude::*;
 use crate::sync::reply;
 use crate::value::StoredRow;
-use crate::{Result, Seq};
+use crate::vista::{QueryDescriptor, Schema};
+use crate::{LoadState, Result, Seq};
 
 use super::super::{Apply, Message};
 
@@ -173,6 +178,137 @@ fn an_edit_during_a_bulk_change_is_published_before_it() {
     dio.flush().unwrap();
     views.check(&dio);
     drop((old, during));
+}
+
+/// A Dio that has the rows and asks the source query by query, and a view whose own question waits for a thread.
+fn asking(hold: fn(&Dio) -> Vec<Sender<()>>) -> (Lens, Dio, TableScenery, Vec<Sender<()>>) {
+    let lens = Lens::new().in_memory().bulk_changes(BULK).on_query(|_, _| Ok(())).build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    dio.cache().insert_many((0..ROWS).map(|n| (format!("r{n}"), row(n, n)))).unwrap();
+    let held = hold(&dio);
+    let view = dio.table_scenery().where_eq("half", 1).sort("n", SortDir::Asc).open_now().unwrap();
+    (lens, dio, view, held)
+}
+
+/// Sends the rows that answer what the view wants, as they were read now.
+fn send_answer(dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Result<Seq>> + use<> {
+    send_answer_of(1, dio, changes)
+}
+
+/// The same for other rows than those of the view.
+fn send_answer_of(half: i64, dio: &Dio, changes: Vec<RowChange>) -> impl FnOnce() -> Result<Result<Seq>> + use<> {
+    let read = dio.inner().begin_read();
+    let (sender, receiver) = reply();
+    let apply = Apply {
+        changes: changes.into(),
+        cause: Cause::Refresh,
+        announce: Announce::Once,
+        began: Some(read.began()),
+        full_copy: None,
+        reply: Some(sender),
+        at_once: false,
+    };
+    let query = QueryDescriptor::new().filtered(Condition::eq("half", half));
+    let question = Question::new(&query, &Schema::open("id")).unwrap();
+    dio.inner().send(Message::ApplyAnswer { apply, question, helper: helper().0 }).unwrap();
+    move || {
+        let answer = receiver.wait(Some(SOON));
+        drop(read);
+        answer
+    }
+}
+
+fn odd() -> impl Iterator<Item = i64> {
+    (0..ROWS).filter(|n| n % 2 == 1)
+}
+
+#[test]
+fn an_edit_during_a_large_answer_is_published_before_it() {
+    let (_lens, dio, view, held) = asking(hold_threads);
+    let answer = send_answer(&dio, odd().map(|n| put(n, n + 7_000)).collect());
+    dio.patched("r3", row(3, -3)).unwrap();
+    let n_of = |id: &str| dio.cache().get(id).unwrap().unwrap().int("n");
+    assert_eq!((n_of("r3"), n_of("r5")), (Some(-3), Some(5)), "the answer isn't there yet");
+    assert!(matches!(view.load_state(), LoadState::Loading));
+    drop(held);
+    answer().unwrap().unwrap();
+    assert_eq!((n_of("r3"), n_of("r5")), (Some(-3), Some(7_005)), "the edit came after what was read");
+    view.wait_until_ready(Some(SOON)).unwrap();
+    let shown: Vec<i64> = view.snapshot().iter().map(|row| row.int("n").unwrap()).collect();
+    let expected: Vec<i64> = [-3].into_iter().chain(odd().filter(|n| *n != 3).map(|n| n + 7_000)).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn large_answers_wait_for_each_other_and_hold_up_no_edit() {
+    let (_lens, dio, view, held) = asking(hold_threads);
+    let even = || (0..ROWS).filter(|n| n % 2 == 0);
+    let first = send_answer(&dio, odd().map(|n| put(n, n + 7_000)).collect());
+    let second = send_answer_of(0, &dio, even().map(|n| put(n, n + 8_000)).collect());
+    dio.patched("r3", row(3, -3)).unwrap();
+    dio.patched("r4", row(4, -4)).unwrap();
+    let n_of = |id: &str| dio.cache().get(id).unwrap().unwrap().int("n");
+    let four = || ["r3", "r4", "r5", "r6"].map(n_of);
+    assert_eq!(four(), [Some(-3), Some(-4), Some(5), Some(6)]);
+    drop(held);
+    assert!(first().unwrap().unwrap() < second().unwrap().unwrap());
+    assert_eq!(four(), [Some(-3), Some(-4), Some(7_005), Some(8_006)]);
+    view.wait_until_ready(Some(SOON)).unwrap();
+    assert_eq!(view.row_count(), odd().count());
+}
+
+#[test]
+fn a_large_answer_is_taken_in_by_and_by_though_every_other_thread_is_busy() {
+    let version = Arc::new(AtomicI64::new(1));
+    let asked = version.clone();
+    let lens = Lens::new().in_memory().bulk_changes(BULK).on_query(move |dio, query| {
+        let added = 1_000 * asked.load(Ordering::SeqCst);
+        dio.cache().replace_matching(query, odd().map(|n| (format!("r{n}"), row(n, n + added))))
+    });
+    let lens = lens.build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    let view = dio.table_scenery().where_eq("half", 1).sort("n", SortDir::Asc).open().unwrap();
+    for now in [2, 3] {
+        version.store(now, Ordering::SeqCst);
+        let mut held = hold_threads(&dio);
+        if now == 3 {
+            // The one flies; else the thread that refreshes does.
+            held.remove(0);
+        }
+        let (seq, generation) = (dio.seq(), view.generation());
+        dio.refresh().unwrap();
+        assert!(dio.seq().0 - seq.0 >= super::ROOM, "by and by");
+        let shown = view.snapshot();
+        assert_eq!(shown.generation(), generation.next());
+        assert!(shown.iter().map(|row| row.int("n").unwrap()).eq(odd().map(|n| n + 1_000 * now)));
+        drop((shown, held));
+    }
+}
+
+#[test]
+fn a_large_answer_says_so_with_its_rows_and_only_if_it_is_all_in() {
+    for is_refused in [false, true] {
+        let (lens, dio, view, held) = asking(hold_load_threads);
+        let mut built = view.snapshot();
+        while built.row_count() == 0 {
+            view.wait_for_change(built.generation(), Some(SOON)).unwrap();
+            built = view.snapshot();
+        }
+        assert!(matches!(view.load_state(), LoadState::Loading));
+        let mut changes: Vec<RowChange> = odd().map(|n| put(n, n + 7_000)).collect();
+        if is_refused {
+            let id = "x".repeat(crate::cache::MAX_ID_BYTES + 1);
+            changes.push(RowChange::Put(StoredRow::encode(&id, &row(1, 1), 0)));
+        }
+        let answer = send_answer(&dio, changes)().unwrap();
+        assert_eq!(answer.is_err(), is_refused);
+        let shown = view.snapshot();
+        assert_eq!((shown.generation(), shown.row_count()), (built.generation().next(), odd().count()));
+        assert_eq!(matches!(shown.load_state(), LoadState::Ready), !is_refused);
+        assert_eq!(shown.row(0).unwrap().int("n"), Some(7_001));
+        drop((held, built, shown, view, dio));
+        drop(lens);
+    }
 }
 
 #[test]
