@@ -60,7 +60,7 @@ impl End {
 
 impl Ends {
     fn open(&self, write: &StagedWrite) {
-        let row = write.ticket.ticket().id();
+        let row = write.ticket.id();
         self.open.lock().entry(write.number).or_insert(End { row, times: 0 }).times += 1;
     }
 
