@@ -93,14 +93,43 @@ fn thread_time() -> Duration {
     Duration::from_nanos(schedule.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or_default())
 }
 
-/// What all threads have used of the processors; zero where the system doesn't tell.
-fn processor_time() -> Duration {
+/// What all threads have used of the processors, and how often one of them was given one; zero where the system doesn't tell.
+fn used_by_all() -> (Duration, u64) {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of_each = tasks.filter_map(|task| {
         let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        schedule.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+        let mut numbers = schedule.split_whitespace().map(|number| number.parse().ok());
+        Some((Duration::from_nanos(numbers.next()??), numbers.nth(1)??))
     });
-    of_each.sum()
+    of_each.fold((Duration::ZERO, 0), |(time, turns), (more_time, more_turns)| (time + more_time, turns + more_turns))
+}
+
+/// What rounds of as many writes took, and used.
+#[derive(Default)]
+struct Rounds {
+    times: Vec<Duration>,
+    used: Vec<Duration>,
+    turns: u64,
+}
+
+impl Rounds {
+    fn add(&mut self, clock: &Clock, round: impl FnOnce()) {
+        let (used, turns) = used_by_all();
+        self.times.push(timed(clock, round).0);
+        let (used_now, turns_now) = used_by_all();
+        self.used.push(used_now.saturating_sub(used));
+        self.turns += turns_now.saturating_sub(turns);
+    }
+
+    fn per_second(&mut self, writes: usize) -> f64 {
+        writes as f64 / percentile(&mut self.times, 50).as_secs_f64()
+    }
+
+    /// What a write used, in words.
+    fn of_one(&mut self, writes: usize) -> String {
+        let turns = self.turns as f64 / (writes * self.used.len()) as f64;
+        format!("{:.1?} of the processors in {turns:.2} turns each", percentile(&mut self.used, 50) / writes as u32)
+    }
 }
 
 fn timed<T>(clock: &Clock, work: impl FnOnce() -> T) -> (Duration, T) {
@@ -236,7 +265,7 @@ fn many_writers(clock: &Clock, directory: &Path) {
     let mut floor = Preallocated::new(&directory.join("floor of many"));
     let together = one.repeat(WRITERS);
     let turn = Barrier::new(WRITERS + 1);
-    let (mut ours, mut groups, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut groups, mut floors) = (Rounds::default(), Rounds::default(), Rounds::default());
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             let (dio, group, turn, one) = (&dio, &group, &turn, &one);
@@ -252,36 +281,52 @@ fn many_writers(clock: &Clock, directory: &Path) {
                 }
             });
         }
-        let measure = |work: &mut dyn FnMut()| {
-            let used = processor_time();
-            let (time, ()) = timed(clock, work);
-            (time, processor_time().saturating_sub(used))
-        };
-        let mut one_turn = || {
+        let one_turn = || {
             turn.wait();
             turn.wait();
         };
         for _ in 0..ROUNDS {
-            ours.push(measure(&mut one_turn));
-            groups.push(measure(&mut one_turn));
-            floors.push(measure(&mut || (0..EACH).for_each(|_| floor.append_and_sync(&together))));
+            ours.add(clock, one_turn);
+            groups.add(clock, one_turn);
+            floors.add(clock, || (0..EACH).for_each(|_| floor.append_and_sync(&together)));
         }
     });
-    let figures = |rounds: Vec<(Duration, Duration)>| {
-        let (mut times, mut used): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
-        let per_second = (WRITERS * EACH) as f64 / percentile(&mut times, 50).as_secs_f64();
-        (per_second, percentile(&mut used, 50) / (WRITERS * EACH) as u32)
-    };
-    let together = group.batches() as f64 / (EACH * ROUNDS) as f64;
-    let ((ours, used), (group, used_by_group), (floor, used_by_floor)) =
-        (figures(ours), figures(groups), figures(floors));
+    const ALL: usize = WRITERS * EACH;
+    let (ours_per_second, group_per_second) = (ours.per_second(ALL), groups.per_second(ALL));
+    let floor_per_second = floors.per_second(ALL);
     println!(
-        "durable, 64 writers: {ours:.0} writes/s, {used:.1?} of the processors each; the same threads and a group commit \
-         alone: {group:.0}/s, {used_by_group:.1?} each, {together:.2} syncs for 64; 64 entries in one append + fdatasync: \
-         {floor:.0}/s, {used_by_floor:.1?} each; {:.2} of the group commit, {:.2} of the one append (aim: >= 0.5)",
-        ours / group,
-        ours / floor
+        "durable, 64 writers: {ours_per_second:.0} writes/s, {}; the same threads and a group commit alone: \
+         {group_per_second:.0}/s, {}, {:.2} syncs for 64; 64 entries in one append + fdatasync: {floor_per_second:.0}/s, {}; \
+         {:.2} of the group commit, {:.2} of the one append (aim: >= 0.5)",
+        ours.of_one(ALL),
+        groups.of_one(ALL),
+        group.batches() as f64 / (EACH * ROUNDS) as f64,
+        floors.of_one(ALL),
+        ours_per_second / group_per_second,
+        ours_per_second / floor_per_second
     );
+}
+
+/// One thread that makes 64 writes at once and waits for them: the same work without the threads.
+fn batches(clock: &Clock, directory: &Path) {
+    const TOGETHER: usize = 64;
+    const EACH: usize = 50;
+    const ROUNDS: usize = 15;
+    let source = airports(TOGETHER * EACH * ROUNDS);
+    let (_lens, dio) = make(Some(&directory.join("batches")), &source);
+    let _held = source.hold(Call::Upsert);
+    let mut rounds = Rounds::default();
+    for round in 0..ROUNDS {
+        let firsts = (0..EACH).map(|batch| (round * EACH + batch) * TOGETHER);
+        rounds.add(clock, || {
+            for first in firsts {
+                let ops = (first..first + TOGETHER).map(|number| WriteOp::upsert(id(number), airport(number + 1)));
+                dio.write_batch(ops.collect()).unwrap().pop().unwrap().wait_durable(LONG).unwrap();
+            }
+        });
+    }
+    const ALL: usize = TOGETHER * EACH;
+    println!("durable, 64 writes in one call: {:.0} writes/s, {}", rounds.per_second(ALL), rounds.of_one(ALL));
 }
 
 /// A table of 100,000 rows, a write of each kept in the journal, opened again.
@@ -340,6 +385,7 @@ fn ratios(_: &mut Criterion) {
         ("visible", visible as fn(&Clock, &Path)),
         ("acknowledgement", acknowledgement),
         ("many_writers", many_writers),
+        ("batches", batches),
         ("replay", replay),
     ] {
         if !wanted(name) {
