@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Barrier, Condvar, Mutex};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -92,6 +93,45 @@ fn thread_time() -> Duration {
     Duration::from_nanos(schedule.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or_default())
 }
 
+/// What all threads have used of the processors, and how often one of them was given one; zero where the system doesn't tell.
+fn used_by_all() -> (Duration, u64) {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_each = tasks.filter_map(|task| {
+        let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let mut numbers = schedule.split_whitespace().map(|number| number.parse().ok());
+        Some((Duration::from_nanos(numbers.next()??), numbers.nth(1)??))
+    });
+    of_each.fold((Duration::ZERO, 0), |(time, turns), (more_time, more_turns)| (time + more_time, turns + more_turns))
+}
+
+/// What rounds of as many writes took, and used.
+#[derive(Default)]
+struct Rounds {
+    times: Vec<Duration>,
+    used: Vec<Duration>,
+    turns: u64,
+}
+
+impl Rounds {
+    fn add(&mut self, clock: &Clock, round: impl FnOnce()) {
+        let (used, turns) = used_by_all();
+        self.times.push(timed(clock, round).0);
+        let (used_now, turns_now) = used_by_all();
+        self.used.push(used_now.saturating_sub(used));
+        self.turns += turns_now.saturating_sub(turns);
+    }
+
+    fn per_second(&mut self, writes: usize) -> f64 {
+        writes as f64 / percentile(&mut self.times, 50).as_secs_f64()
+    }
+
+    /// What a write used, in words.
+    fn of_one(&mut self, writes: usize) -> String {
+        let turns = self.turns as f64 / (writes * self.used.len()) as f64;
+        format!("{:.1?} of the processors in {turns:.2} turns each", percentile(&mut self.used, 50) / writes as u32)
+    }
+}
+
 fn timed<T>(clock: &Clock, work: impl FnOnce() -> T) -> (Duration, T) {
     let began = clock.now();
     let done = work();
@@ -161,40 +201,132 @@ fn acknowledgement(clock: &Clock, directory: &Path) {
     );
 }
 
-/// 64 writers, each waiting for its own write, and batches of 64 such entries appended and synced at once.
+/// What a group commit costs that does nothing else: a thread leaves its bytes in a buffer, and one of those who wait appends
+/// and syncs what is in it for all.
+struct GroupCommit {
+    group: Mutex<Group>,
+    /// Who waits for a batch of an even number, and of an odd one.
+    durable: [Condvar; 2],
+}
+
+struct Group {
+    buffer: Vec<u8>,
+    /// The batch that the buffer becomes.
+    gathering: usize,
+    /// The last batch that is durable.
+    durable: usize,
+    /// Not there while somebody syncs it.
+    file: Option<Preallocated>,
+}
+
+impl GroupCommit {
+    fn new(file: Preallocated) -> Self {
+        let group = Group { buffer: Vec::new(), gathering: 1, durable: 0, file: Some(file) };
+        GroupCommit { group: Mutex::new(group), durable: Default::default() }
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let mut group = self.group.lock().unwrap();
+        group.buffer.extend_from_slice(bytes);
+        let batch = group.gathering;
+        while group.durable < batch {
+            let Some(mut file) = group.file.take() else {
+                group = self.durable[batch % 2].wait(group).unwrap();
+                continue;
+            };
+            let gathered = std::mem::take(&mut group.buffer);
+            group.gathering += 1;
+            drop(group);
+            file.append_and_sync(&gathered);
+            group = self.group.lock().unwrap();
+            (group.file, group.durable) = (Some(file), batch);
+            self.durable[batch % 2].notify_all();
+            // Of those whose batch is next, one writes it.
+            self.durable[(batch + 1) % 2].notify_one();
+        }
+    }
+
+    fn batches(&self) -> usize {
+        self.group.lock().unwrap().durable
+    }
+}
+
+/// 64 writers, each waiting for its own write; the same threads over a group commit and nothing else; and batches of 64 such
+/// entries appended and synced at once.
 fn many_writers(clock: &Clock, directory: &Path) {
     const WRITERS: usize = 64;
-    const EACH: usize = 20;
+    const EACH: usize = 50;
     const ROUNDS: usize = 15;
     let source = airports(WRITERS * EACH * ROUNDS);
     let (_lens, dio) = make(Some(&directory.join("many")), &source);
     let _held = source.hold(Call::Upsert);
+    let one = vec![7; Writes::open(&directory.join("size of many")).bytes_of_one()];
+    let group = GroupCommit::new(Preallocated::new(&directory.join("group of many")));
     let mut floor = Preallocated::new(&directory.join("floor of many"));
-    let bytes = vec![7; Writes::open(&directory.join("size of many")).bytes_of_one() * WRITERS];
-    let (mut ours, mut floors) = (Vec::new(), Vec::new());
-    let dio_of_writers = &dio;
-    for round in 0..ROUNDS {
-        let (time, ()) = timed(clock, || {
-            std::thread::scope(|scope| {
-                for writer in 0..WRITERS {
-                    scope.spawn(move || {
-                        let first = (round * WRITERS + writer) * EACH;
-                        (first..first + EACH)
-                            .for_each(|number| upsert(dio_of_writers, number).wait_durable(LONG).unwrap());
-                    });
+    let together = one.repeat(WRITERS);
+    let turn = Barrier::new(WRITERS + 1);
+    let (mut ours, mut groups, mut floors) = (Rounds::default(), Rounds::default(), Rounds::default());
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (dio, group, turn, one) = (&dio, &group, &turn, &one);
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let first = (round * WRITERS + writer) * EACH;
+                    turn.wait();
+                    (first..first + EACH).for_each(|number| upsert(dio, number).wait_durable(LONG).unwrap());
+                    turn.wait();
+                    turn.wait();
+                    (0..EACH).for_each(|_| group.append(one));
+                    turn.wait();
                 }
             });
-        });
-        ours.push(time);
-        floors.push(timed(clock, || (0..EACH).for_each(|_| floor.append_and_sync(&bytes))).0);
-    }
-    let per_second = |times: &mut [Duration]| (WRITERS * EACH) as f64 / percentile(times, 50).as_secs_f64();
-    let (ours, floor) = (per_second(&mut ours), per_second(&mut floors));
+        }
+        let one_turn = || {
+            turn.wait();
+            turn.wait();
+        };
+        for _ in 0..ROUNDS {
+            ours.add(clock, one_turn);
+            groups.add(clock, one_turn);
+            floors.add(clock, || (0..EACH).for_each(|_| floor.append_and_sync(&together)));
+        }
+    });
+    const ALL: usize = WRITERS * EACH;
+    let (ours_per_second, group_per_second) = (ours.per_second(ALL), groups.per_second(ALL));
+    let floor_per_second = floors.per_second(ALL);
     println!(
-        "durable, 64 writers: {ours:.0} writes/s; 64 entries in one append + fdatasync: {floor:.0}/s; {:.2} of it \
-         (aim: >= 0.5)",
-        ours / floor
+        "durable, 64 writers: {ours_per_second:.0} writes/s, {}; the same threads and a group commit alone: \
+         {group_per_second:.0}/s, {}, {:.2} syncs for 64; 64 entries in one append + fdatasync: {floor_per_second:.0}/s, {}; \
+         {:.2} of the group commit, {:.2} of the one append (aim: >= 0.5)",
+        ours.of_one(ALL),
+        groups.of_one(ALL),
+        group.batches() as f64 / (EACH * ROUNDS) as f64,
+        floors.of_one(ALL),
+        ours_per_second / group_per_second,
+        ours_per_second / floor_per_second
     );
+}
+
+/// One thread that makes 64 writes at once and waits for them: the same work without the threads.
+fn batches(clock: &Clock, directory: &Path) {
+    const TOGETHER: usize = 64;
+    const EACH: usize = 50;
+    const ROUNDS: usize = 15;
+    let source = airports(TOGETHER * EACH * ROUNDS);
+    let (_lens, dio) = make(Some(&directory.join("batches")), &source);
+    let _held = source.hold(Call::Upsert);
+    let mut rounds = Rounds::default();
+    for round in 0..ROUNDS {
+        let firsts = (0..EACH).map(|batch| (round * EACH + batch) * TOGETHER);
+        rounds.add(clock, || {
+            for first in firsts {
+                let ops = (first..first + TOGETHER).map(|number| WriteOp::upsert(id(number), airport(number + 1)));
+                dio.write_batch(ops.collect()).unwrap().pop().unwrap().wait_durable(LONG).unwrap();
+            }
+        });
+    }
+    const ALL: usize = TOGETHER * EACH;
+    println!("durable, 64 writes in one call: {:.0} writes/s, {}", rounds.per_second(ALL), rounds.of_one(ALL));
 }
 
 /// A table of 100,000 rows, a write of each kept in the journal, opened again.
@@ -253,6 +385,7 @@ fn ratios(_: &mut Criterion) {
         ("visible", visible as fn(&Clock, &Path)),
         ("acknowledgement", acknowledgement),
         ("many_writers", many_writers),
+        ("batches", batches),
         ("replay", replay),
     ] {
         if !wanted(name) {

@@ -67,7 +67,7 @@ impl Failures {
         }
         failed.push_back(FailedWrite {
             number: write.number,
-            id: write.ticket.ticket().id(),
+            id: write.ticket.id(),
             op: (*write.op).clone(),
             error,
             may_be_done,
@@ -131,7 +131,7 @@ impl Dio {
         let inner = self.inner();
         let may_end = |write: &StagedWrite| inner.ledger.may_end(write);
         let write = inner.writes.withdraw(number, may_end).map_err(|refusal| inner.refusal(number, refusal))?;
-        let id = write.ticket.ticket().id();
+        let id = write.ticket.id();
         let settlement = Settlement { write, result: SettledAs::Cancelled, reply: None };
         inner.send(Message::Settle(settlement)).inspect_err(|_| inner.ledger.goes_on(number))?;
         inner.catch_up()?;

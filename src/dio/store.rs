@@ -7,7 +7,9 @@
 //! 1. The batches of one table are applied in the order they came (`rows_are_stored_in_the_order_they_came`).
 //! 2. A batch that fails stays in the queue, its rows stay in memory, and `flush` says why; the next batch or flush tries
 //!    again (`a_failed_batch_is_tried_again_at_the_next_flush`).
-//! 3. What waits is bounded: who sends more waits. Small changes have room that loads can't take, so that none waits until a
+//! 3. Numbers alone (the newest Seq, the next row) wake nobody: they are stored with what comes next, or at the next flush, and
+//!    take one place in the queue (`numbers_alone_take_one_place_and_are_stored_with_what_comes_next`).
+//! 4. What waits is bounded: who sends more waits. Small changes have room that loads can't take, so that none waits until a
 //!    load is stored (`a_small_change_waits_for_no_load_and_many_are_bounded_all_the_same`).
 //!
 //! Close/panic: the thread ends when its last handle is dropped, after the queue is empty or has failed.
@@ -25,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cache::{CacheBackend, CacheBatch, CacheOp, CacheTable};
 use crate::dio::StoreCounters;
 use crate::dio::fresh::FreshRows;
+use crate::dio::meta;
 use crate::dio::store::slices::{Rubbish, write};
 use crate::dio::versions::Versions;
 use crate::sync::{self, Deadline, QueueInfo, Rank, Role, Worker, catch_user, deadline_after, may_wait_for};
@@ -63,6 +66,13 @@ impl StoreBatch {
     fn bytes(&self) -> usize {
         let fresh = self.fresh.iter().flat_map(|(fresh, done)| &fresh.rows()[*done..]);
         fresh.map(|row| row.size() + ROW_OVERHEAD).sum::<usize>() + self.ops.iter().map(op_bytes).sum::<usize>()
+    }
+
+    /// Whether it says nothing but how far the table's numbers have come: what a batch of writes that the source does not have
+    /// yet is to the store.
+    fn is_of_numbers(&self) -> bool {
+        let is_number = |key: &str| key == meta::SEQ || key == meta::NEXT_ROW;
+        self.fresh.is_none() && self.ops.is_empty() && self.meta.iter().all(|(key, _)| is_number(key))
     }
 
     /// The bytes that take the room of small changes.
@@ -244,16 +254,22 @@ impl Store {
         self.shared.released.notify_all();
     }
 
-    /// Leaves a batch. Never waits.
+    /// Leaves a batch. Never waits. One of numbers alone is stored with what comes next: until then no row needs them, and a
+    /// transaction for each would keep the disk from the journal.
     pub(crate) fn put(&self, batch: StoreBatch) {
         let mut queue = self.shared.queue.lock();
+        let may_wait = batch.is_of_numbers() && queue.failure.is_none();
+        if may_wait && let Some(waiting) = queue.numbers_at_the_end(&batch.table) {
+            *waiting = batch;
+            return;
+        }
         queue.bytes += batch.bytes();
         queue.small_bytes += batch.small_bytes();
         queue.taken += 1;
         queue.jobs.push_back(Job::Batch(batch));
         let is_soon_awake = queue.dozes && queue.bytes <= SMALL;
         drop(queue);
-        if !is_soon_awake {
+        if !may_wait && !is_soon_awake {
             self.shared.wake.notify_one();
         }
     }
@@ -536,6 +552,15 @@ impl Queue {
     /// Whether a load, or a small change, has to wait.
     fn is_full(&self, is_small: bool) -> bool {
         self.bytes > HIGH_WATER && (!is_small || self.small_bytes > ROOM_OF_SMALL)
+    }
+
+    /// The batch of numbers of this table that nothing but such batches comes after.
+    fn numbers_at_the_end(&mut self, table: &Arc<dyn CacheTable>) -> Option<&mut StoreBatch> {
+        let batches = self.jobs.iter_mut().rev().map_while(|job| match job {
+            Job::Batch(batch) if batch.is_of_numbers() => Some(batch),
+            _ => None,
+        });
+        batches.into_iter().find(|batch| Arc::ptr_eq(&batch.table, table))
     }
 
     /// A batch and the small ones of its table that follow it: they share a transaction.

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock::Moment;
-use crate::sync::{Notifier, Rank, Waited, deadline_after, may_wait_for, time_left};
+#[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
+use crate::sync::Notifier;
+use crate::sync::{Rank, deadline_after, may_wait_for};
 use crate::{Error, ErrorKind, Result, Seq, WriteNumber};
 
 /// Where a write is on its way.
@@ -112,15 +114,19 @@ struct Progress {
     number: Option<WriteNumber>,
     /// Why the core did not take it.
     refused: Option<Error>,
+    /// Called once it has ended, by whoever ends it.
+    at_end: Vec<AtEnd>,
 }
 
+/// Every write has one, so what it costs counts: threads that wait do so under its own lock, and leave nothing behind.
 struct Shared {
     rank: Rank,
     progress: Mutex<Progress>,
-    /// How often it has moved.
+    /// Rung after each move.
+    moved: Condvar,
+    /// How often it has moved, for tasks.
+    #[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
     moves: Notifier,
-    /// Called once it has ended, by whoever ends it. Under the lock of `state` when the state is looked at, too.
-    at_end: Mutex<Vec<AtEnd>>,
 }
 
 type AtEnd = Box<dyn FnOnce() + Send>;
@@ -136,27 +142,33 @@ impl Shared {
             return false;
         }
         count();
-        let has_ended = state.has_ended();
+        let calls = if state.has_ended() { std::mem::take(&mut progress.at_end) } else { Vec::new() };
         progress.state = Some(state);
-        let calls = if has_ended { std::mem::take(&mut *self.at_end.lock()) } else { Vec::new() };
         drop(progress);
         calls.into_iter().for_each(|call| call());
+        // Without the lock, which whoever wakes wants at once.
+        self.moved.notify_all();
+        #[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
         self.moves.advance();
         true
     }
 
     /// Waits until `ready` has something to say.
     fn wait<T>(&self, timeout: Option<Duration>, what: &str, ready: impl Fn(&Progress) -> Option<T>) -> Result<T> {
-        let deadline = timeout.and_then(deadline_after);
+        let deadline = timeout.filter(|timeout| !timeout.is_zero()).and_then(deadline_after);
+        let mut timed_out = timeout == Some(Duration::ZERO);
+        let mut progress = self.progress.lock();
         loop {
-            let seen = self.moves.get();
-            if let Some(answer) = ready(&self.progress.lock()) {
+            if let Some(answer) = ready(&progress) {
                 return Ok(answer);
             }
             may_wait_for(self.rank, "the settlement of a write")?;
-            let waited = self.moves.wait_until(seen + 1, deadline.map(time_left));
-            if matches!(waited, Waited::TimedOut(_)) {
+            if timed_out {
                 return Err(Error::new(ErrorKind::Timeout, format!("the write is not {what} yet")));
+            }
+            match deadline {
+                Some(deadline) => timed_out = self.moved.wait_until(&mut progress, deadline).timed_out(),
+                None => self.moved.wait(&mut progress),
             }
         }
     }
@@ -233,12 +245,12 @@ impl WriteTicket {
     /// Has `call` called once the ticket has ended, by the thread that ends it; here and now if it has. It must not wait, and
     /// be no code of the application's.
     pub(crate) fn at_end(&self, call: impl FnOnce() + Send + 'static) {
-        let progress = self.0.progress.lock();
+        let mut progress = self.0.progress.lock();
         if progress.state.as_ref().is_some_and(WriteState::has_ended) {
             drop(progress);
             call();
         } else {
-            self.0.at_end.lock().push(Box::new(call));
+            progress.at_end.push(Box::new(call));
         }
     }
 
@@ -261,20 +273,16 @@ impl WriteTicket {
     /// Waits until the core has staged or refused it, which waits for nothing else. Others are given `turns` first: who may
     /// look again after a few of them need not be woken.
     pub(crate) fn wait_staged(&self, mut turns: u32) -> Result<()> {
-        loop {
-            let seen = self.0.moves.get();
-            {
-                let progress = self.0.progress.lock();
-                if progress.state.is_some() {
-                    return progress.refused.clone().map_or(Ok(()), Err);
-                }
-            }
-            while turns > 0 && self.0.moves.get() == seen {
+        let mut progress = self.0.progress.lock();
+        while progress.state.is_none() {
+            if turns > 0 {
                 turns -= 1;
-                std::thread::yield_now();
+                MutexGuard::unlocked(&mut progress, std::thread::yield_now);
+            } else {
+                self.0.moved.wait(&mut progress);
             }
-            self.0.moves.wait_until(seen + 1, None);
         }
+        progress.refused.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -284,14 +292,21 @@ pub(crate) struct TicketSender(Arc<Shared>);
 impl TicketSender {
     pub(crate) fn new(id: Option<&str>, rank: Rank, is_journaled: bool) -> (TicketSender, WriteTicket) {
         let acceptance = if is_journaled { Acceptance::NotYet } else { Acceptance::Never };
-        let progress = Progress { state: None, acceptance, id: id.map(Arc::from), number: None, refused: None };
+        let (id, at_end) = (id.map(Arc::from), Vec::new());
+        let progress = Progress { state: None, acceptance, id, number: None, refused: None, at_end };
         let shared = Arc::new(Shared {
             rank,
             progress: Mutex::new(progress),
+            moved: Condvar::new(),
+            #[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
             moves: Notifier::new(0),
-            at_end: Mutex::default(),
         });
         (TicketSender(shared.clone()), WriteTicket(shared))
+    }
+
+    /// The id that the row has now.
+    pub(crate) fn id(&self) -> Option<Arc<str>> {
+        self.0.progress.lock().id.clone()
     }
 
     /// The ticket, for who must end it while its write is still at the source.

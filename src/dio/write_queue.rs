@@ -300,7 +300,7 @@ impl WriteQueue {
                             let write = queue.writes.get(&due.number)?.clone();
                             let merged = due.merged.iter().filter_map(|number| queue.writes.get(number).cloned());
                             // The row may go by another id since the write was made.
-                            let op = match write.ticket.ticket().id() {
+                            let op = match write.ticket.id() {
                                 Some(id) => due.op.named(&id),
                                 None => due.op,
                             };
@@ -415,7 +415,7 @@ impl WriteQueue {
 impl Queue {
     /// Has an announced write delivered; gives back those that it makes pointless.
     fn accept(&mut self, write: &StagedWrite, attempted: bool) -> Vec<Arc<StagedWrite>> {
-        let row = write.ticket.ticket().id().map_or(RowKey::Table, RowKey::Id);
+        let row = write.ticket.id().map_or(RowKey::Table, RowKey::Id);
         let accepted = Accepted { number: write.number, row, op: write.op.clone(), attempted };
         let superseded = self.delivery.accept(accepted);
         self.is_stuck = false;

@@ -109,7 +109,7 @@ fn deliver_one(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) {
         write.ticket.delivering(item.attempt);
     }
     let is_lost = makes_a_nameless_row(&item.op) && !dio.master.capabilities().idempotent_writes;
-    let row = item.write.ticket.ticket().id();
+    let row = item.write.ticket.id();
     let noted = dio.ledger.wait_for_ends(&[row]).and_then(|()| match is_lost {
         true => dio.ledger.note_attempts(std::iter::once(item.write.number)),
         false => Ok(()),
@@ -465,7 +465,7 @@ fn deliver_batch(dio: &Arc<DioInner>, items: &[Item]) {
     let Some(first) = items.first() else { return };
     let nameless = || items.iter().filter(|item| makes_a_nameless_row(&item.op));
     let nameless_numbers = nameless().map(|item| item.write.number);
-    let rows: Vec<_> = items.iter().map(|item| item.write.ticket.ticket().id()).collect();
+    let rows: Vec<_> = items.iter().map(|item| item.write.ticket.id()).collect();
     let noted = dio.ledger.wait_for_ends(&rows).and_then(|()| dio.ledger.note_attempts(nameless_numbers));
     if let Err(error) = noted {
         for item in items {

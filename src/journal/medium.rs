@@ -201,16 +201,14 @@ impl Medium for Directory {
     }
 
     fn write(&mut self, segment: u64, place: u64, bytes: &[u8]) -> Result<()> {
-        let path = self.path_of(segment);
         let mut file = self.file(segment)?;
         let written = file.seek(SeekFrom::Start(place)).and_then(|_| file.write_all(bytes));
-        written.map_err(|cause| failed("the journal could not be written", &path, cause))
+        written.map_err(|cause| failed("the journal could not be written", &self.path_of(segment), cause))
     }
 
     fn sync(&mut self, segment: u64) -> Result<()> {
-        let path = self.path_of(segment);
         let synced = self.file(segment)?.sync_data();
-        synced.map_err(|cause| failed("the journal could not be synced", &path, cause))
+        synced.map_err(|cause| failed("the journal could not be synced", &self.path_of(segment), cause))
     }
 
     fn delete(&mut self, segment: u64) -> Result<()> {

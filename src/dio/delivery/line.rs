@@ -35,10 +35,17 @@ pub(super) enum Place {
 
 #[derive(Debug, Default)]
 struct Row {
-    writes: BTreeMap<WriteNumber, Place>,
+    writes: Writes,
     away: usize,
     /// Where the row's first write is listed.
     listed: Option<Listed>,
+}
+
+/// The writes of a row in their order. Most rows have one at the most, which takes no memory of its own.
+#[derive(Debug, Default)]
+struct Writes {
+    first: Option<(WriteNumber, Place)>,
+    later: BTreeMap<WriteNumber, Place>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,14 +79,14 @@ impl Line {
 
     pub(super) fn remove(&mut self, row: &RowKey, number: WriteNumber) {
         let Some(found) = self.rows.get_mut(row) else { return };
-        let Some(place) = found.writes.remove(&number) else { return };
+        let Some(place) = found.writes.remove(number) else { return };
         found.away -= usize::from(place == Place::Away);
         self.list(row);
     }
 
     pub(super) fn put(&mut self, row: &RowKey, number: WriteNumber, place: Place) {
         let Some(found) = self.rows.get_mut(row) else { return };
-        let Some(held) = found.writes.get_mut(&number) else { return };
+        let Some(held) = found.writes.get_mut(number) else { return };
         found.away -= usize::from(*held == Place::Away);
         found.away += usize::from(place == Place::Away);
         *held = place;
@@ -87,14 +94,13 @@ impl Line {
     }
 
     pub(super) fn place(&self, row: &RowKey, number: WriteNumber) -> Option<Place> {
-        self.rows.get(row)?.writes.get(&number).copied()
+        self.rows.get(row)?.writes.get(number)
     }
 
     /// The write of this row that was accepted next after `number`.
     pub(super) fn after(&self, row: &RowKey, number: WriteNumber) -> Option<(WriteNumber, Place)> {
         self.step();
-        let writes = &self.rows.get(row)?.writes;
-        writes.range((Excluded(number), Unbounded)).next().map(|(number, place)| (*number, *place))
+        self.rows.get(row)?.writes.after(number)
     }
 
     /// Whose turn it is among the rows' first writes that may go.
@@ -124,9 +130,9 @@ impl Line {
         }
         let Some(mut from) = self.rows.remove(old) else { return Vec::new() };
         from.unlist(&mut self.ready, &mut self.waiting);
-        let moved = from.writes.keys().copied().collect();
+        let moved = from.writes.iter().map(|(number, _)| number).collect();
         let to = self.rows.entry(new.clone()).or_default();
-        to.writes.extend(from.writes);
+        from.writes.iter().for_each(|(number, place)| to.writes.insert(number, place));
         to.away += from.away;
         self.list(new);
         moved
@@ -137,7 +143,7 @@ impl Line {
         self.step();
         let Some(row) = self.rows.get_mut(key) else { return };
         row.unlist(&mut self.ready, &mut self.waiting);
-        let Some((&number, &place)) = row.writes.first_key_value() else {
+        let Some((number, place)) = row.writes.first else {
             self.rows.remove(key);
             return;
         };
@@ -170,5 +176,53 @@ impl Row {
             Some(Listed::Waiting(until, number)) => drop(waiting.remove(&(until, number))),
             None => {}
         }
+    }
+}
+
+impl Writes {
+    fn insert(&mut self, number: WriteNumber, place: Place) {
+        match &mut self.first {
+            None => self.first = Some((number, place)),
+            Some(first) if first.0 == number => first.1 = place,
+            Some(first) if first.0 > number => {
+                let (first, place) = std::mem::replace(first, (number, place));
+                self.later.insert(first, place);
+            }
+            Some(_) => drop(self.later.insert(number, place)),
+        }
+    }
+
+    fn remove(&mut self, number: WriteNumber) -> Option<Place> {
+        match self.first {
+            Some((first, place)) if first == number => {
+                self.first = self.later.pop_first();
+                Some(place)
+            }
+            _ => self.later.remove(&number),
+        }
+    }
+
+    fn get(&self, number: WriteNumber) -> Option<Place> {
+        match self.first {
+            Some((first, place)) if first == number => Some(place),
+            _ => self.later.get(&number).copied(),
+        }
+    }
+
+    fn get_mut(&mut self, number: WriteNumber) -> Option<&mut Place> {
+        match &mut self.first {
+            Some((first, place)) if *first == number => Some(place),
+            _ => self.later.get_mut(&number),
+        }
+    }
+
+    fn after(&self, number: WriteNumber) -> Option<(WriteNumber, Place)> {
+        let first = self.first.filter(|(first, _)| *first > number);
+        let next = || self.later.range((Excluded(number), Unbounded)).next().map(|(number, place)| (*number, *place));
+        first.or_else(next)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (WriteNumber, Place)> {
+        self.first.into_iter().chain(self.later.iter().map(|(number, place)| (*number, *place)))
     }
 }

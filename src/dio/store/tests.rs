@@ -325,3 +325,36 @@ fn a_small_change_waits_for_no_load_and_many_are_bounded_all_the_same() {
         is_in.recv().unwrap().unwrap();
     });
 }
+
+#[test]
+fn numbers_alone_take_one_place_and_are_stored_with_what_comes_next() {
+    let backend = MemoryBackend::new();
+    let (told, batches) = unbounded();
+    let (let_go, go) = bounded(0);
+    let before = told_and_held(told, go);
+    let watched = |name: &str| -> Arc<dyn CacheTable> {
+        Arc::new(Watched { inner: backend.open_table(name).unwrap(), before: before.clone() })
+    };
+    let tables = [watched("a"), watched("b")];
+    let store = Store::of(backend.clone()).unwrap();
+    let versions = tables.each_ref().map(versions);
+    store.put(batch(&tables[0], &versions[0], 1, 1..2, false));
+    assert_eq!(batches.recv().unwrap().ops.len(), 1);
+    for seq in 2..100 {
+        for (table, versions) in tables.iter().zip(&versions) {
+            store.put(batch(table, versions, seq, 2..2, false));
+        }
+    }
+    assert_eq!(store.queue().length, 2, "one for each table");
+    drop(let_go);
+    store.drain().unwrap();
+    assert_eq!(tables.each_ref().map(|table| number(table, meta::SEQ)), [Some(99), Some(99)]);
+    assert_eq!(batches.try_iter().count(), 2);
+    // Behind a change of rows they don't overtake it.
+    store.put(batch(&tables[0], &versions[0], 100, 3..3, false));
+    store.put(batch(&tables[0], &versions[0], 101, 1..2, false));
+    store.put(batch(&tables[0], &versions[0], 102, 3..3, false));
+    store.flush(None).unwrap();
+    let rows: usize = batches.try_iter().map(|batch| batch.ops.len()).sum();
+    assert_eq!((rows, number(&tables[0], meta::SEQ)), (1, Some(102)));
+}
