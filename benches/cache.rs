@@ -6,6 +6,9 @@
 // A benchmark that can't do its work may as well stop.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "common/processor.rs"]
+mod processor;
+
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -204,12 +207,6 @@ fn at_random(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut work: imp
     });
 }
 
-/// The processor time of this thread so far; zero where the system doesn't say.
-fn processor_time() -> Duration {
-    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    schedule.split(' ').next().and_then(|nanos| nanos.parse().ok()).map(Duration::from_nanos).unwrap_or_default()
-}
-
 /// What rows that change cost a row, many a batch, in whatever order they changed.
 fn changes(_: &mut Criterion) {
     const AT_ONCE: u64 = 1_000;
@@ -229,9 +226,9 @@ fn changes(_: &mut Criterion) {
                     next = (next + step) % ROWS;
                     batch.put(RowNo(next), format!("{:08X}", scatter(next)), vec![next as u8; 200]);
                 }
-                let before = processor_time();
+                let before = processor::time_of_thread();
                 table.apply(&batch).unwrap();
-                time += processor_time() - before;
+                time += processor::time_of_thread() - before;
             }
             let of_row = time / (AT_ONCE * BATCHES) as u32;
             println!("{name}: {AT_ONCE} changed rows a batch, {order}: {of_row:?} of processor time a row");

@@ -4,6 +4,9 @@
 // A benchmark that can't do its work may as well stop.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/processor.rs"]
+mod processor;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -41,17 +44,6 @@ fn time(work: impl FnOnce()) -> Duration {
     let begin = clock.now();
     work();
     clock.now().since(begin)
-}
-
-/// The processor time of all threads so far; zero where the system doesn't say. A call's own time depends on whether it finds a
-/// core awake, and that on chance.
-fn processor_time() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of_each = tasks.filter_map(|task| {
-        let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        schedule.split(' ').next()?.parse().ok().map(Duration::from_nanos)
-    });
-    of_each.sum()
 }
 
 fn row(number: i64, n: i64) -> Record {
@@ -104,9 +96,9 @@ fn main() {
     let (mut work_of_few, mut work_of_many) = (Vec::new(), Vec::new());
     for _ in 0..50 {
         for (dio, times, work) in [(&few, &mut of_few, &mut work_of_few), (&many, &mut of_many, &mut work_of_many)] {
-            let before = processor_time();
+            let before = processor::time_of_all();
             times.extend(moves(dio, 100));
-            work.push((processor_time() - before) / 100);
+            work.push((processor::time_of_all() - before) / 100);
         }
     }
     let (of_few, of_many) = (median(of_few), median(of_many));

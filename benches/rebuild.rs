@@ -10,6 +10,9 @@
 // A benchmark that can't do its work may as well stop, and it is about real time.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
+#[path = "common/processor.rs"]
+mod processor;
+
 use std::hint::black_box;
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -313,16 +316,6 @@ fn change(dio: &Dio, rows: &[(String, Record)]) {
     }
 }
 
-/// The processor time of all threads so far; zero where the system doesn't say.
-fn processor_time() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of_each = tasks.filter_map(|task| {
-        let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        schedule.split(' ').next()?.parse().ok().map(Duration::from_nanos)
-    });
-    of_each.sum()
-}
-
 /// What each way of building costs, in milliseconds: until it is there, and of processor time.
 fn build_times(dio: &Dio) -> Vec<(&'static str, [f64; 2])> {
     let view = dio.table_scenery().sort("distance", SortDir::Asc).open().unwrap();
@@ -337,9 +330,9 @@ fn build_times(dio: &Dio) -> Vec<(&'static str, [f64; 2])> {
     let with_work = |prepare: &dyn Fn(), work: &dyn Fn()| {
         best(|_| {
             prepare();
-            let (began, before) = (Instant::now(), processor_time());
+            let (began, before) = (Instant::now(), processor::time_of_all());
             work();
-            [began.elapsed(), processor_time() - before]
+            [began.elapsed(), processor::time_of_all() - before]
         })
     };
     let open = |builder: diorama::TableSceneryBuilder| drop(black_box(builder.open().unwrap()));

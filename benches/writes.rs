@@ -7,6 +7,9 @@
 // A benchmark that can't do its work may as well stop.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/processor.rs"]
+mod processor;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -87,23 +90,6 @@ fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
     times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
-/// What this thread has used of a processor; none where the system doesn't tell.
-fn thread_time() -> Duration {
-    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(schedule.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or_default())
-}
-
-/// What all threads have used of the processors, and how often one of them was given one; zero where the system doesn't tell.
-fn used_by_all() -> (Duration, u64) {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of_each = tasks.filter_map(|task| {
-        let schedule = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        let mut numbers = schedule.split_whitespace().map(|number| number.parse().ok());
-        Some((Duration::from_nanos(numbers.next()??), numbers.nth(1)??))
-    });
-    of_each.fold((Duration::ZERO, 0), |(time, turns), (more_time, more_turns)| (time + more_time, turns + more_turns))
-}
-
 /// What rounds of as many writes took, and used.
 #[derive(Default)]
 struct Rounds {
@@ -114,9 +100,9 @@ struct Rounds {
 
 impl Rounds {
     fn add(&mut self, clock: &Clock, round: impl FnOnce()) {
-        let (used, turns) = used_by_all();
+        let (used, turns) = processor::time_and_turns_of_all();
         self.times.push(timed(clock, round).0);
-        let (used_now, turns_now) = used_by_all();
+        let (used_now, turns_now) = processor::time_and_turns_of_all();
         self.used.push(used_now.saturating_sub(used));
         self.turns += turns_now.saturating_sub(turns);
     }
@@ -348,9 +334,9 @@ fn replay(clock: &Clock, directory: &Path) {
     let (mut ready, mut used, mut shown) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..5 {
         let lens = Lens::new().cache_at(&path).write_queue_capacity(1 << 20).journal_capacity(1 << 30).build().unwrap();
-        let before = thread_time();
+        let before = processor::time_of_thread();
         let (time, dio) = timed(clock, || lens.make_dio(source.clone()).unwrap());
-        used.push(thread_time().saturating_sub(before));
+        used.push(processor::time_of_thread().saturating_sub(before));
         assert_eq!(dio.pending_writes().len(), ROWS);
         ready.push(time);
         let open = || dio.table_scenery().sort("elevation", SortDir::Asc).open().unwrap();
