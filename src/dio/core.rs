@@ -477,7 +477,11 @@ impl Core {
                     Message::Built { index, build, result } => self.built(index, build, result),
                     Message::BulkMade { seq, made } => self.bulk_made(seq, made),
                     Message::Computed { custom, seq, result } => self.computed(custom, seq, result),
-                    Message::Close { reply } => self.close(reply),
+                    Message::Close { reply } => {
+                        self.show_held();
+                        self.commit();
+                        self.close(reply);
+                    }
                     Message::Apply(_)
                     | Message::ApplyAnswer { .. }
                     | Message::Stage(_)
@@ -504,10 +508,6 @@ impl Core {
     fn close(&mut self, reply: Option<ReplySender<()>>) {
         if std::mem::replace(&mut self.closed, true) {
             return;
-        }
-        if !self.hold.is_empty() && !std::thread::panicking() {
-            self.show_held();
-            self.commit();
         }
         self.views.close();
         for slot in self.records.values().flatten() {

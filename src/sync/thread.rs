@@ -74,7 +74,8 @@ struct InUserCode {
 impl InUserCode {
     #[expect(clippy::disallowed_methods, reason = "how long a call has really taken, whatever clock the Lens has")]
     fn enter(what: &'static str) -> Self {
-        let activity = CURRENT_ACTIVITY.with_borrow(Clone::clone);
+        // A thread of the application that ends, and calls as it lets go of its own, has none any more.
+        let activity = CURRENT_ACTIVITY.try_with(|activity| activity.borrow().clone()).ok().flatten();
         let outer = activity.as_ref().and_then(|activity| activity.0.lock().replace((what, Instant::now())));
         InUserCode { activity, outer }
     }
@@ -391,6 +392,26 @@ mod tests {
         .unwrap();
         give.send(worker).unwrap();
         assert_eq!(answers.recv(), Ok(false));
+    }
+
+    #[test]
+    fn a_thread_that_ends_may_call_user_code_as_it_lets_go_of_its_own() {
+        struct CallsWhenDropped(crossbeam_channel::Sender<Result<u8>>);
+        impl Drop for CallsWhenDropped {
+            fn drop(&mut self) {
+                self.0.send(catch_user("the callback", || 7)).unwrap();
+            }
+        }
+        thread_local!(static OWN: RefCell<Option<CallsWhenDropped>> = const { RefCell::new(None) });
+        let (sender, receiver) = bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                OWN.set(Some(CallsWhenDropped(sender)));
+                // What this leaves with the thread is let go of before what it had already.
+                catch_user("the callback", || ()).unwrap();
+            });
+        });
+        assert_eq!(receiver.recv().unwrap().unwrap(), 7);
     }
 
     #[test]

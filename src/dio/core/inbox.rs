@@ -140,13 +140,14 @@ impl Core {
         *inboxes.desk.0.lock() = Some(Box::new(self));
         loop {
             let mut desk = inboxes.desk.0.lock();
-            // Gone: another thread panicked at it.
-            let Some(core) = desk.as_mut() else { return };
+            // Gone: another thread panicked at it. Off the desk, so that a panic here leaves nobody half a core.
+            let Some(mut core) = desk.take() else { return };
             core.work(&inboxes);
             if core.closed {
                 return;
             }
             let (goes_on, takes_bulk) = (core.has_slice(), !core.has_bulk());
+            *desk = Some(core);
             drop(desk);
             if !goes_on {
                 if takes_bulk {
@@ -202,8 +203,10 @@ impl CoreHandle {
                 }
             }
             Err(panic) => {
-                tracing::error!(error = %panic, "the core ended in a panic");
                 self.bell.ring();
+                // Whoever is told may ask for something, and wait for the core's end.
+                drop(desk);
+                tracing::error!(error = %panic, "the core ended in a panic");
             }
         }
         None

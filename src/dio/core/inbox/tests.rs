@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::dio::core::{Announce, Apply, RowChange};
-use crate::dio::event::Cause;
+use crate::dio::event::{Cause, DioEvent};
 use crate::prelude::*;
 use crate::sync::{Role, reply};
 use crate::value::StoredRow;
@@ -145,4 +145,83 @@ fn a_core_that_panics_on_a_thread_of_the_application_is_closed_for_all() {
     assert_eq!(dio.write(WriteOp::delete("a")).unwrap().wait(SOON).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(dio.inner().writes.info().length, 0, "the closing waits for no write that nobody has");
     assert!(lens.close(SOON).unwrap().is_closed());
+}
+
+/// Panics at the first thing that it is told, and asks for something when it is told of that.
+struct PanicsAndAsks(Dio, Mutex<Option<ErrorKind>>);
+
+impl tracing::Subscriber for PanicsAndAsks {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        matches!(*metadata.level(), tracing::Level::DEBUG | tracing::Level::ERROR)
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if *event.metadata().level() == tracing::Level::DEBUG {
+            panic!("on purpose");
+        }
+        let error = self.0.patched("b", record! { "id" => "b" }).unwrap_err();
+        *self.1.lock().unwrap() = Some(error.kind());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn who_is_told_of_a_panic_on_the_spot_may_ask_for_something() {
+    let (lens, dio) = dio();
+    do_now(&dio, Message::Apply(apply(put(0))));
+    let subscriber = Arc::new(PanicsAndAsks(dio.clone(), Mutex::default()));
+    let (told, hears) = bounded(1);
+    let worker = {
+        let (dio, subscriber) = (dio.clone(), subscriber.clone());
+        let work = move || {
+            // As a thread of the application.
+            let dispatch = tracing::Dispatch::new(subscriber);
+            tracing::dispatcher::with_default(&dispatch, || do_now(&dio, Message::Apply(apply(put(1)))));
+            let _ = told.send(());
+        };
+        std::thread::Builder::new().spawn(work).unwrap()
+    };
+    assert_eq!(hears.recv_timeout(SOON), Ok(()), "it waits for itself");
+    worker.join().unwrap();
+    assert_eq!(*subscriber.1.lock().unwrap(), Some(ErrorKind::Closed));
+    assert!(lens.close(SOON).unwrap().is_closed());
+}
+
+#[test]
+fn a_thread_that_panics_and_closes_the_core_shows_what_was_held_back() {
+    struct Closes<'a>(&'a Dio);
+    impl Drop for Closes<'_> {
+        fn drop(&mut self) {
+            do_now(self.0, Message::Close { reply: None });
+        }
+    }
+    let (lens, dio) = dio();
+    let mut events = dio.subscribe_events();
+    let ops = [WriteOp::insert(record! { "n" => 1 })];
+    let room = dio.inner().take_room(&ops, SOON).unwrap().pop().flatten();
+    let [op] = ops;
+    let (new, receipt) = dio.inner().new_write(op, None, room);
+    do_now(&dio, Message::Stage(vec![new]));
+    do_now(&dio, Message::AtSource(receipt.number()));
+    do_now(&dio, Message::Apply(Apply { began: Some(dio.seq()), ..apply(put(7)) }));
+    assert!(dio.cache().get("a").unwrap().is_none(), "it may be the row of the insert");
+    catch_panic("a thread", || {
+        let _closes = Closes(&dio);
+        panic!("on purpose");
+    })
+    .unwrap_err();
+    let is_of_row = |event: &DioEvent| matches!(event, DioEvent::RecordInserted { id, .. } if &**id == "a");
+    assert!(events.iter().any(|event| event.is_ok_and(|event| is_of_row(&event))));
+    lens.close(Duration::ZERO).unwrap();
 }
