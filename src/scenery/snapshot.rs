@@ -439,15 +439,26 @@ impl TableSnapshot {
         self.rows(0..self.row_count())
     }
 
-    /// The position of the row with this id: O(log n). `None`: it is not in the view (or it was deleted since, and the
-    /// snapshot is beyond its budget).
+    /// The position of the row with this id: O(log n). `None`: it is not in the view (or the id was deleted or
+    /// passed on since, and the snapshot is beyond its budget).
     ///
     /// # Errors
     /// `Closed`, or why the cache could not be read.
     pub fn position_of(&self, id: &str) -> Result<Option<usize>> {
         let Inner { root, pin, reader } = &*self.0;
         let Some(row_no) = reader.versions.lookup_as_of(id, pin.seq())? else { return Ok(None) };
-        let found = match reader.versions.row_as_of(row_no, pin.seq())? {
+        let row = reader.versions.row_as_of(row_no, pin.seq())?;
+        if pin.is_expired() {
+            // What an id named then may be gone, too: a row that doesn't bear it may have taken it since.
+            let bears_it = match &row {
+                RowRead::Found(stored) => stored.id() == id,
+                _ => reader.versions.row_newest(row_no)?.is_some_and(|stored| stored.id() == id),
+            };
+            if !bears_it {
+                return Ok(None);
+            }
+        }
+        let found = match row {
             RowRead::Found(stored) => root.tree.find(&root.query.entry(row_no, &stored, &mut Vec::new())).ok(),
             RowRead::Absent | RowRead::Expired => None,
         };
