@@ -186,6 +186,11 @@ impl WeakDio {
         self.handle.upgrade().filter(|handle| handle.inner.is_open()).map(|handle| Dio { handle })
     }
 
+    /// Whether [`upgrade`](Self::upgrade) gives a handle.
+    pub(crate) fn is_open(&self) -> bool {
+        self.handle.strong_count() > 0 && self.inner.upgrade().is_some_and(|inner| inner.is_open())
+    }
+
     /// A handle for a callback that runs while the Dio is being closed, too; dropping that one closes nothing.
     fn upgrade_or_revive(&self) -> Option<Dio> {
         if let Some(handle) = self.handle.upgrade() {

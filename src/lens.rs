@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::cache::CacheBackend;
 use crate::clock::Clock;
@@ -122,6 +122,16 @@ impl LensInner {
         }
         drop(seats);
         self.seat_freed.notify_all();
+    }
+
+    /// Waits until another thread has made, closed or forgotten a table of this stack level.
+    ///
+    /// # Errors
+    /// `WouldDeadlock`.
+    fn wait_for_a_seat(&self, seats: &mut MutexGuard<'_, HashMap<String, Seat>>, level: u32) -> Result<()> {
+        may_wait_for(Rank::new(level, Role::Writer), "the making or closing of a Dio")?;
+        self.seat_freed.wait(seats);
+        Ok(())
     }
 
     /// Its pools of threads.
@@ -355,6 +365,7 @@ impl Lens {
     fn seat(&self, table: &str, vista: Vista) -> Result<Dio> {
         let inner = &self.handle.inner;
         let source = vista.source_key();
+        let level = catch_user("the source", || vista.stack_level())?;
         let mut seats = inner.seats.lock();
         loop {
             if inner.closed.load(Ordering::Acquire) {
@@ -364,11 +375,14 @@ impl Lens {
                 None => break,
                 Some(Seat::Here { dio, source: seated }) => match dio.upgrade() {
                     Some(dio) if *seated == source => return Ok(dio),
-                    Some(_) => {
+                    Some(dio) => {
                         let message = format!(
                             "a table of this name is open for the source `{seated}`, and `{source}` wants it too; give one \
                              of them another name"
                         );
+                        // The last handle is not to be dropped under the lock, which its closing takes.
+                        drop(seats);
+                        drop(dio);
                         return Err(Error::new(ErrorKind::Conflict, message).with("table", table));
                     }
                     // It is being closed.
@@ -376,8 +390,7 @@ impl Lens {
                 },
                 Some(Seat::Starting) => {}
             }
-            may_wait_for(Rank::new(vista.stack_level(), Role::Writer), "the closing of a Dio")?;
-            inner.seat_freed.wait(&mut seats);
+            inner.wait_for_a_seat(&mut seats, level)?;
         }
         seats.insert(table.to_owned(), Seat::Starting);
         drop(seats);
@@ -397,14 +410,28 @@ impl Lens {
     /// there is of it, also from the freed pages of the file. For signing out. The table's Dio must be closed first.
     ///
     /// # Errors
-    /// `Conflict` while a Dio of the table is open; why the cache can't be rewritten.
+    /// `Conflict` while a Dio of the table is open, or still at its closing; why the cache can't be rewritten;
+    /// `WouldDeadlock` on one of the library's own threads while another thread makes that Dio or forgets the table; `Closed`.
     pub fn forget(&self, table: &str) -> Result<()> {
         let inner = &self.handle.inner;
         let name = |error: Error| error.with("table", table);
         let store = inner.store()?;
         let mut seats = inner.seats.lock();
-        if seats.contains_key(table) {
-            return Err(name(Error::new(ErrorKind::Conflict, "a Dio of this table is open; close it first")));
+        loop {
+            if inner.closed.load(Ordering::Acquire) {
+                return Err(closed());
+            }
+            match seats.get(table) {
+                None => break,
+                Some(Seat::Starting) => inner.wait_for_a_seat(&mut seats, 0)?,
+                Some(Seat::Here { dio, .. }) => {
+                    let message = match dio.is_open() {
+                        true => "a Dio of this table is open; close it first",
+                        false => "the Dio of this table is still being closed; try again once it is",
+                    };
+                    return Err(name(Error::new(ErrorKind::Conflict, message)));
+                }
+            }
         }
         store.claim(table, inner.id, "forget", Rank::new(0, Role::Writer))?;
         // Nobody makes a Dio of it meanwhile.

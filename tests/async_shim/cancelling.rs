@@ -71,20 +71,41 @@ fn jobs(dio: &Dio) -> usize {
 
 struct Ground {
     source: ScriptedSource,
+    backend: Arc<ScriptedBackend>,
     lens: AsyncLens,
     dio: AsyncDio,
 }
 
 impl Ground {
     fn new(table: &str) -> Self {
-        Self::over(Lens::new().in_memory(), table)
+        Self::over(Lens::new(), table)
     }
 
     fn over(settings: diorama::LensBuilder, table: &str) -> Self {
         let source = ScriptedSource::new(products(table));
-        let lens = pollster::block_on(lens(settings));
+        let backend = ScriptedBackend::in_memory();
+        let lens = pollster::block_on(lens(settings.cache_source(backend.clone())));
         let dio = pollster::block_on(lens.make_dio(source.clone())).unwrap();
-        Ground { source, lens, dio }
+        Ground { source, backend, lens, dio }
+    }
+
+    /// Blocks until every call that was begun is over: both threads of the pool have been elsewhere since. Then until every
+    /// write is settled.
+    fn settle(&self) {
+        let held = self.backend.hold(Storage::LookupOf("nobody"));
+        let cache = self.dio.cache();
+        let mut reads = [Box::pin(cache.get("nobody")), Box::pin(cache.get("nobody"))];
+        for read in &mut reads {
+            assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        held.wait_until_held(2);
+        drop(held);
+        for read in reads {
+            assert_eq!(pollster::block_on(read).unwrap(), None);
+        }
+        // What they sent to the core comes before this.
+        self.plain().cache().remove("no such row").unwrap();
+        self.plain().wait_for_writes(SOON).unwrap();
     }
 
     fn plain(&self) -> &Dio {
@@ -111,21 +132,21 @@ fn a_write_was_taken_and_lands_or_was_not_taken_at_all() {
             dio.write(WriteOp::patch("a", record! { "price" => price.get() }))
         };
         let lands = |is_known: bool| {
-            settle(dio);
+            ground.settle();
             let (cached, at_source) = (ground.cached("a").unwrap(), ground.at_source("a").unwrap());
             assert_eq!(cached, at_source);
             assert!(!is_known || cached == price.get());
         };
         dropped_everywhere(dio, write, lands).unwrap();
         let try_write = || dio.try_write(WriteOp::patch("a", record! { "price" => 1 }));
-        dropped_everywhere(dio, try_write, |_| settle(dio)).unwrap();
+        dropped_everywhere(dio, try_write, |_| ground.settle()).unwrap();
         let batch = || {
             price.set(price.get() + 1);
             let both = ["b", "c"].map(|id| WriteOp::patch(id, record! { "price" => price.get() }));
             dio.write_batch(both.into())
         };
         dropped_everywhere(dio, batch, |_| {
-            settle(dio);
+            ground.settle();
             let [b, c] = ["b", "c"].map(|id| ground.at_source(id));
             assert!(b == c || (b, c) == (Some(10), Some(20)), "all or none: {b:?} {c:?}");
         })
@@ -137,7 +158,7 @@ fn a_write_was_taken_and_lands_or_was_not_taken_at_all() {
 #[test]
 fn what_a_full_queue_keeps_waiting_is_not_done_once_its_future_is_gone() {
     in_time(|| {
-        let ground = Ground::over(Lens::new().in_memory().write_queue_capacity(1), "drop-full");
+        let ground = Ground::over(Lens::new().write_queue_capacity(1), "drop-full");
         let dio = &ground.dio;
         let held = ground.source.hold(Call::Patch, Point::BeforeWork);
         let first = pollster::block_on(dio.write(WriteOp::patch("a", record! { "price" => 1 }))).unwrap();
@@ -156,7 +177,7 @@ fn what_a_full_queue_keeps_waiting_is_not_done_once_its_future_is_gone() {
         assert_eq!(Arc::strong_count(&wakes), 1);
         drop(held);
         pollster::block_on(first.wait()).unwrap();
-        settle(dio);
+        ground.settle();
         assert_eq!((ground.at_source("b"), ground.at_source("c")), (Some(10), Some(20)));
         assert_eq!(ground.source.calls(Call::Patch), 1);
     });
@@ -165,9 +186,8 @@ fn what_a_full_queue_keeps_waiting_is_not_done_once_its_future_is_gone() {
 #[test]
 fn a_call_that_has_not_begun_is_taken_back() {
     in_time(|| {
-        let backend = ScriptedBackend::in_memory();
-        let ground = Ground::over(Lens::new().cache_source(backend.clone()), "drop-early");
-        let dio = &ground.dio;
+        let ground = Ground::new("drop-early");
+        let (dio, backend) = (&ground.dio, &ground.backend);
         // Both threads of the pool stand still in the storage.
         let held = backend.hold(Storage::Lookup);
         let cache = dio.cache();
@@ -224,7 +244,7 @@ fn every_other_call_leaves_nothing_behind() {
         dropped_everywhere(dio, || facade.list_values(), nothing).unwrap();
         dropped_everywhere(dio, || master.get_value("a"), nothing).unwrap();
         let written = |_: bool| {
-            settle(dio);
+            ground.settle();
             assert_eq!(ground.cached("g"), ground.at_source("g"));
         };
         dropped_everywhere(dio, || facade.upsert_value("g", record! { "price" => 5 }), written).unwrap();
@@ -332,11 +352,4 @@ fn waits_for_what_does_not_come_leave_nothing() {
         pollster::block_on(ticket.wait()).unwrap();
         assert_eq!(wakes.count(), 0, "nobody waits any more");
     });
-}
-
-/// Waits, as the blocking handle does, for what a future has handed over.
-fn settle(dio: &Dio) {
-    // It may be on its way to the core.
-    dio.cache().remove("no such row").unwrap();
-    dio.wait_for_writes(SOON).unwrap();
 }

@@ -152,6 +152,33 @@ fn q1_a_dio_that_is_being_made_while_its_lens_is_closed_is_closed_too() {
     });
 }
 
+#[test]
+fn q1_a_table_is_forgotten_by_one_at_a_time() {
+    in_time(|| {
+        let backend = ScriptedBackend::in_memory();
+        let lens = Lens::new().cache_source(backend.clone()).build().unwrap();
+        assert!(lens.make_dio(products("q1-forgotten")).unwrap().close(SOON).unwrap().is_closed());
+        let held = backend.hold(Storage::ForgetTable);
+        let forget = |name| {
+            let lens = lens.clone();
+            start(name, move || lens.forget("q1-forgotten").map_err(|error| error.to_string()))
+        };
+        let first = forget("the first");
+        held.wait_until_held(1);
+        let second = forget("the second");
+        let (maker, source) = (lens.clone(), products("q1-forgotten"));
+        let making = start("make_dio", move || maker.make_dio(source).map(|dio| dio.close(SOON).unwrap().is_closed()));
+        assert!(is_still_waiting(&second) && is_still_waiting(&making));
+        drop(held);
+        assert_eq!(first.end(), Ok(()));
+        assert!(making.end().unwrap());
+        // It comes before the Dio, while that is open, or after it.
+        if let Err(error) = second.end() {
+            assert!(error.contains("a Dio of this table is"), "{error}");
+        }
+    });
+}
+
 // ---- Q2 ------------------------------------------------------------------------------------------------------------
 
 #[test]

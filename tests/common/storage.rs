@@ -26,6 +26,8 @@ pub(crate) enum Storage {
     Get,
     GetMany,
     Lookup,
+    /// A look-up of this id.
+    LookupOf(&'static str),
     Scan,
     ScanIds,
     Count,
@@ -57,6 +59,12 @@ impl Script {
         let answer = change(self.calls.lock().unwrap().entry(call).or_default());
         self.changed.notify_all();
         answer
+    }
+
+    /// The look-ups of this id alone, if a test said something of them.
+    fn told_of(&self, id: &str) -> Option<Storage> {
+        let calls = self.calls.lock().unwrap();
+        calls.keys().copied().find(|call| matches!(call, Storage::LookupOf(told) if *told == id))
     }
 
     fn run<T>(&self, call: Storage, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -191,7 +199,8 @@ impl CacheTable for ScriptedTable {
     }
 
     fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
-        self.script.run(Storage::Lookup, || self.inner.lookup(id))
+        let of_id = self.script.told_of(id);
+        self.script.run(of_id.unwrap_or(Storage::Lookup), || self.inner.lookup(id))
     }
 
     fn scan(&self, from: RowNo, each: &mut dyn FnMut(RowNo, &[u8]) -> ControlFlow<()>) -> Result<()> {
