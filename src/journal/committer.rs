@@ -386,7 +386,8 @@ fn tell_all(waiting: impl Iterator<Item = Waiting>) {
         match who {
             Waiting::Alone(asked) => alone.push(asked),
             Waiting::Together(applied) => {
-                let is_its = |group: &&mut Vec<Applied>| group.first().is_some_and(|first| first.is_told_with(&applied));
+                let is_its =
+                    |group: &&mut Vec<Applied>| group.first().is_some_and(|first| first.is_told_with(&applied));
                 match together.iter_mut().find(is_its) {
                     Some(group) => group.push(applied),
                     None => together.push(vec![applied]),

@@ -202,11 +202,6 @@ impl Table {
         Table { name, inlet, room, state: Mutex::default() }
     }
 
-    /// A number for an entry: above the write's own, so that the numbers given to entries always cover those of writes.
-    fn number(&self, write: u64) -> u64 {
-        self.inlet.number(write.saturating_add(1))
-    }
-
     fn forget(&self, over: Entries) {
         if !over.numbers.is_empty() {
             self.inlet.forget(over.numbers);
@@ -241,12 +236,19 @@ impl Table {
         self.room.give_back(state.writes.values().map(|kept| kept.entries.bytes).sum());
     }
 
-    /// What is said of a write that is known, on its way to the journal; its room is taken.
-    fn entry(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) -> Entry {
-        let bytes = replay::bytes_of(&payload);
-        let number = self.number(write);
+    /// Takes room for an entry, and notes it as one of the write's: its number, and its bytes.
+    fn register(&self, write: u64, payload: &[u8]) -> (u64, u64) {
+        let bytes = replay::bytes_of(payload);
+        // Above the write's own number, so that the numbers given to entries always cover those of writes.
+        let number = self.inlet.number(write.saturating_add(1));
         self.room.take(bytes);
         self.state.lock().writes.entry(write).or_default().entries.add(number, bytes);
+        (number, bytes)
+    }
+
+    /// What is said of a write, on its way to the journal.
+    fn entry(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) -> Entry {
+        let (number, bytes) = self.register(write, &payload);
         let table = self.clone();
         let done = move |result: Result<()>| {
             table.done(write, number, bytes, result.is_ok().then_some(noted));
@@ -382,7 +384,7 @@ impl TableJournal {
 
     /// To have several writes accepted with one sync; `acceptor` hears of them.
     pub(crate) fn hand_over(&self, acceptor: Arc<dyn Acceptor>) -> HandOver<'_> {
-        HandOver { table: &self.table, acceptor, handed: Vec::new() }
+        HandOver { table: &self.table, acceptor, entries: Vec::new() }
     }
 
     /// Notes durably that the source may have done a write from now on.
@@ -408,7 +410,8 @@ impl TableJournal {
     pub(crate) fn has_taken_in(&self, write: u64, others: &[u64]) -> bool {
         let state = self.table.state.lock();
         let taken_in = state.writes.get(&write).map(|kept| &kept.taken_in[..]).unwrap_or_default();
-        let mut living = taken_in.iter().filter(|other| state.writes.get(*other).is_some_and(|kept| !kept.is_cancelled));
+        let mut living =
+            taken_in.iter().filter(|other| state.writes.get(*other).is_some_and(|kept| !kept.is_cancelled));
         others.iter().all(|other| living.next() == Some(other)) && living.next().is_none()
     }
 
@@ -475,14 +478,7 @@ impl TableJournal {
 pub(crate) struct HandOver<'a> {
     table: &'a Arc<Table>,
     acceptor: Arc<dyn Acceptor>,
-    handed: Vec<Handed>,
-}
-
-struct Handed {
-    write: u64,
-    payload: Vec<u8>,
-    bytes: u64,
-    applicant: Applicant,
+    entries: Vec<Entry>,
 }
 
 impl HandOver<'_> {
@@ -491,10 +487,12 @@ impl HandOver<'_> {
     pub(crate) fn accept(&mut self, room: Reservation, accepted: Acceptance<'_>, applicant: Applicant) {
         match record::accepted(&self.table.name, accepted) {
             Ok(payload) => {
-                let bytes = replay::bytes_of(&payload);
-                // Before the reservation is given back, so that nobody gets in between.
-                self.table.room.take(bytes);
-                self.handed.push(Handed { write: accepted.write, payload, bytes, applicant });
+                // The room is taken before the reservation is given back, so that nobody gets in between.
+                let (number, bytes) = self.table.register(accepted.write, &payload);
+                let (table, acceptor) = (self.table.clone(), self.acceptor.clone());
+                let applied =
+                    Applied { table, acceptor, write: accepted.write, number, bytes, applicant: Some(applicant) };
+                self.entries.push(Entry::acceptance(number, payload, applied));
             }
             Err(error) => self.acceptor.refused(applicant, error.with("table", &*self.table.name)),
         }
@@ -504,20 +502,9 @@ impl HandOver<'_> {
 
 impl Drop for HandOver<'_> {
     fn drop(&mut self) {
-        if self.handed.is_empty() {
-            return;
+        if !self.entries.is_empty() {
+            self.table.inlet.append(self.entries.drain(..));
         }
-        let mut entries = Vec::with_capacity(self.handed.len());
-        let mut state = self.table.state.lock();
-        for Handed { write, payload, bytes, applicant } in self.handed.drain(..) {
-            let number = self.table.number(write);
-            state.writes.entry(write).or_default().entries.add(number, bytes);
-            let (table, acceptor) = (self.table.clone(), self.acceptor.clone());
-            let applied = Applied { table, acceptor, write, number, bytes, applicant: Some(applicant) };
-            entries.push(Entry::acceptance(number, payload, applied));
-        }
-        drop(state);
-        self.table.inlet.append(entries);
     }
 }
 
