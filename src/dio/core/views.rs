@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dio::Cause;
-use crate::dio::core::body::{Body, BodyKind, Recorded};
+use crate::dio::core::body::{Body, BodyKind, Recorded, Scratch};
 use crate::dio::core::bulk::Prepared;
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
@@ -108,7 +108,7 @@ pub(super) struct Views {
     complete: bool,
     /// Views of which the open batch answers the question.
     newly_answered: Vec<ViewId>,
-    scratch: Vec<u8>,
+    scratch: Scratch,
     keys: [Vec<u8>; 2],
     routed: Vec<(u64, u32)>,
     /// How many indexes the last batch was matched against.

@@ -56,7 +56,7 @@ impl Core {
             return;
         }
         for batch in batches {
-            first.apply(&index.query, &batch, &mut self.views.scratch);
+            first.apply(&index.query, &batch, &mut self.views.scratch.key);
         }
         build.first = Some(first);
         self.show_first_of(index_id);
