@@ -18,10 +18,10 @@ mod pins;
 mod row_set;
 mod scan;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::{Mutex, RwLock};
 
 use crate::cache::CacheTable;
@@ -90,7 +90,7 @@ pub(crate) struct VersionStats {
 pub(crate) struct Versions {
     rows: Box<[RowShard]>,
     ids: Box<[IdShard]>,
-    ids_hasher: std::hash::RandomState,
+    ids_hasher: DefaultHashBuilder,
     rows_in_memory: AtomicUsize,
     ids_in_memory: AtomicUsize,
     /// First loads that are not stored yet. What is in `rows` and `ids` is newer.
@@ -109,7 +109,7 @@ impl Versions {
         Versions {
             rows: (0..SHARDS).map(|_| RowShard::default()).collect(),
             ids: (0..SHARDS).map(|_| IdShard::default()).collect(),
-            ids_hasher: std::hash::RandomState::new(),
+            ids_hasher: DefaultHashBuilder::default(),
             rows_in_memory: AtomicUsize::new(0),
             ids_in_memory: AtomicUsize::new(0),
             fresh: RwLock::default(),

@@ -3,9 +3,11 @@
 //! A hash trie: 32 slots a branch, a bucket splits when it is full. Ids of equal hash end in one bucket that doesn't.
 
 use std::array;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
+
+use hashbrown::DefaultHashBuilder;
 
 use crate::RowNo;
 
@@ -16,7 +18,7 @@ const BUCKET: usize = 16;
 const AT_ONCE: usize = 16;
 
 /// One hasher for all tables, so that an empty one costs nothing.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
 #[derive(Clone)]
 enum Node {

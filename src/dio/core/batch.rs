@@ -405,13 +405,7 @@ impl Core {
         self.pending.keeps_off(id) || self.protection.blocks(id, began) || before.is_some_and(|row| row.seq() > began)
     }
 
-    pub(super) fn put(
-        &mut self,
-        row: StoredRow,
-        ahead: Ahead,
-        cause: Option<Cause>,
-        began: Option<Seq>,
-    ) -> Result<()> {
+    pub(super) fn put(&mut self, row: StoredRow, ahead: Ahead, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         // The cache refuses a whole batch for one such id, and would for ever.
         check_id(row.id())?;
         // An empty table needs no look at the disk for its first rows.

@@ -16,10 +16,10 @@
 //!
 //! Not here: how one row is changed and a batch published (`batch`).
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::cache::CacheOp;

@@ -14,8 +14,9 @@ mod sides;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::dio::Cause;
 use crate::dio::core::body::{Body, BodyKind, Recorded, Scratch};
@@ -37,8 +38,10 @@ use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::{Error, Generation, Seq};
 
-/// Rows, or changes, of a list from which on it is worth a thread to free it.
+/// Rows of a list from which on it is worth a thread to free it.
 const LARGE: usize = 4_096;
+/// Changed entries of lists from which on it is worth a thread to free what they replaced: mostly a node each.
+const MANY: usize = 512;
 
 pub(super) enum State {
     Building(Build),
@@ -303,7 +306,7 @@ impl Views {
 
     /// Drops what views no longer keep, elsewhere if that takes long.
     fn throw_away(&mut self, gone: Gone) {
-        if gone.entries() >= LARGE {
+        if gone.entries() >= MANY {
             self.waste.push(Waste::Roots(gone));
         }
     }

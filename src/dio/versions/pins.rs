@@ -108,12 +108,7 @@ impl Pins {
 
     /// Keeps of what the batch `seq` replaced the versions that a pin covers, as far as the budget goes; gives out the rest,
     /// and what an expired pin held alone.
-    pub(super) fn keep(
-        &mut self,
-        seq: Seq,
-        replaced: impl Iterator<Item = Replaced>,
-        budget: usize,
-    ) -> Vec<Retained> {
+    pub(super) fn keep(&mut self, seq: Seq, replaced: impl Iterator<Item = Replaced>, budget: usize) -> Vec<Retained> {
         let mut drop_now = Vec::new();
         let mut newest = self.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
         for replaced in replaced {

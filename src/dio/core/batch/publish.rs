@@ -126,9 +126,6 @@ impl Core {
         let mut touched = std::mem::take(&mut batch.touched);
         let mut causes = std::mem::take(&mut batch.causes);
         let known = std::mem::take(&mut batch.differs);
-        if known.iter().all(|known| *known) {
-            return (touched, causes);
-        }
         let (seq, versions) = (batch.seq, &self.to.versions);
         let differs = |(touched, known): (&Touched, &bool)| match (&touched.before, &touched.after) {
             (Some(before), Some(after)) => *known || !before.shows_as(after),

@@ -3,8 +3,9 @@
 //! Invariants: they are what the order begins with, as of the newest batch
 //! (`t13_changes_of_the_first_rows_are_in_them`); whoever awaits something else sees none of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::dio::core::views::builds::Build;
 use crate::dio::core::views::{Awaited, Body, Index, State, TableView, Views};
