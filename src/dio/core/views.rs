@@ -40,7 +40,8 @@ use crate::{Error, Generation, Seq};
 
 /// Rows of a list from which on it is worth a thread to free it.
 const LARGE: usize = 4_096;
-/// Changed entries of lists from which on it is worth a thread to free what they replaced: mostly a node each.
+/// Changed entries of lists from which on it is worth a thread that has nothing else to do to free what they replaced: mostly a
+/// node each.
 const MANY: usize = 512;
 
 pub(super) enum State {
@@ -306,7 +307,7 @@ impl Views {
 
     /// Drops what views no longer keep, elsewhere if that takes long.
     fn throw_away(&mut self, gone: Gone) {
-        if gone.entries() >= MANY {
+        if gone.entries() >= LARGE {
             self.waste.push(Waste::Roots(gone));
         }
     }
@@ -467,7 +468,10 @@ impl Core {
 
     /// What views no longer keep goes away, elsewhere if that takes long.
     pub(super) fn throw_away(&mut self, gone: Gone) {
-        self.views.throw_away(gone);
+        // Behind a long job too much would wait.
+        if gone.entries() >= LARGE || gone.entries() >= MANY && !self.to.build_pool.has_waiting() {
+            self.views.waste.push(Waste::Roots(gone));
+        }
         self.free_waste();
     }
 
