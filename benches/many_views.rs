@@ -123,6 +123,8 @@ fn main() {
     }
     let rate = 10_000.0 / median(rates).as_secs_f64();
     println!("a burst into one sorted view of {ROWS} rows, 1,000 rows a call: {rate:.0} changes/s");
+    // What the store still has of them is freed meanwhile.
+    burst.flush().unwrap();
 
     // Several, so that what a build thread frees a moment later is no large part of it.
     const MORE: i64 = 16;

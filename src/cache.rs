@@ -117,6 +117,22 @@ pub trait CacheTable: Send + Sync + 'static {
     /// `Cache` when the storage fails.
     fn lookup(&self, id: &str) -> Result<Option<RowNo>>;
 
+    /// The bytes of each of `rows`, in their order: what [`get`](CacheTable::get) says of it.
+    ///
+    /// # Errors
+    /// `Cache` when the storage fails.
+    fn get_all(&self, rows: &[RowNo]) -> Result<Vec<Option<Arc<[u8]>>>> {
+        rows.iter().map(|row| self.get(*row)).collect()
+    }
+
+    /// The row number of each of `ids`, in their order: what [`lookup`](CacheTable::lookup) says of it.
+    ///
+    /// # Errors
+    /// `Cache` when the storage fails.
+    fn lookup_all(&self, ids: &[&str]) -> Result<Vec<Option<RowNo>>> {
+        ids.iter().map(|id| self.lookup(id)).collect()
+    }
+
     /// Calls `each` for every row from `from` on, in ascending order, until it breaks. All of it is one frozen state, also
     /// while batches are applied.
     ///

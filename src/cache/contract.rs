@@ -197,6 +197,9 @@ fn contents(table: &dyn CacheTable) -> Contents {
     for (id, row) in &found.ids {
         assert_eq!(must("lookup", table.lookup(id)), Some(*row), "lookup gives what scan_ids gives for {}", shown(id));
     }
+    let ids: Vec<&str> = found.ids.keys().rev().map(|id| &**id).chain(["an id that no row has", ""]).collect();
+    let rows: Vec<Option<RowNo>> = ids.iter().map(|id| found.ids.get(*id).copied()).collect();
+    assert_eq!(must("lookup_all", table.lookup_all(&ids)), rows, "lookup_all gives what scan_ids gives, in order");
     let wanted: Vec<RowNo> = found.rows.keys().rev().copied().chain([RowNo(u64::MAX - 1)]).collect();
     let mut positions = Vec::new();
     let many = table.get_many(&wanted, &mut |position, bytes| {
@@ -205,6 +208,11 @@ fn contents(table: &dyn CacheTable) -> Contents {
         assert_eq!(bytes, expected, "get_many gives what a scan gives for row {}", wanted[position]);
     });
     must("get_many", many);
+    let all = must("get_all", table.get_all(&wanted));
+    assert!(
+        all.iter().map(Option::as_deref).eq(wanted.iter().map(|row| found.rows.get(row).map(|bytes| &**bytes))),
+        "get_all gives what a scan gives, in order"
+    );
     assert_eq!(positions, (0..wanted.len()).collect::<Vec<_>>(), "get_many answers once for each row, in order");
     found
 }

@@ -179,6 +179,14 @@ impl CacheTable for FaultyTable {
         self.faults.call("get_many", || self.inner.get_many(rows, found))
     }
 
+    fn get_all(&self, rows: &[RowNo]) -> Result<Vec<Option<Arc<[u8]>>>> {
+        self.faults.call("get_all", || self.inner.get_all(rows))
+    }
+
+    fn lookup_all(&self, ids: &[&str]) -> Result<Vec<Option<RowNo>>> {
+        self.faults.call("lookup_all", || self.inner.lookup_all(ids))
+    }
+
     fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
         self.faults.call("lookup", || self.inner.lookup(id))
     }

@@ -159,6 +159,14 @@ impl CacheTable for MemoryTable {
         Ok(())
     }
 
+    fn get_all(&self, rows: &[RowNo]) -> Result<Vec<Option<Arc<[u8]>>>> {
+        Ok(self.state().rows.get_all(rows))
+    }
+
+    fn lookup_all(&self, ids: &[&str]) -> Result<Vec<Option<RowNo>>> {
+        Ok(self.state().ids.get_all(ids))
+    }
+
     fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
         Ok(self.state().ids.get(id))
     }

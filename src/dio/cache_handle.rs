@@ -193,11 +193,11 @@ impl CacheHandle {
         let Some(rows) = rows else { return Ok(()) };
         let now = self.dio.clock().wall_ms();
         let mut scratch = Vec::new();
+        // Each record is let go of when it was just read: later that takes longer.
         let put =
-            |(id, record): &(String, Record)| RowChange::Put(StoredRow::encode_with(&mut scratch, id, record, now));
-        let changes = rows.iter().map(put).collect();
-        // The records are let go of while the core is at work.
-        self.dio.change_while(changes, Cause::Local, Announce::Once, None, move || drop(rows)).map(drop)
+            |(id, record): (String, Record)| RowChange::Put(StoredRow::encode_with(&mut scratch, &id, &record, now));
+        let changes = rows.into_iter().map(put).collect();
+        self.dio.change(changes, Cause::Local, Announce::Once, None).map(drop)
     }
 
     /// Makes `rows` those that match the query: they are put, and every other row that matches is removed; rows that don't

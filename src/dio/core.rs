@@ -31,9 +31,10 @@ mod settle;
 mod views;
 mod writes;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::dio::event::{Cause, DioEvent};

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hashbrown::DefaultHashBuilder;
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use crate::value::{Record, StoredRow, Value};
 use crate::{Result, RowNo, Seq};
@@ -106,7 +107,7 @@ fn heap_bytes(value: &Value) -> u64 {
 
 /// Decoded rows shared by all views of a Dio, bounded by bytes.
 pub struct HotTier {
-    cache: Cache<(RowNo, Seq), Arc<EnrichedRecord>, ByBytes>,
+    cache: Cache<(RowNo, Seq), Arc<EnrichedRecord>, ByBytes, DefaultHashBuilder>,
 }
 
 impl std::fmt::Debug for HotTier {
@@ -119,7 +120,8 @@ impl HotTier {
     /// A tier that holds at most `capacity` bytes of rows.
     pub(crate) fn new(capacity: usize) -> Self {
         const TYPICAL_ROW: usize = 600;
-        HotTier { cache: Cache::with_weighter(capacity / TYPICAL_ROW, capacity as u64, ByBytes) }
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        HotTier { cache: Cache::with(capacity / TYPICAL_ROW, capacity as u64, ByBytes, hasher, lifecycle) }
     }
 
     pub(crate) fn get(&self, row: RowNo, version: Seq) -> Option<Arc<EnrichedRecord>> {

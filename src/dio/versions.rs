@@ -13,14 +13,15 @@
 //!
 //! Not here: which views hold which rows (`core`), decoding (`hot_tier`).
 
+mod ahead;
 mod pins;
 mod row_set;
 mod scan;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::{Mutex, RwLock};
 
 use crate::cache::CacheTable;
@@ -29,6 +30,7 @@ use crate::sync::{Doorbell, Notifier, catch_user};
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
+pub(crate) use ahead::Ahead;
 pub(crate) use pins::Replaced;
 pub(crate) use row_set::{RowMap, RowSet};
 
@@ -36,6 +38,8 @@ use pins::{Pins, Retained};
 
 const SHARDS: usize = 64;
 const FOR_EVER: Seq = Seq(u64::MAX);
+/// What is read as of it is the newest, published or not.
+const NEWEST: Seq = Seq(u64::MAX - 1);
 
 /// One version of a row: valid from its Seq until the next one's.
 #[derive(Clone)]
@@ -86,7 +90,7 @@ pub(crate) struct VersionStats {
 pub(crate) struct Versions {
     rows: Box<[RowShard]>,
     ids: Box<[IdShard]>,
-    ids_hasher: std::hash::RandomState,
+    ids_hasher: DefaultHashBuilder,
     rows_in_memory: AtomicUsize,
     ids_in_memory: AtomicUsize,
     /// First loads that are not stored yet. What is in `rows` and `ids` is newer.
@@ -105,7 +109,7 @@ impl Versions {
         Versions {
             rows: (0..SHARDS).map(|_| RowShard::default()).collect(),
             ids: (0..SHARDS).map(|_| IdShard::default()).collect(),
-            ids_hasher: std::hash::RandomState::new(),
+            ids_hasher: DefaultHashBuilder::default(),
             rows_in_memory: AtomicUsize::new(0),
             ids_in_memory: AtomicUsize::new(0),
             fresh: RwLock::default(),
@@ -223,7 +227,7 @@ impl Versions {
 
     /// The newest version, published or not: for the core alone.
     pub(crate) fn row_newest(&self, row: RowNo) -> Result<Option<StoredRow>> {
-        match self.row_as_of(row, Seq(u64::MAX - 1))? {
+        match self.row_as_of(row, NEWEST)? {
             RowRead::Found(stored) => Ok(Some(stored)),
             RowRead::Absent | RowRead::Expired => Ok(None),
         }
@@ -281,12 +285,12 @@ impl Versions {
 
     /// Which row an id names now, published or not: for the core alone.
     pub(crate) fn lookup_newest(&self, id: &str) -> Result<Option<RowNo>> {
-        self.lookup_as_of(id, Seq(u64::MAX - 1))
+        self.lookup_as_of(id, NEWEST)
     }
 
     /// Which row an id names now as far as memory alone knows.
     pub(crate) fn newest_name_in_memory(&self, id: &str) -> Option<RowNo> {
-        self.meaning_in_memory(id, Seq(u64::MAX - 1))?.row
+        self.meaning_in_memory(id, NEWEST)?.row
     }
 
     /// The newest version of a row as far as memory alone knows.
@@ -455,12 +459,17 @@ impl Versions {
 
     /// Keeps of what the batch `seq` replaced the versions that a pin covers, and drops the rest. Called after
     /// [`publish`](Self::publish): a pin registered from now on needs none of it.
-    pub(crate) fn supersede(&self, seq: Seq, replaced: Vec<Replaced>) {
-        if replaced.is_empty() {
-            return;
+    pub(crate) fn supersede(&self, seq: Seq, replaced: impl IntoIterator<Item = Replaced>) {
+        let replaced = replaced.into_iter();
+        let mut pins = self.pins.lock();
+        if pins.hold_before(seq) {
+            let drop_now = pins.keep(seq, replaced, self.budget);
+            drop(pins);
+            self.drop_versions(drop_now);
+        } else {
+            drop(pins);
+            self.drop_versions(replaced.map(|replaced| replaced.retained(seq)));
         }
-        let drop_now = self.pins.lock().keep(seq, replaced, self.budget);
-        self.drop_versions(drop_now);
     }
 
     /// Frees what released pins held alone.
@@ -469,7 +478,7 @@ impl Versions {
         self.drop_versions(drop_now);
     }
 
-    fn drop_versions(&self, versions: Vec<Retained>) {
+    fn drop_versions(&self, versions: impl IntoIterator<Item = Retained>) {
         for retained in versions {
             match retained {
                 Retained::Row { row, from, .. } => {

@@ -97,6 +97,11 @@ impl Pool {
         self.workers.lock().iter().map(Worker::info).collect()
     }
 
+    /// Whether a job waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.shared.queue.lock().jobs.is_empty()
+    }
+
     /// The jobs that wait.
     pub(crate) fn queue(&self) -> QueueInfo {
         QueueInfo {

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hashbrown::DefaultHashBuilder;
 use indexmap::IndexMap;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -28,7 +29,7 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 #[derive(Clone, Default)]
 pub struct Record {
-    fields: IndexMap<Arc<str>, Value>,
+    fields: IndexMap<Arc<str>, Value, DefaultHashBuilder>,
 }
 
 impl Record {
@@ -39,7 +40,7 @@ impl Record {
 
     /// An empty record with room for this many fields.
     pub fn with_capacity(fields: usize) -> Self {
-        Record { fields: IndexMap::with_capacity(fields) }
+        Record { fields: IndexMap::with_capacity_and_hasher(fields, DefaultHashBuilder::default()) }
     }
 
     /// Sets a column and returns its former value. A column that exists keeps its place.

@@ -27,6 +27,35 @@ impl LmdbTable {
         self.shared.environment.read(look).map_err(|error| self.named(error))
     }
 
+    /// The row number of an id. `key` is a buffer to reuse.
+    fn lookup_in(
+        &self,
+        txn: &RoTransaction<'_>,
+        databases: &Databases,
+        id: &str,
+        key: &mut Vec<u8>,
+    ) -> LmdbResult<Option<RowNo>> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        keys::id(self.number, id, self.shared.long_id_hash, key);
+        let value = match txn.get(databases.ids, key) {
+            Ok(value) => value,
+            Err(LmdbError::NotFound) => return Ok(None),
+            Err(cause) => return Err(cause),
+        };
+        if !keys::is_long(id) {
+            return keys::row_number(value).map(Some).ok_or(LmdbError::Corrupted);
+        }
+        for entry in Entries(value) {
+            let (other, row) = entry.ok_or(LmdbError::Corrupted)?;
+            if other == id {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
     fn named(&self, error: Error) -> Error {
         error.with("table", self.name.clone())
     }
@@ -94,29 +123,19 @@ impl CacheTable for LmdbTable {
         })
     }
 
+    fn get_all(&self, rows: &[RowNo]) -> Result<Vec<Option<Arc<[u8]>>>> {
+        let mut all = Vec::with_capacity(rows.len());
+        self.get_many(rows, &mut |_, bytes| all.push(bytes.map(Arc::from)))?;
+        Ok(all)
+    }
+
     fn lookup(&self, id: &str) -> Result<Option<RowNo>> {
-        if id.is_empty() {
-            return Ok(None);
-        }
+        self.read(|txn, databases| self.lookup_in(txn, databases, id, &mut Vec::new()))
+    }
+
+    fn lookup_all(&self, ids: &[&str]) -> Result<Vec<Option<RowNo>>> {
         let mut key = Vec::new();
-        keys::id(self.number, id, self.shared.long_id_hash, &mut key);
-        self.read(|txn, databases| {
-            let value = match txn.get(databases.ids, &key) {
-                Ok(value) => value,
-                Err(LmdbError::NotFound) => return Ok(None),
-                Err(cause) => return Err(cause),
-            };
-            if !keys::is_long(id) {
-                return keys::row_number(value).map(Some).ok_or(LmdbError::Corrupted);
-            }
-            for entry in Entries(value) {
-                let (other, row) = entry.ok_or(LmdbError::Corrupted)?;
-                if other == id {
-                    return Ok(Some(row));
-                }
-            }
-            Ok(None)
-        })
+        self.read(|txn, databases| ids.iter().map(|id| self.lookup_in(txn, databases, id, &mut key)).collect())
     }
 
     fn scan(&self, from: RowNo, each: &mut dyn FnMut(RowNo, &[u8]) -> ControlFlow<()>) -> Result<()> {

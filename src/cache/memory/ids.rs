@@ -3,18 +3,22 @@
 //! A hash trie: 32 slots a branch, a bucket splits when it is full. Ids of equal hash end in one bucket that doesn't.
 
 use std::array;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
+
+use hashbrown::DefaultHashBuilder;
 
 use crate::RowNo;
 
 const BITS: u32 = 5;
 const SLOTS: usize = 1 << BITS;
 const BUCKET: usize = 16;
+/// Ids that are looked for together.
+const AT_ONCE: usize = 16;
 
 /// One hasher for all tables, so that an empty one costs nothing.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
 #[derive(Clone)]
 enum Node {
@@ -67,6 +71,39 @@ impl Ids {
             }
             depth += 1;
         }
+    }
+
+    /// Many ids, in their order.
+    pub(super) fn get_all(&self, ids: &[&str]) -> Vec<Option<RowNo>> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(AT_ONCE) {
+            let hashes: [u64; AT_ONCE] = array::from_fn(|place| ids.get(place).map_or(0, |id| hash(id)));
+            let mut nodes = [None; AT_ONCE];
+            nodes[..ids.len()].fill(self.root.as_ref());
+            // Level by level, since no look depends on the one before: so the processor fetches many nodes at a time.
+            let mut depth = 0;
+            let mut goes_on = true;
+            while std::mem::take(&mut goes_on) {
+                for (node, hash) in nodes.iter_mut().zip(&hashes) {
+                    if let Some(Node::Branch(slots)) = node {
+                        *node = slots[slot(depth, *hash)].as_ref();
+                        goes_on = true;
+                    }
+                }
+                depth += 1;
+            }
+            let of_hash: [Option<&Entry>; AT_ONCE] = array::from_fn(|place| match nodes[place] {
+                Some(Node::Bucket(entries)) => entries.iter().find(|entry| entry.hash == hashes[place]),
+                _ => None,
+            });
+            found.extend(ids.iter().zip(&hashes).zip(of_hash).map(|((id, hash), entry)| match entry {
+                Some(entry) if *entry.id == **id => Some(entry.row),
+                // Another id of the same hash.
+                Some(_) => self.get_hashed(*hash, id),
+                None => None,
+            }));
+        }
+        found
     }
 
     fn insert_hashed(&mut self, hash: u64, id: &Arc<str>, row: RowNo) {
@@ -222,6 +259,12 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(ids.get_hashed(hash, &id), model.get(&*id).copied());
+                if spread == u64::MAX {
+                    let all: Vec<String> = (0..120).map(|id: u64| id.to_string()).collect();
+                    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+                    let expected: Vec<Option<RowNo>> = all.iter().map(|id| model.get(*id).copied()).collect();
+                    prop_assert_eq!(ids.get_all(&all), expected);
+                }
                 if count % 32 == 0 {
                     older.push((ids.clone(), model.clone()));
                 }

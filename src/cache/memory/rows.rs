@@ -8,10 +8,14 @@ use std::array;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::RowNo;
+
 const BITS: u32 = 5;
 const SLOTS: usize = 1 << BITS;
 const LEAF_BITS: u32 = 3;
 const LEAF_SLOTS: usize = 1 << LEAF_BITS;
+/// Rows that are looked for together.
+const AT_ONCE: usize = 16;
 
 /// The height at which one node covers every `u64`.
 const TOP: u32 = (64 - LEAF_BITS).div_ceil(BITS);
@@ -51,6 +55,30 @@ impl Rows {
             }
             height -= 1;
         }
+    }
+
+    /// Many rows, in their order.
+    pub(super) fn get_all(&self, rows: &[RowNo]) -> Vec<Option<Bytes>> {
+        let mut found = Vec::with_capacity(rows.len());
+        for rows in rows.chunks(AT_ONCE) {
+            let mut nodes = [None; AT_ONCE];
+            for (node, row) in nodes.iter_mut().zip(rows) {
+                *node = self.root.as_ref().filter(|_| covers(self.height, row.0));
+            }
+            // Level by level, since no look depends on the one before: so the processor fetches many nodes at a time.
+            for height in (1..=self.height).rev() {
+                for (node, row) in nodes.iter_mut().zip(rows) {
+                    if let Some(Node::Branch(slots)) = node {
+                        *node = slots[slot(height, row.0)].as_ref();
+                    }
+                }
+            }
+            found.extend(nodes.iter().zip(rows).map(|(node, row)| match node {
+                Some(Node::Leaf(slots)) => slots[slot(0, row.0)].clone(),
+                _ => None,
+            }));
+        }
+        found
     }
 
     pub(super) fn insert(&mut self, key: u64, bytes: Bytes) {

@@ -18,13 +18,16 @@ use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::meta;
 use crate::dio::queries::Question;
 use crate::dio::store::StoreBatch;
-use crate::dio::versions::RowMap;
+use crate::dio::versions::{Ahead, RowMap};
 use crate::journal::Reservation;
 use crate::sync::ReplySender;
 use crate::value::StoredRow;
 use crate::{Error, ErrorKind, Result, RowNo, Seq};
 
 pub(super) use publish::Publication;
+
+/// Rows that are looked for together, before the first of them is changed.
+const ROWS_AHEAD: usize = 64;
 
 /// Row changes that will be published together.
 pub(crate) struct OpenBatch {
@@ -295,7 +298,7 @@ impl Core {
         let batch = self.batch();
         batch.note_cause(cause);
         batch.reserve(changes.len());
-        let result = changes.into_iter().try_for_each(|change| self.apply_change(change, own_event, began));
+        let result = self.apply_each(changes, own_event, began);
         // `clear` publishes what was open and begins another batch.
         let batch = self.batch();
         batch.note_cause(cause);
@@ -305,16 +308,44 @@ impl Core {
         result
     }
 
-    pub(super) fn apply_change(&mut self, change: RowChange, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+    fn apply_each(&mut self, changes: Vec<RowChange>, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+        let mut changes = changes.into_iter();
+        while !changes.as_slice().is_empty() {
+            for ahead in self.look_ahead(changes.as_slice()) {
+                let Some(change) = changes.next() else { break };
+                self.apply_change(change, ahead, cause, began)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the cache has of the rows of the next changes, of one at the least: it counts for as long as only these are applied.
+    pub(super) fn look_ahead(&self, changes: &[RowChange]) -> Vec<Ahead> {
+        // A `Clear` publishes what is open, and the store may have it before the changes behind are applied.
+        let next = changes.iter().take(ROWS_AHEAD).position(|change| matches!(change, RowChange::Clear));
+        let next = next.map_or(changes.len().min(ROWS_AHEAD), |clear| clear + 1);
+        if next == 1 || self.rows == 0 {
+            return std::iter::repeat_with(Ahead::default).take(next).collect();
+        }
+        self.to.versions.look_ahead(changes[..next].iter().map(RowChange::id))
+    }
+
+    pub(super) fn apply_change(
+        &mut self,
+        change: RowChange,
+        ahead: Ahead,
+        cause: Option<Cause>,
+        began: Option<Seq>,
+    ) -> Result<()> {
         match change {
-            RowChange::Put(row) => self.put(row, cause, began),
+            RowChange::Put(row) => self.put(row, ahead, cause, began),
             RowChange::Delete(id) if self.pending.stack(&id).is_some() || self.unhides(&id) => {
                 match began.is_some() && self.pending.keeps_off(&id) {
                     true => Ok(()),
                     false => self.rebase(&id, None, cause.unwrap_or(Cause::Local)),
                 }
             }
-            RowChange::Delete(id) => match self.newest(&id)? {
+            RowChange::Delete(id) => match self.newest_with(&id, ahead)? {
                 Some((row_no, before)) if !self.skips(&id, Some(&before), began) => {
                     self.delete(row_no, &id, before, cause);
                     Ok(())
@@ -332,7 +363,7 @@ impl Core {
                 Ok(())
             }
             RowChange::MarkStale(id) => {
-                if let Some((row_no, before)) = self.newest(&id)? {
+                if let Some((row_no, before)) = self.newest_with(&id, ahead)? {
                     let mut after = Core::stale_copy(&before);
                     let seq = self.batch().seq;
                     after.set_seq(seq);
@@ -353,19 +384,19 @@ impl Core {
 
     /// The newest row of this id, that of the open batch included, to be changed.
     pub(super) fn newest(&mut self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
+        self.newest_with(id, Ahead::default())
+    }
+
+    /// [`newest`](Self::newest) of what was looked for ahead.
+    fn newest_with(&mut self, id: &str, ahead: Ahead) -> Result<Option<(RowNo, StoredRow)>> {
         self.unstage(id)?;
-        self.look_up(id)
+        self.look_up(id, ahead)
     }
 
     /// The newest row of this id, that of the open batch and of a bulk under way included.
-    fn look_up(&self, id: &str) -> Result<Option<(RowNo, StoredRow)>> {
-        match self.to.versions.lookup_newest(id)? {
-            // Under the first id of a row that the source has named otherwise there is no row.
-            Some(row_no) => {
-                Ok(self.to.versions.row_newest(row_no)?.filter(|row| row.id() == id).map(|row| (row_no, row)))
-            }
-            None => Ok(None),
-        }
+    fn look_up(&self, id: &str, ahead: Ahead) -> Result<Option<(RowNo, StoredRow)>> {
+        // Under the first id of a row that the source has named otherwise there is no row.
+        Ok(self.to.versions.find_newest(id, ahead)?.filter(|(_, row)| row.id() == id))
     }
 
     /// Whether a change from a read that began at `began` must leave this row alone.
@@ -374,14 +405,14 @@ impl Core {
         self.pending.keeps_off(id) || self.protection.blocks(id, began) || before.is_some_and(|row| row.seq() > began)
     }
 
-    pub(super) fn put(&mut self, row: StoredRow, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
+    pub(super) fn put(&mut self, row: StoredRow, ahead: Ahead, cause: Option<Cause>, began: Option<Seq>) -> Result<()> {
         // The cache refuses a whole batch for one such id, and would for ever.
         check_id(row.id())?;
         // An empty table needs no look at the disk for its first rows.
         let found = if self.rows == 0 && self.bulk.is_none() {
             self.newest_in_memory(row.id())
         } else {
-            self.newest(row.id())?
+            self.newest_with(row.id(), ahead)?
         };
         let before = found.as_ref().map(|(_, before)| before);
         if self.skips(row.id(), before, began) {

@@ -32,6 +32,9 @@ const LITTLE: usize = 64;
 /// How often a finished build looks for changes at the most.
 const ROUNDS: usize = 32;
 
+/// Entries whose room is kept from one batch for the next.
+const ENTRIES_KEPT: usize = 2_048;
+
 /// Parts of a scan that is shared.
 const PARTS: usize = 16;
 /// Rows of a list that are read in one piece: more are shared.
@@ -83,6 +86,14 @@ pub(crate) struct Ground {
     pub(crate) rows_upto: u64,
 }
 
+/// Room that changes of one body after the other use.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) key: Vec<u8>,
+    removes: Vec<Entry>,
+    inserts: Vec<Entry>,
+}
+
 impl Body {
     pub(crate) fn empty(kind: &BodyKind) -> Self {
         match kind {
@@ -131,7 +142,7 @@ impl Body {
         &mut self,
         query: &ViewQuery,
         rows: impl Iterator<Item = ChangedRow<'a>>,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> usize {
         match self {
             Body::Table(tree) => apply_to_tree(tree, query, rows, scratch),
@@ -265,7 +276,7 @@ impl Recorded {
 
     /// Takes what waits into the body until little is left, or it grows faster than it can be taken in.
     pub(crate) fn take_into(&self, mut body: Body, query: &ViewQuery, cancel: &CancelToken) -> Body {
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         for _ in 0..ROUNDS {
             let batches = match self.0.lock() {
                 waiting if waiting.rows <= LITTLE || cancel.is_cancelled() => return body,
@@ -517,22 +528,26 @@ fn apply_to_tree<'a>(
     tree: &mut Tree<Entry>,
     query: &ViewQuery,
     rows: impl Iterator<Item = ChangedRow<'a>>,
-    scratch: &mut Vec<u8>,
+    scratch: &mut Scratch,
 ) -> usize {
-    let mut removes = Vec::new();
-    let mut inserts = Vec::new();
+    let Scratch { key, removes, inserts } = scratch;
     for (row_no, before, after) in rows {
         if let Some(before) = before.filter(|row| query.matches(row)) {
-            removes.push(query.entry(row_no, before, scratch));
+            removes.push(query.entry(row_no, before, key));
         }
         if let Some(after) = after.filter(|row| query.matches(row)) {
-            inserts.push(query.entry(row_no, after, scratch));
+            inserts.push(query.entry(row_no, after, key));
         }
     }
     removes.sort_unstable_by(Item::order);
     inserts.sort_unstable_by(Item::order);
-    tree.merge_sorted(&removes, &inserts);
-    removes.len().max(inserts.len())
+    tree.merge_sorted(removes, inserts);
+    let changed = removes.len().max(inserts.len());
+    for entries in [removes, inserts] {
+        entries.clear();
+        entries.shrink_to(ENTRIES_KEPT);
+    }
+    changed
 }
 
 #[cfg(test)]

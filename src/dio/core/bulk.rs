@@ -16,19 +16,19 @@
 //!
 //! Not here: how one row is changed and a batch published (`batch`).
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::cache::CacheOp;
 use crate::dio::core::batch::{OpenBatch, Publication};
-use crate::dio::core::body::{Body, Recorded};
+use crate::dio::core::body::{Body, Recorded, Scratch};
 use crate::dio::core::{Announce, Apply, Changed, ChangedRow, Core, FullCopy, Message, RowChange, RowChanges, Touched};
 use crate::dio::event::Cause;
 use crate::dio::queries::Question;
-use crate::dio::versions::{Replaced, RowMap, Versions};
+use crate::dio::versions::{Ahead, Replaced, RowMap, Versions};
 use crate::lens::Job;
 use crate::scenery::view_query::ViewQuery;
 use crate::vista::CancelToken;
@@ -248,10 +248,18 @@ impl Core {
         debug_assert!(outer.is_none(), "what is open is published before a slice of a bulk");
         let mut all = false;
         let mut staged = 0;
+        let mut ahead = Vec::new().into_iter();
         // A row that came and went within the bulk can't be taken back: then nothing comes in between.
         while staged < most || self.batch.as_ref().is_some_and(OpenBatch::has_gone) {
             staged += 1;
-            let Some(change) = bulk.again.pop().or_else(|| bulk.left.next()) else {
+            if ahead.as_slice().is_empty() && !bulk.left.as_slice().is_empty() {
+                ahead = self.look_ahead(bulk.left.as_slice()).into_iter();
+            }
+            let change = match bulk.again.pop() {
+                Some(again) => Some((again, Ahead::default())),
+                None => bulk.left.next().map(|change| (change, ahead.next().unwrap_or_default())),
+            };
+            let Some((change, ahead)) = change else {
                 all = true;
                 break;
             };
@@ -259,7 +267,7 @@ impl Core {
                 bulk.deferred.push(change);
                 continue;
             }
-            if let Err(error) = self.apply_change(change, bulk.cause, bulk.began) {
+            if let Err(error) = self.apply_change(change, ahead, bulk.cause, bulk.began) {
                 bulk.failure = Some(error);
                 bulk.left = Vec::new().into_iter();
                 bulk.again = Vec::new();
@@ -367,7 +375,7 @@ impl Core {
         let outer = self.batch.replace(std::mem::replace(&mut bulk.batch, OpenBatch::new(seq)));
         debug_assert!(outer.is_none(), "what is open is published before a bulk");
         for change in std::mem::take(&mut bulk.deferred).into_iter().chain(std::mem::take(&mut bulk.again)) {
-            if let Err(error) = self.apply_change(change, bulk.cause, bulk.began) {
+            if let Err(error) = self.apply_change(change, Ahead::default(), bulk.cause, bulk.began) {
                 bulk.failure = Some(error);
             }
         }
@@ -459,10 +467,10 @@ impl Core {
 
 fn supersede_all(versions: &Versions, changed: &Changed, renamed: &[Arc<str>], seq: Seq) {
     for touched in changed.touched.chunks(SUPERSEDED_AT_ONCE) {
-        versions.supersede(seq, touched.iter().filter_map(Touched::replaced).collect());
+        versions.supersede(seq, touched.iter().filter_map(Touched::replaced));
     }
     for ids in renamed.chunks(SUPERSEDED_AT_ONCE) {
-        versions.supersede(seq, ids.iter().cloned().map(Replaced::Id).collect());
+        versions.supersede(seq, ids.iter().cloned().map(Replaced::Id));
     }
 }
 
@@ -528,7 +536,7 @@ fn make(
     routed.sort_unstable();
     routed.dedup();
     let is_in = |row: &ChangedRow<'_>| !skipped.contains(&row.0);
-    let mut scratch = Vec::new();
+    let mut scratch = Scratch::default();
     let mut made = Vec::new();
     let mut bodies = Bodies::new();
     for Side { index, query, recorded, todo } in sides {

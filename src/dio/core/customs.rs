@@ -8,8 +8,9 @@
 //!
 //! Not here: running the code (`scenery::custom`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::dio::core::views::{Index, State};
 use crate::dio::core::{Body, Changed, Core, Message, Opening, ViewSlot};

@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use crate::dio::JUST_NOW;
 use crate::dio::core::{Apply, Core, RowChange, RowChanges};
 use crate::dio::event::Cause;
+use crate::dio::versions::Ahead;
 use crate::value::StoredRow;
 use crate::{Seq, WriteNumber};
 
@@ -163,7 +164,7 @@ impl Core {
         // The row of an insert that is confirmed changes with that.
         let cause = if began.is_some() { held.cause } else { Cause::Confirmed };
         self.batch().note_cause(cause);
-        if let Err(error) = self.put(held.row, Some(cause), began) {
+        if let Err(error) = self.put(held.row, Ahead::default(), Some(cause), began) {
             tracing::warn!(table = %self.to.table_name, %id, %error, "a row that was held back could not be shown");
             (self.to.reread)(Some(id));
         }

@@ -4,8 +4,10 @@
 //! Invariants: what a row shows is its confirmed value with its pending writes folded over it, in their order
 //! (`a_rejected_write_takes_only_its_own_effect_back`); while a row has pending writes, nothing of it goes to the cache.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::dio::core::StagedWrite;
 use crate::dio::core::accept::Covering;

@@ -3,8 +3,9 @@
 //! Owner: the core.
 //! Invariants: a stale read never undoes a write (`a_read_that_began_before_a_write_was_settled_is_skipped`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::Seq;
 

@@ -5,7 +5,7 @@
 //! more may be, for the index asks its whole query itself.
 //! Not here: the queries' guards (`vista::Filter::guard`).
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::value::{Path, StoredRow, encode_sort_key};
 use crate::vista::Guard;

@@ -14,11 +14,12 @@ mod sides;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
+
 use crate::dio::Cause;
-use crate::dio::core::body::{Body, BodyKind, Recorded};
+use crate::dio::core::body::{Body, BodyKind, Recorded, Scratch};
 use crate::dio::core::bulk::Prepared;
 use crate::dio::core::customs::Customs;
 use crate::dio::core::route::Router;
@@ -37,8 +38,11 @@ use crate::scenery::value::ValueSlot;
 use crate::scenery::view_query::ViewQuery;
 use crate::{Error, Generation, Seq};
 
-/// Rows, or changes, of a list from which on it is worth a thread to free it.
+/// Rows of a list from which on it is worth a thread to free it.
 const LARGE: usize = 4_096;
+/// Changed entries of lists from which on it is worth a thread that has nothing else to do to free what they replaced: mostly a
+/// node each.
+const MANY: usize = 512;
 
 pub(super) enum State {
     Building(Build),
@@ -108,7 +112,7 @@ pub(super) struct Views {
     complete: bool,
     /// Views of which the open batch answers the question.
     newly_answered: Vec<ViewId>,
-    scratch: Vec<u8>,
+    scratch: Scratch,
     keys: [Vec<u8>; 2],
     routed: Vec<(u64, u32)>,
     /// How many indexes the last batch was matched against.
@@ -464,7 +468,10 @@ impl Core {
 
     /// What views no longer keep goes away, elsewhere if that takes long.
     pub(super) fn throw_away(&mut self, gone: Gone) {
-        self.views.throw_away(gone);
+        // Behind a long job too much would wait.
+        if gone.entries() >= LARGE || gone.entries() >= MANY && !self.to.build_pool.has_waiting() {
+            self.views.waste.push(Waste::Roots(gone));
+        }
         self.free_waste();
     }
 

@@ -26,6 +26,16 @@ pub(crate) enum Replaced {
     Id(Arc<str>),
 }
 
+impl Replaced {
+    /// What it is to snapshots, as replaced by the batch `seq`.
+    pub(super) fn retained(self, seq: Seq) -> Retained {
+        match self {
+            Replaced::Row { row, from, size } => Retained::Row { row, from, size },
+            Replaced::Id(id) => Retained::Id { id, until: seq },
+        }
+    }
+}
+
 /// What a snapshot may still ask for and the newest state no longer holds.
 pub(super) enum Retained {
     Row { row: RowNo, from: Seq, size: usize },
@@ -91,16 +101,18 @@ impl Pins {
         }
     }
 
+    /// Whether something is held at a Seq before this one.
+    pub(super) fn hold_before(&self, seq: Seq) -> bool {
+        self.live.range(..seq).any(|(_, pin)| pin.holders > 0)
+    }
+
     /// Keeps of what the batch `seq` replaced the versions that a pin covers, as far as the budget goes; gives out the rest,
     /// and what an expired pin held alone.
-    pub(super) fn keep(&mut self, seq: Seq, replaced: Vec<Replaced>, budget: usize) -> Vec<Retained> {
+    pub(super) fn keep(&mut self, seq: Seq, replaced: impl Iterator<Item = Replaced>, budget: usize) -> Vec<Retained> {
         let mut drop_now = Vec::new();
         let mut newest = self.live.range_mut(..seq).rev().find(|(_, pin)| pin.holders > 0);
         for replaced in replaced {
-            let retained = match replaced {
-                Replaced::Row { row, from, size } => Retained::Row { row, from, size },
-                Replaced::Id(id) => Retained::Id { id, until: seq },
-            };
+            let retained = replaced.retained(seq);
             match &mut newest {
                 Some((pinned, pin)) if retained.needed_since() <= **pinned => {
                     self.bytes += retained.size();

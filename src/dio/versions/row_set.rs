@@ -1,7 +1,8 @@
 //! Row set and row map: collections keyed by row numbers, which are small and dense.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
 
 use crate::RowNo;
 

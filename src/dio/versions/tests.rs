@@ -54,6 +54,8 @@ struct Bench {
     states: BTreeMap<Seq, State>,
     pins: Vec<Pin>,
     scans: Vec<Scanning>,
+    /// What was looked for together since the last publishing.
+    ahead: BTreeMap<&'static str, Ahead>,
 }
 
 impl Bench {
@@ -72,7 +74,14 @@ impl Bench {
             states: BTreeMap::from([(Seq(0), State::new())]),
             pins: Vec::new(),
             scans: Vec::new(),
+            ahead: BTreeMap::new(),
         }
+    }
+
+    fn look_ahead(&mut self) {
+        let ahead = self.versions.look_ahead(IDS.map(Some).into_iter().chain([None]));
+        assert_eq!(ahead.len(), IDS.len() + 1);
+        self.ahead = IDS.into_iter().zip(ahead).collect();
     }
 
     /// A first load of so many rows, if the table is empty; the store takes some of them before it is published.
@@ -94,9 +103,14 @@ impl Bench {
         self.publish();
     }
 
-    fn newest(&self, id: &str) -> Option<(RowNo, StoredRow)> {
-        let row = self.versions.lookup_newest(id).unwrap()?;
-        self.versions.row_newest(row).unwrap().map(|stored| (row, stored))
+    fn newest(&mut self, id: &str) -> Option<(RowNo, StoredRow)> {
+        let row = self.versions.lookup_newest(id).unwrap();
+        let found = row.and_then(|row| self.versions.row_newest(row).unwrap().map(|stored| (row, stored)));
+        let ahead = self.ahead.remove(id).unwrap_or_default();
+        let told = self.versions.find_newest(id, ahead).unwrap();
+        let version = |found: &Option<(RowNo, StoredRow)>| found.as_ref().map(|(row, stored)| (*row, stored.seq()));
+        assert_eq!(version(&told), version(&found), "{id}");
+        told
     }
 
     fn touch(&mut self, row: RowNo, id: Arc<str>, before: Option<StoredRow>, after: Option<StoredRow>) {
@@ -139,6 +153,7 @@ impl Bench {
     /// Publishes what is open; what it replaced is let go of by a later [`supersede`](Self::supersede).
     fn publish(&mut self) {
         self.supersede();
+        self.ahead.clear();
         let seq = self.seq.next();
         let mut batch = CacheBatch::default();
         let mut state = self.states[&self.seq].clone();
@@ -339,6 +354,7 @@ enum Step {
     Load { rows: usize, stored_before: usize },
     BeginScan { parts: usize, reading: bool },
     ScanOn,
+    LookAhead,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -355,6 +371,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => load(),
         1 => (1..5_usize, any::<bool>()).prop_map(|(parts, reading)| Step::BeginScan { parts, reading }),
         3 => Just(Step::ScanOn),
+        2 => Just(Step::LookAhead),
     ]
 }
 
@@ -384,6 +401,7 @@ fn run(budget: usize, steps: Vec<Step>) {
             Step::Load { rows, stored_before } => bench.load(rows, stored_before),
             Step::BeginScan { parts, reading } => bench.begin_scan(parts, reading),
             Step::ScanOn => bench.scan_on(),
+            Step::LookAhead => bench.look_ahead(),
         }
     }
     bench.wind_up();

@@ -15,7 +15,7 @@ use crate::dio::core::{Changed, Core, Touched};
 use crate::dio::event::{Cause, DioEvent};
 use crate::dio::meta;
 use crate::dio::store::StoreBatch;
-use crate::dio::versions::Replaced;
+use crate::dio::versions::{Ahead, Replaced};
 use crate::scenery::record::RecordSlot;
 use crate::scenery::snapshot::Gone;
 use crate::value::StoredRow;
@@ -72,7 +72,11 @@ impl Core {
             let is_large = changed.touched.len() >= MANY_REPLACED;
             let (prepared, ops) = match prepared {
                 Some((prepared, ops)) => (Some(prepared), ops),
-                None => (None, self.confirmed(&changed.touched).map(op_of).collect()),
+                None => {
+                    let mut ops = Vec::with_capacity(changed.touched.len());
+                    ops.extend(self.confirmed(&changed.touched).map(op_of));
+                    (None, ops)
+                }
             };
             self.views.note_answers(&batch.answered);
             let moved = self.views.publish(&changed, seq, (self.complete, self.stale_upto), why, prepared);
@@ -174,8 +178,7 @@ impl Core {
     fn supersede(&self, touched: &[Touched], renamed: Vec<Arc<str>>, tombstones: &[(RowNo, Seq)], seq: Seq) {
         let buried = tombstones.iter().map(|(row, from)| Replaced::Row { row: *row, from: *from, size: 0 });
         let rows = touched.iter().filter_map(Touched::replaced);
-        let replaced: Vec<Replaced> = rows.chain(buried).chain(renamed.into_iter().map(Replaced::Id)).collect();
-        self.to.versions.supersede(seq, replaced);
+        self.to.versions.supersede(seq, rows.chain(buried).chain(renamed.into_iter().map(Replaced::Id)));
     }
 
     fn publish_records(
@@ -199,7 +202,7 @@ impl Core {
         }
         for id in shown_anew {
             for slot in self.records.get(id).into_iter().flatten() {
-                if slot.show(self.look_up(id), seq) {
+                if slot.show(self.look_up(id, Ahead::default()), seq) {
                     moved.push(slot.clone());
                 }
             }

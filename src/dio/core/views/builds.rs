@@ -163,7 +163,7 @@ impl Views {
                 if batch.len() >= LARGE {
                     build.first = None;
                     moved.push(*id);
-                } else if first.apply(query, batch, &mut self.scratch) {
+                } else if first.apply(query, batch, &mut self.scratch.key) {
                     moved.push(*id);
                 }
             }

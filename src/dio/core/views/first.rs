@@ -3,8 +3,9 @@
 //! Invariants: they are what the order begins with, as of the newest batch
 //! (`t13_changes_of_the_first_rows_are_in_them`); whoever awaits something else sees none of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::dio::core::views::builds::Build;
 use crate::dio::core::views::{Awaited, Body, Index, State, TableView, Views};
@@ -56,7 +57,7 @@ impl Core {
             return;
         }
         for batch in batches {
-            first.apply(&index.query, &batch, &mut self.views.scratch);
+            first.apply(&index.query, &batch, &mut self.views.scratch.key);
         }
         build.first = Some(first);
         self.show_first_of(index_id);

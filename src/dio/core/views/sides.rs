@@ -3,9 +3,10 @@
 //! Invariants: until a bulk ends, every change of an index is recorded for its side too; what is made replaces the body in the
 //! bulk's one step (`an_edit_during_a_bulk_change_is_published_before_it`).
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::Seq;
 use crate::dio::core::Changed;
