@@ -682,4 +682,26 @@ mod after_a_crash {
             assert_eq!(times_done(&ground), 2);
         });
     }
+    #[test]
+    fn a_write_of_ones_own_that_was_refused_in_the_last_run_is_not_somebody_elses_change() {
+        on_either(|compares| {
+            let ground = super::ground("own-refused-before", compares);
+            ground.fails(|call, before| match (call.id, before) {
+                (Some("b"), 0) => Some(refused()),
+                (Some("b"), 1) => Some(cut()),
+                _ => None,
+            });
+            let cache = Cache::disk();
+            let source_wins: Build = |lens| lens.conflicts(ConflictPolicy::SourceWins);
+            let (_first, dio) = open(&ground, &cache, source_wins);
+            let tickets = dio.write_batch(vec![price("b", 11), price("b", 12)]).unwrap();
+            assert_eq!(rejected(&tickets[0]).kind(), ErrorKind::Rejected);
+            waits_until(&tickets[1], ground.moment(SECOND * 30));
+            let (_lens, again) = open(&ground, &crashed(&cache), source_wins);
+            again.wait_for_writes(SOON).unwrap();
+            let failed: Vec<WriteOp> = again.failed_writes().into_iter().map(|failed| failed.op).collect();
+            assert_eq!(failed, [price("b", 11)]);
+            assert_eq!(at_source(&ground), ("Bell".into(), 12, 1));
+        });
+    }
 }
