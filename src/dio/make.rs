@@ -230,7 +230,7 @@ impl DioInner {
 fn reread(dio: &Arc<DioInner>) -> core::Reread {
     let dio = Arc::downgrade(dio);
     Box::new(move |id| match (dio.upgrade(), id) {
-        (Some(dio), Some(id)) => dio.reload(id),
+        (Some(dio), Some(id)) => dio.reload_behind(id),
         (Some(dio), None) => dio.refresh_anew(),
         (None, _) => {}
     })
