@@ -413,6 +413,8 @@ pub(crate) struct Core {
     bulk: Option<Box<Bulk>>,
     /// Large answers that wait for the one that is being taken in.
     answers: VecDeque<LargeAnswer>,
+    /// Whether more row versions are let go of at the next sweep.
+    collects: bool,
     closed: bool,
 }
 
@@ -437,6 +439,7 @@ impl Core {
             batch: None,
             bulk: None,
             answers: VecDeque::new(),
+            collects: false,
             closed: false,
         }
     }
@@ -494,9 +497,18 @@ impl Core {
         }
     }
 
-    /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more.
+    /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more: of many by and by, so that
+    /// no change waits for the whole.
     fn sweep(&mut self) {
         self.to.versions.collect();
+        let goes_on = self.to.versions.has_released();
+        if goes_on {
+            self.handle.bell().ring();
+        }
+        // The views once at the beginning, and once more at the end: there may be very many.
+        if std::mem::replace(&mut self.collects, goes_on) && goes_on {
+            return;
+        }
         self.sweep_views();
         self.records.retain(|_, slots| {
             slots.retain(|slot| !slot.dropped.is_set());

@@ -78,6 +78,26 @@ fn threads_that_take_turns_at_the_core_lose_nothing() {
     assert_eq!(dio.seq(), Seq(view.generation().0), "each batch was one step");
 }
 
+#[test]
+fn all_that_a_large_snapshot_kept_is_let_go_of_though_nothing_else_happens() {
+    let (_lens, dio) = dio();
+    let views: Vec<_> = (0..3).map(|_| dio.table_scenery().open().unwrap()).collect();
+    let rows = |n: i64| (0..10_000).map(move |row| (row.to_string(), record! { "id" => row.to_string(), "n" => n }));
+    dio.cache().insert_many(rows(1)).unwrap();
+    let held = views[0].snapshot();
+    dio.cache().insert_many(rows(2)).unwrap();
+    assert!(dio.status().snapshot_bytes > 0);
+    drop(held);
+    drop(views);
+    let clock = crate::clock::Clock::system();
+    let end = clock.now().after(SOON);
+    let left = || (dio.status().views, dio.status().snapshot_bytes);
+    while left() != (0, 0) {
+        assert!(clock.now() < end, "{:?} is left", left());
+        std::thread::yield_now();
+    }
+}
+
 /// Does something with a Dio when it is woken, and notes where and what came of it.
 struct Meddler(Dio, Mutex<Option<(ThreadId, ErrorKind)>>);
 
