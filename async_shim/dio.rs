@@ -148,17 +148,49 @@ impl AsyncDio {
         if on_own_thread() {
             return self.0.write(op).map(AsyncWriteTicket::from);
         }
+        let (id, ticket) = self.begin_write(op).await?;
+        ticket.wait_staged().await.map_err(|error| self.0.inner().name_write(id.as_deref(), error))?;
+        Ok(ticket)
+    }
+
+    /// [`write`](Self::write), and is ready once the write is on the disk as well: it will be delivered, also after a crash.
+    ///
+    /// # Errors
+    /// As [`Dio::write_durable`], but for `Full`.
+    pub async fn write_durable(&self, op: WriteOp) -> Result<AsyncWriteTicket> {
+        if on_own_thread() {
+            return self.0.write_durable(op).map(AsyncWriteTicket::from);
+        }
+        let inner = self.0.inner();
+        inner.can_be_durable().map_err(|error| inner.name_write(op.id(), error))?;
+        let (id, ticket) = self.begin_write(op).await?;
+        ticket.wait_durable().await.map_err(|error| inner.name_write(id.as_deref(), error))?;
+        Ok(ticket)
+    }
+
+    /// Takes a write, as soon as there is room for it; what becomes of it its ticket says. With the id that it names.
+    async fn begin_write(&self, op: WriteOp) -> Result<(Option<String>, AsyncWriteTicket)> {
+        let inner = self.0.inner();
+        let id = op.id().map(str::to_owned);
         let mut op = op;
         loop {
-            let signs = self.0.inner().signs_of_room();
-            match self.try_write(op).await {
+            let signs = inner.signs_of_room();
+            let begun = self.try_begin_write(op).await;
+            match begun.map_err(|error| inner.name_write(id.as_deref(), error))? {
+                Ok(ticket) => return Ok((id, ticket)),
                 Err(refused) if refused.error.kind() == ErrorKind::Full => {
                     op = refused.op;
                     any(signs.of(&refused.error)).await;
                 }
-                answer => return answer.map_err(|refused| Error::from(*refused)),
+                Err(refused) => return Err(refused.error),
             }
         }
+    }
+
+    /// [`begin_write`](Self::begin_write), if there is room now. What the pool says of itself is no word on the write.
+    async fn try_begin_write(&self, op: WriteOp) -> Result<Result<AsyncWriteTicket, Refused>> {
+        let begun = self.call(move |dio| Ok(dio.begin_write(op, None, Duration::ZERO))).await?;
+        Ok(begun.map(AsyncWriteTicket::from))
     }
 
     /// [`write`](Self::write), if there is room in the queue now.
@@ -169,19 +201,19 @@ impl AsyncDio {
         if on_own_thread() {
             return self.0.try_write(op).map(AsyncWriteTicket::from);
         }
-        let inner = self.0.inner();
         let kept = op.clone();
-        let refused = |error| Box::new(Refused { error: inner.name_write(&kept, error), op: kept.clone() });
-        // What the pool says of itself is no word on the write.
-        let begun = self.call(move |dio| Ok(dio.begin_write(op))).await;
-        let ticket = match begun {
-            Ok(begun) => AsyncWriteTicket::from(begun.map_err(Box::new)?),
-            Err(error) => return Err(refused(error)),
+        let begun = match self.try_begin_write(op).await {
+            Ok(begun) => begun.map_err(Box::new)?,
+            Err(error) => return Err(self.refused(kept, error)),
         };
-        match ticket.wait_staged().await {
-            Ok(()) => Ok(ticket),
-            Err(error) => Err(refused(error)),
+        match begun.wait_staged().await {
+            Ok(()) => Ok(begun),
+            Err(error) => Err(self.refused(kept, error)),
         }
+    }
+
+    fn refused(&self, op: WriteOp, error: Error) -> Box<Refused> {
+        Box::new(Refused { error: self.0.inner().name_write(op.id(), error), op })
     }
 
     /// Takes several writes, all or none, as one step of every view. As [`write`](Self::write).

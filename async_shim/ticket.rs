@@ -46,7 +46,7 @@ impl AsyncWriteTicket {
         loop {
             let seen = self.0.moves().get();
             if self.0.is_staged() {
-                return self.0.wait_staged(0);
+                return self.0.wait_staged();
             }
             self.0.moves().reached(seen + 1).await;
         }

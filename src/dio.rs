@@ -386,7 +386,36 @@ impl Dio {
     /// A refused write leaves no trace.
     pub fn write(&self, op: WriteOp) -> Result<WriteTicket> {
         let timeout = self.handle.lens.defaults().write_timeout;
-        self.enqueue(op, None, timeout).map_err(Error::from)
+        self.enqueue(op, None, timeout)
+    }
+
+    /// [`write`](Self::write), and returns once the write is on the disk as well: it will be delivered, also after a crash. One
+    /// wait for both, so it is what many threads at once should call that write to the disk: they share its syncs.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); `Unsupported` when the cache is in memory, which promises nothing; why the disk doesn't take
+    /// it, `WouldDeadlock` on one of the library's own threads. A refused write leaves no trace.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("cache");
+    /// use diorama::prelude::*;
+    ///
+    /// let source = MemoryVista::new("things", "id");
+    /// let dio = Lens::new().cache_at(path).build()?.make_dio(source)?;
+    /// let ticket = dio.write_durable(WriteOp::upsert("lamp", record! { "price" => 12 }))?;
+    /// assert_eq!(dio.cache().get("lamp")?.and_then(|row| row.int("price")), Some(12));
+    /// # let _ = ticket;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_durable(&self, op: WriteOp) -> Result<WriteTicket> {
+        let inner = self.inner();
+        let id = op.id().map(str::to_owned);
+        let name = |error| inner.name_write(id.as_deref(), error);
+        inner.can_be_durable().map_err(name)?;
+        let ticket = self.begin_write(op, None, self.handle.lens.defaults().write_timeout)?;
+        ticket.wait_durable_until(None).map_err(name)?;
+        Ok(ticket)
     }
 
     /// [`write`](Self::write) under a key of the caller's. A write of this key that is on its way already is not made again.
@@ -398,7 +427,7 @@ impl Dio {
             None => cache_handle::check_id(key).is_ok().then(|| Arc::from(key)),
         };
         let timeout = self.handle.lens.defaults().write_timeout;
-        self.enqueue(op, key, timeout).map_err(Error::from)
+        self.enqueue(op, key, timeout)
     }
 
     /// [`write`](Self::write), if there is room in the queue now.
@@ -406,15 +435,13 @@ impl Dio {
     /// # Errors
     /// As [`write`](Self::write); the write comes back with the reason.
     pub fn try_write(&self, op: WriteOp) -> Result<WriteTicket, Box<Refused>> {
-        self.enqueue(op, None, Duration::ZERO).map_err(Box::new)
-    }
-
-    /// [`try_write`](Self::try_write), but for the wait until views show it.
-    #[cfg(feature = "async")]
-    pub(crate) fn begin_write(&self, op: WriteOp) -> Result<WriteTicket, Refused> {
-        let (new, receipt) = self.accept(op, None, Duration::ZERO)?;
-        self.inner().send_writes(vec![new]);
-        Ok(receipt)
+        let inner = self.inner();
+        let kept = op.clone();
+        let (new, receipt) = self.accept(op, None, Duration::ZERO).map_err(Box::new)?;
+        match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
+            Ok(()) => Ok(receipt),
+            Err(error) => Err(Box::new(Refused { error: inner.name_write(kept.id(), error), op: kept })),
+        }
     }
 
     /// [`write_batch`](Self::write_batch), if there is room in the queue now.
@@ -423,14 +450,26 @@ impl Dio {
         self.enqueue_all(ops, Duration::ZERO)
     }
 
-    fn enqueue(&self, op: WriteOp, key: Option<Arc<str>>, timeout: Duration) -> Result<WriteTicket, Refused> {
-        let inner = self.inner();
-        let kept = op.clone();
+    /// Takes a write and has it shown, without waiting for that; what becomes of it its ticket says.
+    pub(crate) fn begin_write(
+        &self,
+        op: WriteOp,
+        key: Option<Arc<str>>,
+        timeout: Duration,
+    ) -> Result<WriteTicket, Refused> {
         let (new, receipt) = self.accept(op, key, timeout)?;
-        match inner.stage(vec![new], std::slice::from_ref(&receipt)) {
-            Ok(()) => Ok(receipt),
-            Err(error) => Err(Refused { error: inner.name_write(&kept, error), op: kept }),
-        }
+        self.inner().hand_over(vec![new]);
+        Ok(receipt)
+    }
+
+    fn enqueue(&self, op: WriteOp, key: Option<Arc<str>>, timeout: Duration) -> Result<WriteTicket> {
+        let inner = self.inner();
+        let id = op.id().map(str::to_owned);
+        let (new, receipt) = self.accept(op, key, timeout)?;
+        inner
+            .stage(vec![new], std::slice::from_ref(&receipt))
+            .map_err(|error| inner.name_write(id.as_deref(), error))?;
+        Ok(receipt)
     }
 
     /// Checks a write and takes its room.
@@ -447,7 +486,7 @@ impl Dio {
             .and_then(|()| inner.take_room(std::slice::from_ref(&op), timeout));
         let room = match ready {
             Ok(room) => room.into_iter().next().flatten(),
-            Err(error) => return Err(Refused { error: inner.name_write(&op, error), op }),
+            Err(error) => return Err(Refused { error: inner.name_write(op.id(), error), op }),
         };
         Ok(inner.new_write(op, key, room))
     }
@@ -455,7 +494,7 @@ impl Dio {
     fn enqueue_all(&self, ops: Vec<WriteOp>, timeout: Duration) -> Result<Vec<WriteTicket>> {
         let inner = self.inner();
         for op in &ops {
-            inner.check_write(op).map_err(|error| inner.name_write(op, error))?;
+            inner.check_write(op).map_err(|error| inner.name_write(op.id(), error))?;
         }
         if ops.is_empty() {
             return Ok(Vec::new());

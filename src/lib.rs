@@ -92,7 +92,7 @@
 //! | `drop_write` | the core |
 //! | `open` of a view | a scan of the cached rows; with `on_query`, the source before it, unless the rows of its query are there; `open_now` doesn't |
 //! | `make_dio` over an empty cache, `refresh`, [`WriteTicket::wait`], `wait_for_writes`, writes through the facade, `Import::step` | the source, whose calls are told to end after `source_timeout` |
-//! | `flush`, [`WriteTicket::wait_durable`] | the disk |
+//! | `flush`, [`Dio::write_durable`], [`WriteTicket::wait_durable`] | the disk |
 //!
 //! Callbacks, sources and hooks run on the library's threads, under no lock; a panic of theirs fails that one operation.
 //! In them, a wait that could never end (a callback that waits for its own Dio's writes, a refresh inside a refresh) is an
@@ -106,7 +106,7 @@
 //! 1. **Shown.** Its row is [`PendingWrite`](RowStatus::PendingWrite): what the source last confirmed, with the writes that
 //!    are not settled over it, in their order. A read of the source that began before a write never undoes it.
 //! 2. **Accepted.** Over a cache on the disk it is durable as soon as the journal beside the cache has it
-//!    ([`WriteTicket::wait_durable`]). Over a cache in memory no write outlives the program.
+//!    ([`Dio::write_durable`], [`WriteTicket::wait_durable`]). Over a cache in memory no write outlives the program.
 //! 3. **Delivered** to the source, or to `on_write`, after the writes of its row that came before it. What fails for now is
 //!    tried again, by the [`DeliveryPolicy`]; a source that can't be reached pauses all writes. Each attempt carries the same
 //!    key, by which a source that can tell repeats does a write once ([`WriteRequest`]).

@@ -17,7 +17,7 @@ use crate::dio::callback::CallbackBatch;
 use crate::dio::core::{Announce, Apply, FullCopy, Message, NewWrite, RowChange};
 use crate::dio::queries::Queries;
 use crate::dio::store::{Store, is_small};
-use crate::dio::ticket::TicketSender;
+use crate::dio::ticket::{TicketSender, not_durable};
 use crate::dio::versions::RowRead;
 use crate::dio::{Cause, DioInner, DioStatus, Flight, OPEN, WriteTicket, at_newest, queries, reconcile};
 use crate::journal::Reservation;
@@ -29,9 +29,6 @@ use crate::sync::{Rank, Role, may_wait_for, reply};
 use crate::value::{Record, StoredRow};
 use crate::vista::{Capabilities, QueryDescriptor, WriteOp};
 use crate::{Error, Generation, Result, RowNo, Seq};
-
-/// How often who waits for a busy core lets others have their turn before he sleeps.
-const TURNS: u32 = 2;
 
 impl DioInner {
     pub(crate) fn clock(&self) -> &Clock {
@@ -63,9 +60,9 @@ impl DioInner {
         error.with("table", self.name.to_string())
     }
 
-    pub(crate) fn name_write(&self, op: &WriteOp, error: Error) -> Error {
+    pub(crate) fn name_write(&self, id: Option<&str>, error: Error) -> Error {
         let error = self.name_error(error);
-        match op.id() {
+        match id {
             Some(id) => error.with("id", id.to_owned()),
             None => error,
         }
@@ -273,30 +270,29 @@ impl DioInner {
 
     /// Has writes shown, as one step; returns once they are.
     pub(super) fn stage(&self, new: Vec<NewWrite>, receipts: &[WriteTicket]) -> Result<()> {
-        // One that has work already is awake, and soon there; else the wait is that for a thread's waking.
-        let turns = if self.core.waiting() > 0 { TURNS } else { 0 };
-        match self.do_or_send(Message::Stage(new)) {
-            Ok(true) => {}
-            Ok(false) => self.expect_writes(),
-            // The core is gone, and the writes with it: their receipts say so, and the closing is not to wait for them.
-            Err(_) => self.writes.give_back(receipts.len()),
-        }
+        self.hand_over(new);
         // The core waits for nobody, so this is soon; whoever waits for a core may not.
         match may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio") {
-            Ok(()) => receipts.iter().try_for_each(|receipt| receipt.wait_staged(turns)),
+            Ok(()) => receipts.iter().try_for_each(WriteTicket::wait_staged),
             Err(_) => Ok(()),
         }
     }
 
-    /// Has writes shown, without waiting for it.
-    #[cfg(feature = "async")]
-    pub(super) fn send_writes(&self, new: Vec<NewWrite>) {
+    /// Has writes shown, as one step, without waiting for it; what becomes of them their tickets say.
+    pub(super) fn hand_over(&self, new: Vec<NewWrite>) {
         let count = new.len();
-        match self.core.send(Message::Stage(new)) {
-            Ok(()) => self.expect_writes(),
-            // As above.
+        match self.do_or_send(Message::Stage(new)) {
+            Ok(true) => {}
+            Ok(false) => self.expect_writes(),
+            // The core is gone, and the writes with it: the closing is not to wait for them.
             Err(_) => self.writes.give_back(count),
         }
+    }
+
+    /// Whether this thread may wait for a write to be on the disk, and there is a disk.
+    pub(crate) fn can_be_durable(&self) -> Result<()> {
+        may_wait_for(Rank::new(self.level, Role::Writer), "a write to be on the disk")?;
+        if self.ledger.is_kept() { Ok(()) } else { Err(not_durable()) }
     }
 
     /// Wakes the journal's thread while the core's wakes, which takes as long.

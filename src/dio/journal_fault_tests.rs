@@ -227,9 +227,8 @@ fn a_write_that_was_refused_since_the_journal_failed_is_not_found_after_a_restar
     patch(&dio, "r1", "a");
     // Written, but not synced; nor can a new file say that it doesn't count.
     journal.fail_from(2);
-    let refused = dio.write(WriteOp::patch("r1", record! { "b" => 1 }));
-    let refused = refused.and_then(|ticket| ticket.wait_durable(LONG)).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Cache);
+    let refused = dio.write_durable(WriteOp::patch("r1", record! { "b" => 1 })).unwrap_err();
+    assert_eq!((refused.kind(), refused.context("id")), (ErrorKind::Cache, Some("r1")));
     journal.heal();
     close(lens, dio);
     assert_eq!(delivered_after_a_restart(directory.path(), &source), [Some(1), Some(0), Some(0)]);

@@ -116,13 +116,56 @@ struct Progress {
     refused: Option<Error>,
     /// Called once it has ended, by whoever ends it.
     at_end: Vec<AtEnd>,
+    /// What threads wait for; the others need not be woken.
+    awaited: Awaited,
+}
+
+/// What a thread may wait for.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Staged,
+    Durable,
+    Ended,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Stage::Staged => "shown",
+            Stage::Durable => "on the disk",
+            Stage::Ended => "settled",
+        }
+    }
+}
+
+/// Stages that somebody waits for.
+#[derive(Default)]
+struct Awaited([bool; 3]);
+
+impl Awaited {
+    fn add(&mut self, stage: Stage) {
+        self.0[stage as usize] = true;
+    }
+
+    /// Whether somebody waits for what a ticket in this state has reached. Whoever is woken too early says again what he waits
+    /// for.
+    fn take(&mut self, state: &WriteState) -> bool {
+        let reached = match state {
+            WriteState::Durable => &mut self.0[..=Stage::Durable as usize],
+            state if state.has_ended() => &mut self.0[..],
+            _ => &mut self.0[..=Stage::Staged as usize],
+        };
+        let any = reached.contains(&true);
+        reached.fill(false);
+        any
+    }
 }
 
 /// Every write has one, so what it costs counts: threads that wait do so under its own lock, and leave nothing behind.
 struct Shared {
     rank: Rank,
     progress: Mutex<Progress>,
-    /// Rung after each move.
+    /// Rung after a move that somebody waits for.
     moved: Condvar,
     /// How often it has moved, for tasks.
     #[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
@@ -143,18 +186,21 @@ impl Shared {
         }
         count();
         let calls = if state.has_ended() { std::mem::take(&mut progress.at_end) } else { Vec::new() };
+        let is_awaited = progress.awaited.take(&state);
         progress.state = Some(state);
         drop(progress);
         calls.into_iter().for_each(|call| call());
-        // Without the lock, which whoever wakes wants at once.
-        self.moved.notify_all();
+        if is_awaited {
+            // Without the lock, which whoever wakes wants at once.
+            self.moved.notify_all();
+        }
         #[cfg(any(all(test, feature = "lmdb"), feature = "async"))]
         self.moves.advance();
         true
     }
 
     /// Waits until `ready` has something to say.
-    fn wait<T>(&self, timeout: Option<Duration>, what: &str, ready: impl Fn(&Progress) -> Option<T>) -> Result<T> {
+    fn wait<T>(&self, timeout: Option<Duration>, stage: Stage, ready: impl Fn(&Progress) -> Option<T>) -> Result<T> {
         let deadline = timeout.filter(|timeout| !timeout.is_zero()).and_then(deadline_after);
         let mut timed_out = timeout == Some(Duration::ZERO);
         let mut progress = self.progress.lock();
@@ -164,8 +210,9 @@ impl Shared {
             }
             may_wait_for(self.rank, "the settlement of a write")?;
             if timed_out {
-                return Err(Error::new(ErrorKind::Timeout, format!("the write is not {what} yet")));
+                return Err(Error::new(ErrorKind::Timeout, format!("the write is not {} yet", stage.name())));
             }
+            progress.awaited.add(stage);
             match deadline {
                 Some(deadline) => timed_out = self.moved.wait_until(&mut progress, deadline).timed_out(),
                 None => self.moved.wait(&mut progress),
@@ -183,14 +230,17 @@ impl Progress {
     fn durability(&self) -> Option<Result<()>> {
         match (self.acceptance, &self.state) {
             (Acceptance::Durable, _) => Some(Ok(())),
-            (Acceptance::Never, _) => {
-                let message = "the cache is in memory, so no write survives the program; use `cache_at`";
-                Some(Err(Error::new(ErrorKind::Unsupported, message)))
-            }
+            (Acceptance::Never, _) => Some(Err(not_durable())),
             (Acceptance::NotYet, Some(state)) => state.outcome().map(|outcome| outcome.map(drop)),
             (Acceptance::NotYet, None) => None,
         }
     }
+}
+
+/// What is said of durable writes over a cache in memory.
+pub(crate) fn not_durable() -> Error {
+    let message = "the cache is in memory, so no write survives the program; use `cache_at`";
+    Error::new(ErrorKind::Unsupported, message)
 }
 
 /// The receipt of a write. Cheap to clone; dropping it cancels nothing.
@@ -234,7 +284,11 @@ impl WriteTicket {
     /// # Errors
     /// `Unsupported` when the cache is in memory, which promises nothing; why it was refused; `Timeout`; `WouldDeadlock`.
     pub fn wait_durable(&self, timeout: Duration) -> Result<()> {
-        self.0.wait(Some(timeout), "on the disk", Progress::durability)?
+        self.wait_durable_until(Some(timeout))
+    }
+
+    pub(crate) fn wait_durable_until(&self, timeout: Option<Duration>) -> Result<()> {
+        self.0.wait(timeout, Stage::Durable, Progress::durability)?
     }
 
     /// Whether the journal has it.
@@ -255,7 +309,7 @@ impl WriteTicket {
     }
 
     pub(crate) fn wait_until(&self, timeout: Option<Duration>) -> Result<WriteOutcome> {
-        self.0.wait(timeout, "settled", Progress::outcome)?
+        self.0.wait(timeout, Stage::Ended, Progress::outcome)?
     }
 
     /// How often it has moved.
@@ -270,17 +324,12 @@ impl WriteTicket {
         self.0.progress.lock().state.is_some()
     }
 
-    /// Waits until the core has staged or refused it, which waits for nothing else. Others are given `turns` first: who may
-    /// look again after a few of them need not be woken.
-    pub(crate) fn wait_staged(&self, mut turns: u32) -> Result<()> {
+    /// Waits until the core has staged or refused it, which waits for nothing else.
+    pub(crate) fn wait_staged(&self) -> Result<()> {
         let mut progress = self.0.progress.lock();
         while progress.state.is_none() {
-            if turns > 0 {
-                turns -= 1;
-                MutexGuard::unlocked(&mut progress, std::thread::yield_now);
-            } else {
-                self.0.moved.wait(&mut progress);
-            }
+            progress.awaited.add(Stage::Staged);
+            self.0.moved.wait(&mut progress);
         }
         progress.refused.clone().map_or(Ok(()), Err)
     }
@@ -293,7 +342,8 @@ impl TicketSender {
     pub(crate) fn new(id: Option<&str>, rank: Rank, is_journaled: bool) -> (TicketSender, WriteTicket) {
         let acceptance = if is_journaled { Acceptance::NotYet } else { Acceptance::Never };
         let (id, at_end) = (id.map(Arc::from), Vec::new());
-        let progress = Progress { state: None, acceptance, id, number: None, refused: None, at_end };
+        let progress =
+            Progress { state: None, acceptance, id, number: None, refused: None, at_end, awaited: Awaited::default() };
         let shared = Arc::new(Shared {
             rank,
             progress: Mutex::new(progress),
@@ -374,12 +424,31 @@ mod tests {
     use crate::sync::Role;
 
     #[test]
+    fn whoever_waits_is_woken_by_what_he_waits_for_and_by_the_end() {
+        let staged = WriteState::Staged;
+        let ended = WriteState::Cancelled;
+        for (stage, woken_by) in [
+            (Stage::Staged, [true, true, true, true]),
+            (Stage::Durable, [false, true, false, true]),
+            (Stage::Ended, [false, false, false, true]),
+        ] {
+            let states = [&staged, &WriteState::Durable, &WriteState::Delivering { attempt: 1 }, &ended];
+            for (state, is_woken) in states.into_iter().zip(woken_by) {
+                let mut awaited = Awaited::default();
+                awaited.add(stage);
+                assert_eq!(awaited.take(state), is_woken, "{stage:?} by {state:?}");
+                assert_eq!(awaited.take(&ended), !is_woken, "nobody is forgotten, and nobody woken twice");
+            }
+        }
+    }
+
+    #[test]
     fn a_write_that_the_journal_has_before_its_maker_hears_of_it_stays_durable() {
         let (sender, ticket) = TicketSender::new(Some("a"), Rank::new(0, Role::Writer), true);
         sender.durable();
         sender.staged();
         assert!(matches!(ticket.state(), WriteState::Durable));
-        ticket.wait_staged(0).unwrap();
+        ticket.wait_staged().unwrap();
         ticket.wait_durable(Duration::ZERO).unwrap();
         sender.delivering(1);
         sender.staged();

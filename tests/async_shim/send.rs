@@ -160,6 +160,7 @@ fn every_future_can_go_to_another_thread() {
     goes(import.step());
     goes(import.run());
 
+    goes(dio.write_durable(op()));
     let ticket = pollster::block_on(dio.write(op())).unwrap();
     goes(ticket.wait());
     goes(ticket.wait_durable());

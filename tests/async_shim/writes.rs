@@ -210,6 +210,9 @@ async fn w9_durable_is_what_the_journal_has() {
     let plain: &diorama::WriteTicket = &ticket;
     let blocking = plain.wait_durable(SOON).unwrap_err();
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, blocking.to_string()));
+    let seq = dio.seq();
+    assert_eq!(dio.write_durable(price("a", 2)).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(dio.seq(), seq, "it was not taken");
     ticket.wait().await.unwrap();
 }
 
@@ -278,8 +281,17 @@ mod journaled {
         let ticket = dio.write(price("a", 1)).await.unwrap();
         ticket.wait_durable().await.unwrap();
         assert!(!ticket.state().has_ended());
+        let both = dio.write_durable(price("b", 1)).await.unwrap();
+        assert_eq!(
+            (
+                (*both).wait_durable(std::time::Duration::ZERO).is_ok(),
+                dio.cache().get("b").await.unwrap().unwrap().int("price")
+            ),
+            (true, Some(1))
+        );
         drop(held);
         ticket.wait().await.unwrap();
+        both.wait().await.unwrap();
         ticket.wait_durable().await.unwrap();
     }
 

@@ -81,6 +81,7 @@ fn wait_for_everything(dio: &Dio, lens: &OnceLock<Lens>) -> Waits {
     let beyond = Generation(u64::MAX);
     let mut waits = vec![
         ("close", dio.close(SOON).map(drop).map_err(kind)),
+        ("write_durable", dio.write_durable(WriteOp::delete("nobody")).map(drop).map_err(kind)),
         ("wait_for_seq", dio.wait_for_seq(Seq(u64::MAX), Some(SOON)).map(drop).map_err(kind)),
         ("table wait_for_generation", view.wait_for_generation(beyond, Some(SOON)).map(drop).map_err(kind)),
         ("table wait_for_change", view.wait_for_change(Generation(1 << 60), Some(SOON)).map(drop).map_err(kind)),

@@ -287,6 +287,37 @@ fn typed(table: &str) -> MemoryVista {
 }
 
 #[test]
+fn w9_a_durable_write_is_shown_and_on_the_disk_once_the_call_returns() {
+    on_both(|cache| {
+        let source = products("w9-durable");
+        let lens = cache.lens().build().unwrap();
+        let dio = lens.make_dio(source.clone()).unwrap();
+        let view = dio.table_scenery().sort("price", SortDir::Asc).open().unwrap();
+        let held = source.hold(Call::Patch);
+        let written = dio.write_durable(WriteOp::patch("a", record! { "price" => 15 }));
+        if cache.path().is_none() {
+            let error = written.unwrap_err();
+            assert_eq!((error.kind(), error.context("id")), (ErrorKind::Unsupported, Some("a")));
+            assert_eq!(
+                (prices(&view.snapshot()).join(" "), dio.status().pending_writes),
+                ("b=10 c=20 a=30".to_owned(), 0)
+            );
+            return;
+        }
+        let ticket = written.unwrap();
+        assert_eq!(prices(&view.snapshot()), ["b=10", "a=15", "c=20"]);
+        ticket.wait_durable(Duration::ZERO).unwrap();
+        assert!(!ticket.state().has_ended(), "the source has not answered");
+        let refused = dio.write_durable(WriteOp::patch("", record! { "price" => 1 })).unwrap_err();
+        assert_eq!((refused.kind(), dio.status().pending_writes), (ErrorKind::Invalid, 1));
+        let missing = dio.write_durable(WriteOp::replace("nobody", product("N", 1))).unwrap();
+        drop(held);
+        ticket.wait(SOON).unwrap();
+        assert_eq!(missing.wait(SOON).unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
 fn w11_what_the_schema_refuses_fails_at_once_and_leaves_no_trace() {
     on_both(|cache| {
         let source = typed("w11-schema");

@@ -139,8 +139,7 @@ async fn edit(State(app): State<App>, Json(edit): Json<Edit>) -> Result<StatusCo
         },
         text => fields.insert(edit.column, text),
     };
-    let ticket = app.airports.write(WriteOp::patch(edit.id, fields)).await.map_err(Refusal::of)?;
-    ticket.wait_durable().await.map_err(Refusal::of)?;
+    app.airports.write_durable(WriteOp::patch(edit.id, fields)).await.map_err(Refusal::of)?;
     Ok(StatusCode::ACCEPTED)
 }
 
