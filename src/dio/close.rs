@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::dio::core::{Message, StagedWrite};
+use crate::dio::core::StagedWrite;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN, WriteState};
 use crate::lens::Lens;
 use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn, time_left};
@@ -172,10 +172,10 @@ impl DioInner {
             }
         }
         let (sender, receiver) = reply();
-        let sent = self.core.send(Message::Close { reply: Some(sender) });
-        if sent.is_ok() && wait {
-            // The core waits for nobody, so this is soon, unless a storage that it reads an old row from stands still.
-            let _ = receiver.wait(deadline.map(|deadline| time_left(with_time_to_end(deadline))));
+        // The core waits for nobody, so both are soon, unless a storage that it reads an old row from stands still.
+        let closed_by = if wait { deadline.map(with_time_to_end) } else { deadline_after(Duration::ZERO) };
+        if self.core.close(sender, closed_by) && wait {
+            let _ = receiver.wait(closed_by.map(time_left));
         }
         if wait
             && let (Ok(store), Some(deadline)) = (self.store(), deadline)

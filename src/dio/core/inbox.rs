@@ -10,6 +10,9 @@
 //! 2. Whoever is the core has its rank, and so waits for nobody (`who_does_the_cores_work_has_its_rank`).
 //! 3. The core's thread takes up what others leave: a bulk change, its closing, a panic.
 //!
+//! 4. A closing doesn't wait for a full inbox beyond its time: the core's thread closes once it has worked that off
+//!    (`a_closing_that_the_core_has_no_room_for_is_over_in_its_time_and_the_core_closes_later`).
+//!
 //! Close/panic: when the core has ended, or panicked on whatever thread, the desk is empty and the inboxes are swept.
 
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use crossbeam_channel::{Receiver, Select, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::dio::core::{Core, Message};
-use crate::sync::{Doorbell, QueueInfo, Rank, as_rank, catch_panic, on_own_thread};
+use crate::sync::{Deadline, Doorbell, QueueInfo, Rank, ReplySender, as_rank, catch_panic, on_own_thread};
 use crate::{Error, ErrorKind, Result};
 
 /// Messages waiting in the urgent inbox at the most; a sender waits for the core, which waits for nobody.
@@ -56,6 +59,8 @@ pub(crate) struct Inboxes {
 /// sender, and with it the replies that somebody waits for: so the core, and then every later sender, empties it.
 struct Remains {
     ended: AtomicBool,
+    /// Whether the core is to close, though no message says so.
+    closes: AtomicBool,
     urgent: Receiver<Message>,
     bulk: Receiver<Message>,
 }
@@ -86,8 +91,12 @@ impl Drop for Inboxes {
 pub(crate) fn inboxes(bell: Doorbell) -> (CoreHandle, Inboxes) {
     let (urgent, urgent_inbox) = bounded(URGENT);
     let (bulk, bulk_inbox) = bounded(BULK);
-    let remains =
-        Arc::new(Remains { ended: AtomicBool::new(false), urgent: urgent_inbox.clone(), bulk: bulk_inbox.clone() });
+    let remains = Arc::new(Remains {
+        ended: AtomicBool::new(false),
+        closes: AtomicBool::new(false),
+        urgent: urgent_inbox.clone(),
+        bulk: bulk_inbox.clone(),
+    });
     let desk = Arc::<Desk>::default();
     let handle = CoreHandle { urgent, bulk, bell: bell.clone(), remains: remains.clone(), desk: desk.clone() };
     (handle, Inboxes { urgent: urgent_inbox, bulk: bulk_inbox, bell, remains, desk })
@@ -100,6 +109,10 @@ impl Core {
         let takes_bulk = inboxes.urgent.is_empty() && !self.has_bulk();
         let bulk = if takes_bulk { inboxes.bulk.try_recv().ok() } else { None };
         self.handle_all(&inboxes.urgent, bulk);
+        // Behind all that was there before it.
+        if inboxes.remains.closes.load(Ordering::Acquire) && inboxes.urgent.is_empty() {
+            self.handle(Message::Close { reply: None });
+        }
         self.do_slice();
         if is_rung(&inboxes.bell) {
             self.sweep();
@@ -171,6 +184,21 @@ impl CoreHandle {
         self.send_to(&self.bulk, message)
     }
 
+    /// Has the core close, behind what waits already. Says whether that is on its way; else a full inbox has left no room for
+    /// it up to the deadline, and the core's thread will see to it without an answer.
+    pub(crate) fn close(&self, reply: ReplySender<()>, deadline: Option<Deadline>) -> bool {
+        let message = Message::Close { reply: Some(reply) };
+        let sent = match deadline {
+            Some(deadline) => self.urgent.send_deadline(message, deadline).is_ok(),
+            None => self.urgent.send(message).is_ok(),
+        };
+        if !sent {
+            self.remains.closes.store(true, Ordering::Release);
+            self.bell.ring();
+        }
+        !self.remains.swept() && sent
+    }
+
     fn send_to(&self, inbox: &Sender<Message>, message: Message) -> Result<()> {
         match inbox.send(message) {
             Ok(()) if !self.remains.swept() => Ok(()),
@@ -196,7 +224,8 @@ impl CoreHandle {
         };
         match as_rank(rank, || catch_panic("the core", work)) {
             Ok(core) => {
-                let is_left = core.has_bulk() || core.closed;
+                // The bell may have been that of a closing.
+                let is_left = core.has_bulk() || core.closed || self.remains.closes.load(Ordering::Acquire);
                 *desk = Some(core);
                 if is_left {
                     self.bell.ring();

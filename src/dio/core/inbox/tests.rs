@@ -82,10 +82,15 @@ fn threads_that_take_turns_at_the_core_lose_nothing() {
 fn all_that_a_large_snapshot_kept_is_let_go_of_though_nothing_else_happens() {
     let (_lens, dio) = dio();
     let views: Vec<_> = (0..3).map(|_| dio.table_scenery().open().unwrap()).collect();
-    let rows = |n: i64| (0..10_000).map(move |row| (row.to_string(), record! { "id" => row.to_string(), "n" => n }));
-    dio.cache().insert_many(rows(1)).unwrap();
+    let write_all = |n: i64| {
+        for part in 0..10 {
+            let rows = (0..1_000).map(|row| format!("{part}:{row}"));
+            dio.cache().insert_many(rows.map(|id| (id.clone(), record! { "id" => id, "n" => n }))).unwrap();
+        }
+    };
+    write_all(1);
     let held = views[0].snapshot();
-    dio.cache().insert_many(rows(2)).unwrap();
+    write_all(2);
     assert!(dio.status().snapshot_bytes > 0);
     drop(held);
     drop(views);
@@ -244,4 +249,35 @@ fn a_thread_that_panics_and_closes_the_core_shows_what_was_held_back() {
     let is_of_row = |event: &DioEvent| matches!(event, DioEvent::RecordInserted { id, .. } if &**id == "a");
     assert!(events.iter().any(|event| event.is_ok_and(|event| is_of_row(&event))));
     lens.close(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_closing_that_the_core_has_no_room_for_is_over_in_its_time_and_the_core_closes_later() {
+    let (lens, dio) = dio();
+    let view = dio.table_scenery().open().unwrap();
+    let core = dio.inner().core.clone();
+    // As if whoever is the core read an old row from a storage that stands still.
+    let desk = core.desk.0.lock();
+    let mut last = None;
+    for n in 0..URGENT {
+        let (sender, receiver) = reply();
+        let message = Message::Apply(Apply { reply: Some(sender), ..apply(put(n as i64)) });
+        assert!(core.urgent.try_send(message).is_ok());
+        last = Some(receiver);
+    }
+    let (report, reports) = bounded(1);
+    let closing = {
+        let dio = dio.clone();
+        let close = move || {
+            let _ = report.send(dio.close(Duration::from_millis(100)));
+        };
+        std::thread::Builder::new().spawn(close).unwrap()
+    };
+    let seen = reports.recv_timeout(SOON).expect("the closing goes on beyond its time").unwrap();
+    assert!(seen.still_running.contains(&"t:core".to_owned()), "{seen:?}");
+    closing.join().unwrap();
+    drop(desk);
+    assert!(last.unwrap().wait(Some(SOON)).unwrap().is_ok(), "what waited before it is done");
+    assert!(lens.close(SOON).unwrap().is_closed());
+    assert!(view.wait_for_change(view.generation(), Some(SOON)).is_err(), "nobody waits for the view any more");
 }
