@@ -148,7 +148,9 @@ impl DioInner {
         if let Ok(store) = self.store() {
             store.leave(&self.name);
         }
-        if let Some(deadline) = deadline {
+        // A core that has ended in a panic may have taken the places of writes with it that nobody else knows of.
+        let is_lost = self.core.has_ended() && self.writes.list().is_empty();
+        if let Some(deadline) = deadline.filter(|_| !is_lost) {
             self.writes.wait_idle(with_time_to_end(deadline));
         }
         let undelivered = self.writes.abandon();

@@ -40,6 +40,7 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::ledger::Ledger;
+use crate::dio::place::Place;
 use crate::dio::queries::{Asking, Question};
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
@@ -164,6 +165,9 @@ pub(crate) struct Apply {
 
 /// A write that was checked, on its way to the core.
 pub(crate) struct NewWrite {
+    /// In the queue; the first field, so that it is free again before anybody hears of the write's end. A write of an earlier
+    /// run needs none.
+    pub(crate) place: Option<Place>,
     pub(crate) op: WriteOp,
     pub(crate) ticket: TicketSender,
     /// When it was made, in milliseconds since the Unix epoch.

@@ -241,6 +241,11 @@ impl CoreHandle {
         None
     }
 
+    /// Whether nobody handles messages any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.remains.ended.load(Ordering::Acquire)
+    }
+
     pub(crate) fn bell(&self) -> &Doorbell {
         &self.bell
     }

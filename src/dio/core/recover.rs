@@ -237,7 +237,7 @@ impl Core {
             let found = self.rows_to_hide();
             let rows = self.unless_damaged(found, "rows that are to be deleted show until then")?.unwrap_or_default();
             let StagedWrite { ticket, at, key, .. } = self.recovered(write, None);
-            let new = NewWrite { op: WriteOp::DeleteAll, ticket, at, room: None, key: None };
+            let new = NewWrite { place: None, op: WriteOp::DeleteAll, ticket, at, room: None, key: None };
             return Ok(self.stage_all(new, number, Some(key), rows));
         }
         let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);

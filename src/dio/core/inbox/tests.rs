@@ -281,3 +281,61 @@ fn a_closing_that_the_core_has_no_room_for_is_over_in_its_time_and_the_core_clos
     assert!(lens.close(SOON).unwrap().is_closed());
     assert!(view.wait_for_change(view.generation(), Some(SOON)).is_err(), "nobody waits for the view any more");
 }
+
+/// Ends the core as a panic at its desk does. Nobody is told of it but by that.
+fn lose_core(dio: &Dio) {
+    let core = loop {
+        if let Some(core) = dio.inner().core.desk.0.lock().take() {
+            break core;
+        }
+        std::thread::yield_now();
+    };
+    drop(core);
+    dio.inner().core.bell.ring();
+}
+
+#[test]
+fn a_write_that_was_on_its_way_when_the_core_was_gone_keeps_no_place() {
+    let (lens, dio) = dio();
+    let inner = dio.inner();
+    let core = inner.core.clone();
+    let ops = [WriteOp::delete("a"), WriteOp::delete("b")];
+    let room = inner.take_room(&ops, SOON).unwrap();
+    let new = ops.into_iter().zip(room).map(|(op, room)| inner.new_write(op, None, room));
+    let (new, receipts): (Vec<_>, Vec<_>) = new.unzip();
+    // Whoever is at the core panics while the writes wait in its inbox.
+    let mut desk = loop {
+        let desk = core.desk.0.lock();
+        if desk.is_some() {
+            break desk;
+        }
+        drop(desk);
+        std::thread::yield_now();
+    };
+    inner.hand_over(new);
+    let lost = desk.take();
+    drop(desk);
+    drop(lost);
+    for receipt in receipts {
+        assert_eq!(receipt.wait(SOON).unwrap_err().kind(), ErrorKind::Closed);
+    }
+    assert_eq!(inner.writes.info().length, 0);
+    assert!(lens.close(SOON).unwrap().is_closed());
+}
+
+#[test]
+fn a_closing_waits_for_no_write_that_was_lost_with_the_core() {
+    const FOR_EVER: Duration = Duration::from_secs(3_600);
+    let (lens, dio) = dio();
+    // The core had the write already, and nobody else has.
+    dio.inner().writes.reserve(1, Duration::ZERO).unwrap();
+    lose_core(&dio);
+    while !dio.inner().core.has_ended() {
+        std::thread::yield_now();
+    }
+    let (report, reports) = bounded(1);
+    let closing = std::thread::Builder::new().spawn(move || report.send(lens.close(FOR_EVER))).unwrap();
+    let seen = reports.recv_timeout(SOON).expect("the closing waits for a write that nobody has").unwrap();
+    assert!(seen.is_closed());
+    closing.join().unwrap().unwrap();
+}
