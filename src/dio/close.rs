@@ -83,11 +83,25 @@ impl DioInner {
                 }
             }
         }
+        if may_wait() && !self.has_started_writers(deadline) {
+            report.still_running.push(format!("{}:writer", self.name));
+        }
         let (delivered, failed) = self.board.write_counts();
         report.delivered = delivered;
         report.failed = failed;
         report.kept = self.ledger.kept();
         report
+    }
+
+    /// Waits until nobody is about to start the writers' threads; says whether that is so.
+    fn has_started_writers(&self, deadline: Option<Deadline>) -> bool {
+        match deadline {
+            Some(deadline) => self.writer_started.try_lock_until(deadline).is_some(),
+            None => {
+                drop(self.writer_started.lock());
+                true
+            }
+        }
     }
 
     pub(super) fn add_worker(&self, worker: Worker) {
@@ -138,8 +152,9 @@ impl DioInner {
     }
 
     fn wind_down(self: &Arc<Self>, deadline: Option<Deadline>) {
-        // A writer that is being started is among the workers after this; none is started from here on.
-        drop(self.writer_started.lock());
+        // A writer that is being started is among the workers after this; none is started from here on. Whoever starts one may
+        // wait for a disk that stands still, and finds the Dio closed then.
+        self.has_started_writers(deadline.map(with_time_to_end));
         self.writes.close();
         self.refresher.hang_up();
         if let Some(queries) = &self.queries {
