@@ -79,10 +79,7 @@ impl DioInner {
 
     /// Has the core handle a message: here and now if it is idle, which is said; else as soon as its thread comes to it.
     fn do_or_send(&self, message: Message) -> Result<bool> {
-        match self.core.do_now(message, Rank::new(self.level, Role::Core)) {
-            None => Ok(true),
-            Some(message) => self.core.send(message).map(|()| false),
-        }
+        self.core.do_now(message, Rank::new(self.level, Role::Core))
     }
 
     /// Sends changes of many rows; urgent messages overtake them, unless the sender holds up what they would wait for.

@@ -36,12 +36,13 @@ fn apply(change: RowChange) -> Apply {
     }
 }
 
-/// Has it done on this thread, once nobody is at the core.
-fn do_now(dio: &Dio, mut message: Message) {
-    let rank = Rank::new(dio.inner().level, Role::Core);
-    while let Some(back) = dio.inner().core.do_now(message, rank) {
-        message = back;
-        std::thread::yield_now();
+/// Has it done on this thread.
+fn do_now(dio: &Dio, message: Message) {
+    let core = &dio.inner().core;
+    let desk = core.desk.0.lock();
+    core.urgent.try_send(message).unwrap();
+    if !core.handle_here(desk, Rank::new(dio.inner().level, Role::Core)) {
+        core.work.ring();
     }
 }
 
@@ -153,17 +154,31 @@ impl tracing::Subscriber for Panics {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// Makes changes until this thread's subscriber is told of one. `tracing` remembers who wants to be told of what, and may
+/// remember for a moment what it asked another thread, which has no subscriber.
+fn until_told<T>(dio: &Dio, mut change: impl FnMut(Apply) -> Option<T>) -> T {
+    for n in dio.inner().published().0 as i64.. {
+        tracing::callsite::rebuild_interest_cache();
+        if let Some(told) = change(apply(put(n))) {
+            return told;
+        }
+    }
+    unreachable!("the numbers don't end")
+}
+
 #[test]
 fn a_core_that_panics_on_a_thread_of_the_application_is_closed_for_all() {
     let (lens, dio) = dio();
-    // What the core tells is known by then, or another thread's subscriber, of which there is none, is asked about it.
-    do_now(&dio, Message::Apply(apply(put(0))));
     let view = dio.table_scenery().open().unwrap();
     let before = view.generation();
-    let (sender, receiver) = reply();
-    let change = Message::Apply(Apply { reply: Some(sender), ..apply(put(1)) });
-    tracing::subscriber::with_default(Panics, || do_now(&dio, change));
-    assert_eq!(receiver.wait(Some(SOON)).unwrap_err().kind(), ErrorKind::Closed);
+    let error = tracing::subscriber::with_default(Panics, || {
+        until_told(&dio, |change| {
+            let (sender, receiver) = reply();
+            do_now(&dio, Message::Apply(Apply { reply: Some(sender), ..change }));
+            receiver.wait(Some(SOON)).err()
+        })
+    });
+    assert_eq!(error.kind(), ErrorKind::Closed);
     let seen = view.wait_for_change(before, Some(SOON)).map(|_| view.wait_for_change(view.generation(), Some(SOON)));
     assert!(seen.is_err() || seen.is_ok_and(|next| next.is_err()), "the view is closed");
     assert_eq!(dio.patched("a", record! { "id" => "a" }).unwrap_err().kind(), ErrorKind::Closed);
@@ -204,15 +219,19 @@ impl tracing::Subscriber for PanicsAndAsks {
 #[test]
 fn who_is_told_of_a_panic_on_the_spot_may_ask_for_something() {
     let (lens, dio) = dio();
-    do_now(&dio, Message::Apply(apply(put(0))));
     let subscriber = Arc::new(PanicsAndAsks(dio.clone(), Mutex::default()));
     let (told, hears) = bounded(1);
     let worker = {
         let (dio, subscriber) = (dio.clone(), subscriber.clone());
         let work = move || {
             // As a thread of the application.
-            let dispatch = tracing::Dispatch::new(subscriber);
-            tracing::dispatcher::with_default(&dispatch, || do_now(&dio, Message::Apply(apply(put(1)))));
+            let dispatch = tracing::Dispatch::new(subscriber.clone());
+            tracing::dispatcher::with_default(&dispatch, || {
+                until_told(&dio, |change| {
+                    do_now(&dio, Message::Apply(change));
+                    *subscriber.1.lock().unwrap()
+                })
+            });
             let _ = told.send(());
         };
         std::thread::Builder::new().spawn(work).unwrap()
@@ -291,7 +310,7 @@ fn lose_core(dio: &Dio) {
         std::thread::yield_now();
     };
     drop(core);
-    dio.inner().core.bell.ring();
+    dio.inner().core.work.ring();
 }
 
 #[test]
@@ -316,6 +335,7 @@ fn a_write_that_was_on_its_way_when_the_core_was_gone_keeps_no_place() {
     let lost = desk.take();
     drop(desk);
     drop(lost);
+    core.work.ring();
     for receipt in receipts {
         assert_eq!(receipt.wait(SOON).unwrap_err().kind(), ErrorKind::Closed);
     }
