@@ -40,4 +40,4 @@ pub(crate) use record::{Acceptance, Confirmed, Outcome, bytes_for};
 pub(crate) use registry::{PathJournal, for_path, has_entries, wipe};
 pub(crate) use replay::{Recovered, RecoveredState};
 pub(crate) use room::Reservation;
-pub(crate) use table::{HandOver, Replay, TableJournal};
+pub(crate) use table::{Acceptor, Applicant, HandOver, Replay, TableJournal};

@@ -63,6 +63,7 @@ use crate::{Error, Generation, Result, RowNo, Seq, WriteNumber};
 pub(crate) use body::{Body, First};
 pub(crate) use inbox::{CoreHandle, inboxes};
 
+use accept::Acceptances;
 use batch::OpenBatch;
 use bulk::{Bulk, LargeAnswer, Made};
 pub(crate) use bulk::{Helper, helper};
@@ -399,6 +400,7 @@ pub(crate) type Reread = Box<dyn Fn(Option<&Arc<str>>) + Send>;
 pub(crate) struct Core {
     to: Surroundings,
     handle: CoreHandle,
+    acceptances: Arc<Acceptances>,
     seq: Seq,
     next_row: u64,
     rows: u64,
@@ -424,8 +426,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(to: Surroundings, handle: CoreHandle, state: TableState) -> Self {
+        let (writes, ledger) = (to.writes.clone(), to.ledger.clone());
         Core {
             to,
+            acceptances: Arc::new(Acceptances { writes, core: handle.clone(), ledger }),
             handle,
             seq: state.seq,
             next_row: state.next_row,

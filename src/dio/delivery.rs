@@ -113,7 +113,7 @@ impl Delivery {
     /// tried. They are forgotten. A number that is in the queue already is left as it is.
     pub(crate) fn accept(&mut self, accepted: Accepted) -> Vec<WriteNumber> {
         let Accepted { number, row, op, attempted } = accepted;
-        if self.entries.contains_key(&number) {
+        if number <= self.newest && self.entries.contains_key(&number) {
             return Vec::new();
         }
         let mut superseded = Vec::new();

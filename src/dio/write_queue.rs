@@ -1,16 +1,16 @@
 //! Write queue: the writes that views show and the source does not have yet, for the writers to take from.
 //!
 //! Owner: callers reserve places, the core fills them, the writers take and finish; each for a moment, under one lock.
-//! Flow: reserve → `announce` (the core, once views show it) → `push` (once it is accepted) → `take` → `finished`.
+//! Flow: reserve → `announce` (the core, once views show it) → `push_all` (once they are accepted) → `take` → `finished`.
 //! Invariants: a full queue gives the write back (`a_full_queue_gives_the_write_back`); a place is given back once.
 //! Close/panic: `close` refuses new writes and has what waits tried once more; `abandon` ends the writers.
 //! Not here: which write is next, and when (`delivery`).
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Moment};
@@ -180,17 +180,26 @@ impl WriteQueue {
         }
     }
 
-    /// An announced write may be delivered, unless it was withdrawn meanwhile. `attempted`: the source may have it already,
-    /// from an earlier run. Never waits.
-    pub(crate) fn push(&self, number: WriteNumber, attempted: bool) -> Pushed {
+    /// Announced writes may be delivered, unless they were withdrawn meanwhile. Gives back those that have made others
+    /// pointless or are not queued. Never waits.
+    pub(crate) fn push_all<'a>(&self, writes: &'a [Arc<StagedWrite>]) -> Vec<(&'a Arc<StagedWrite>, Pushed)> {
+        let mut told = Vec::new();
         let mut queue = self.queue.lock();
-        let Some(write) = queue.writes.get(&number).cloned() else {
-            return if queue.left.contains(&number) { Pushed::LeftBehind } else { Pushed::Withdrawn };
-        };
-        let superseded = queue.accept(&write, attempted);
+        for write in writes {
+            let pushed = if queue.writes.contains_key(&write.number) {
+                Pushed::Queued(queue.accept(write, false))
+            } else if queue.left.contains(&write.number) {
+                Pushed::LeftBehind
+            } else {
+                Pushed::Withdrawn
+            };
+            if !matches!(&pushed, Pushed::Queued(pointless) if pointless.is_empty()) {
+                told.push((write, pushed));
+            }
+        }
         drop(queue);
         self.ring();
-        Pushed::Queued(superseded)
+        told
     }
 
     /// Takes writes of an earlier run in, whether there is room or not: the source may have them already, whatever that run

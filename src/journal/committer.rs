@@ -2,7 +2,7 @@
 //!
 //! Owner: the thread `<cache>:journal`; handles put entries into its inbox and never wait for it.
 //! Flow: `expect` wakes the thread ahead of time → entries are handed over → it gathers those who shared the last sync and are
-//! about to come back, for a moment → one append and one sync → every answer.
+//! about to come back, for a moment → one append and one sync → every answer, those to acceptances of a table as one.
 //! Invariants:
 //! 1. Entries get rising numbers and become durable in the order in which they were handed over.
 //! 2. Every entry is answered once: durable, failed, or closed (`whatever_fails_everybody_is_answered_once`).
@@ -16,13 +16,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::journal::log::{Log, Numbered, Opened};
 use crate::journal::medium::Medium;
+use crate::journal::table::Applied;
 use crate::sync::{self, Deadline, Rank, Role, Worker, deadline_after, time_left};
 use crate::{Error, ErrorKind, Result};
 
@@ -61,19 +62,40 @@ impl<T> Drop for Asked<T> {
     }
 }
 
+/// Who waits for an entry.
+enum Waiting {
+    Alone(Asked),
+    /// Told with all others of its table that were committed with it.
+    Together(Applied),
+}
+
+impl Waiting {
+    fn answer(self, result: Result<()>) {
+        match self {
+            Waiting::Alone(asked) => asked.answer(result),
+            Waiting::Together(applied) => applied.answer(result),
+        }
+    }
+}
+
 /// What is to be made durable.
 pub(crate) struct Entry {
     number: u64,
     payload: Vec<u8>,
     must: bool,
-    asked: Asked,
+    waiting: Waiting,
 }
 
 impl Entry {
     /// `answer` is called when it is durable, or can't be: on the journal's thread, or on that which hands it over when the
     /// journal is closed. One that `must` get through is tried again instead.
     pub(crate) fn new(number: u64, payload: Vec<u8>, must: bool, answer: Answer) -> Self {
-        Entry { number, payload, must, asked: Asked(Some(answer)) }
+        Entry { number, payload, must, waiting: Waiting::Alone(Asked(Some(answer))) }
+    }
+
+    /// The acceptance of a write, which is tried once.
+    pub(super) fn acceptance(number: u64, payload: Vec<u8>, applied: Applied) -> Self {
+        Entry { number, payload, must: false, waiting: Waiting::Together(applied) }
     }
 }
 
@@ -88,7 +110,6 @@ struct Inbox {
     entries: VecDeque<Entry>,
     forgotten: Vec<u64>,
     jobs: Vec<Job>,
-    next_number: u64,
     /// Something is about to be handed over.
     expected: bool,
     closed: bool,
@@ -98,6 +119,7 @@ struct Inbox {
 struct Shared {
     inbox: Mutex<Inbox>,
     wake: Condvar,
+    next_number: AtomicU64,
     /// A hint for who would wake the thread ahead of time.
     asleep: AtomicBool,
 }
@@ -109,15 +131,14 @@ pub(crate) struct Inlet(Arc<Shared>);
 impl Inlet {
     /// A number for an entry, above all that were given and at least `at_least`.
     pub(crate) fn number(&self, at_least: u64) -> u64 {
-        let mut inbox = self.0.inbox.lock();
-        let number = inbox.next_number.max(at_least);
-        inbox.next_number = number + 1;
-        number
+        let next = |next: u64| Some(next.max(at_least).saturating_add(1));
+        let (Ok(before) | Err(before)) = self.0.next_number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.max(at_least)
     }
 
     /// The next number that will be given, if nothing asks for a greater one.
     pub(crate) fn next_number(&self) -> u64 {
-        self.0.inbox.lock().next_number
+        self.0.next_number.load(Ordering::Relaxed)
     }
 
     /// Hands entries over, as one, and returns at once.
@@ -190,9 +211,7 @@ impl Journal {
         held: impl Send + 'static,
     ) -> Result<(Self, Opened)> {
         let (log, opened) = Log::open(medium, segment_bytes, check)?;
-        let inbox = Inbox { next_number: opened.next_number, ..Inbox::default() };
-        let shared =
-            Arc::new(Shared { inbox: Mutex::new(inbox), wake: Condvar::new(), asleep: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { next_number: AtomicU64::new(opened.next_number), ..Shared::default() });
         let thread = HangUp(shared.clone());
         let run = move || {
             let _held = held;
@@ -220,7 +239,7 @@ impl Drop for Journal {
     }
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the journal is closed")
 }
 
@@ -330,17 +349,17 @@ fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
     }
     let mut waiting = Vec::with_capacity(entries.len());
     let mut batch = Vec::with_capacity(entries.len());
-    for Entry { number, payload, must, asked } in entries {
+    for Entry { number, payload, must, waiting: who } in entries {
         batch.push((number, payload));
-        waiting.push((must, asked));
+        waiting.push((must, who));
     }
     let Err(error) = log.append(&batch) else {
-        waiting.into_iter().for_each(|(_, asked)| asked.answer(Ok(())));
+        tell_all(waiting.into_iter().map(|(_, who)| who));
         return Vec::new();
     };
     let alone = batch.len() == 1;
     let mut kept = Vec::new();
-    for (entry, (must, asked)) in batch.into_iter().zip(waiting) {
+    for (entry, (must, waiting)) in batch.into_iter().zip(waiting) {
         let entry = [entry];
         let result = match &kept[..] {
             _ if alone => Err(error.clone()),
@@ -351,10 +370,31 @@ fn commit<M: Medium>(log: &mut Log<M>, entries: Vec<Entry>) -> Vec<Entry> {
             Err(error) if must && error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "an outcome could not be journaled; it is tried again");
                 let [(number, payload)] = entry;
-                kept.push(Entry { number, payload, must, asked });
+                kept.push(Entry { number, payload, must, waiting });
             }
-            result => asked.answer(result),
+            result => waiting.answer(result),
         }
     }
     kept
+}
+
+/// What is durable now is told: acceptances first, for threads of the application wait for these, and each table's as one.
+fn tell_all(waiting: impl Iterator<Item = Waiting>) {
+    let mut alone = Vec::new();
+    let mut together: Vec<Vec<Applied>> = Vec::new();
+    for who in waiting {
+        match who {
+            Waiting::Alone(asked) => alone.push(asked),
+            Waiting::Together(applied) => {
+                let is_its =
+                    |group: &&mut Vec<Applied>| group.first().is_some_and(|first| first.is_told_with(&applied));
+                match together.iter_mut().find(is_its) {
+                    Some(group) => group.push(applied),
+                    None => together.push(vec![applied]),
+                }
+            }
+        }
+    }
+    together.into_iter().for_each(Applied::answer_durable);
+    alone.into_iter().for_each(|asked| asked.answer(Ok(())));
 }

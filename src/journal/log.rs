@@ -10,7 +10,9 @@
 //!    found twice, and anywhere: its number tells its place in the order.
 //! 4. No number is ever given twice, even when nothing is left of the entry that had it (`a_number_is_never_given_twice`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
 
 use crate::journal::medium::Medium;
 use crate::journal::segment::{self, At, HEADER, Header, Scan};

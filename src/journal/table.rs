@@ -9,19 +9,21 @@
 //!
 //! Not here: the bound on bytes (`room`), and what is shown or delivered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::any::Any;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::journal::committer::{Answer, Entry, Inlet};
+use crate::journal::committer::{Answer, Entry, Inlet, closed};
 use crate::journal::log::Numbered;
 use crate::journal::record::{self, Acceptance, Outcome};
 use crate::journal::registry::PathJournal;
 use crate::journal::replay::{self, Entries, Recovered, RecoveredState};
 use crate::journal::room::{Reservation, Room};
-use crate::sync::Notifier;
+use crate::sync::{self, Notifier};
 use crate::vista::WriteOp;
 use crate::{Error, Result, Seq};
 
@@ -58,7 +60,7 @@ struct Kept {
 
 #[derive(Default)]
 struct State {
-    writes: BTreeMap<u64, Kept>,
+    writes: HashMap<u64, Kept>,
     /// By the Seq that the cache must hold durably before they are forgotten.
     confirmed: BTreeSet<(Seq, u64)>,
     synced: Seq,
@@ -144,6 +146,24 @@ impl State {
         over
     }
 
+    /// An entry of a write is durable and says this, or can't be: what is to be forgotten then.
+    fn done(&mut self, write: u64, number: u64, bytes: u64, noted: Option<Noted>) -> Entries {
+        let known = self.writes.get_mut(&write).filter(|kept| kept.entries.numbers.contains(&number));
+        match (known, noted) {
+            (Some(_), Some(noted)) => self.note(write, noted),
+            (Some(kept), None) => {
+                kept.entries.numbers.retain(|other| *other != number);
+                kept.entries.bytes -= bytes;
+                if kept.entries.numbers.is_empty() {
+                    self.end(write);
+                }
+                Entries { numbers: vec![number], bytes }
+            }
+            // The write ended meanwhile, and its room was given back.
+            (None, _) => Entries { numbers: vec![number], bytes: 0 },
+        }
+    }
+
     /// What was durably said of a write.
     fn note(&mut self, write: u64, noted: Noted) -> Entries {
         match noted {
@@ -216,13 +236,19 @@ impl Table {
         self.room.give_back(state.writes.values().map(|kept| kept.entries.bytes).sum());
     }
 
-    /// What is said of a write, on its way to the journal; its room is taken.
-    fn entry(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) -> Entry {
-        let bytes = replay::bytes_of(&payload);
+    /// Takes room for an entry, and notes it as one of the write's: its number, and its bytes.
+    fn register(&self, write: u64, payload: &[u8]) -> (u64, u64) {
+        let bytes = replay::bytes_of(payload);
         // Above the write's own number, so that the numbers given to entries always cover those of writes.
         let number = self.inlet.number(write.saturating_add(1));
         self.room.take(bytes);
         self.state.lock().writes.entry(write).or_default().entries.add(number, bytes);
+        (number, bytes)
+    }
+
+    /// What is said of a write, on its way to the journal.
+    fn entry(self: &Arc<Self>, write: u64, payload: Vec<u8>, must: bool, noted: Noted, answer: Answer) -> Entry {
+        let (number, bytes) = self.register(write, &payload);
         let table = self.clone();
         let done = move |result: Result<()>| {
             table.done(write, number, bytes, result.is_ok().then_some(noted));
@@ -233,23 +259,80 @@ impl Table {
 
     /// An entry is durable and changes this, or can't be.
     fn done(&self, write: u64, number: u64, bytes: u64, noted: Option<Noted>) {
-        let mut state = self.state.lock();
-        let known = state.writes.get_mut(&write).filter(|kept| kept.entries.numbers.contains(&number));
-        let over = match (known, noted) {
-            (Some(_), Some(noted)) => state.note(write, noted),
-            (Some(kept), None) => {
-                kept.entries.numbers.retain(|other| *other != number);
-                kept.entries.bytes -= bytes;
-                if kept.entries.numbers.is_empty() {
-                    state.end(write);
-                }
-                Entries { numbers: vec![number], bytes }
-            }
-            // The write ended meanwhile, and its room was given back.
-            (None, _) => Entries { numbers: vec![number], bytes: 0 },
-        };
-        drop(state);
+        let over = self.state.lock().done(write, number, bytes, noted);
         self.forget(over);
+    }
+}
+
+/// What an [`Acceptor`] knows a write by; the journal doesn't look at it.
+pub(crate) type Applicant = Arc<dyn Any + Send + Sync>;
+
+/// Hears what became of writes that were to be accepted: on the journal's thread, or on the caller's when the journal is
+/// closed. It must not block.
+pub(crate) trait Acceptor: Send + Sync {
+    /// These are durable since the last sync, in the order in which they were handed over.
+    fn accepted(&self, writes: Vec<Applicant>);
+    /// This one is not accepted.
+    fn refused(&self, write: Applicant, error: Error);
+}
+
+/// Who waits for an acceptance. It is refused at the latest when this is dropped.
+pub(super) struct Applied {
+    table: Arc<Table>,
+    acceptor: Arc<dyn Acceptor>,
+    write: u64,
+    number: u64,
+    bytes: u64,
+    applicant: Option<Applicant>,
+}
+
+impl Applied {
+    /// Whether one call can tell of both.
+    pub(super) fn is_told_with(&self, other: &Applied) -> bool {
+        Arc::ptr_eq(&self.table, &other.table)
+            && std::ptr::addr_eq(Arc::as_ptr(&self.acceptor), Arc::as_ptr(&other.acceptor))
+    }
+
+    pub(super) fn answer(mut self, result: Result<()>) {
+        match result {
+            Ok(()) => Applied::answer_durable(vec![self]),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// All of these, which are [told as one](Self::is_told_with), are durable.
+    pub(super) fn answer_durable(mut group: Vec<Applied>) {
+        let Some(first) = group.first() else { return };
+        let (table, acceptor) = (first.table.clone(), first.acceptor.clone());
+        let mut over = Entries::default();
+        {
+            let mut state = table.state.lock();
+            for applied in &group {
+                over.join(state.done(applied.write, applied.number, applied.bytes, Some(Noted::Nothing)));
+            }
+        }
+        table.forget(over);
+        let writes = group.iter_mut().filter_map(|applied| applied.applicant.take()).collect();
+        fenced(|| acceptor.accepted(writes));
+    }
+
+    fn refuse(&mut self, error: Error) {
+        if let Some(applicant) = self.applicant.take() {
+            self.table.done(self.write, self.number, self.bytes, None);
+            fenced(|| self.acceptor.refused(applicant, error));
+        }
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        self.refuse(closed());
+    }
+}
+
+fn fenced(answer: impl FnOnce()) {
+    if let Err(error) = sync::catch_panic("an answer of the journal", answer) {
+        tracing::error!(%error, "an answer of the journal ended in a panic");
     }
 }
 
@@ -289,10 +372,9 @@ impl TableJournal {
         self.table.room.freed()
     }
 
-    /// Makes the acceptance of a write durable, in the room taken for it. When the answer is an error the write is not
-    /// accepted: `Full` when the disk is full.
+    /// Makes the acceptance of one write durable, as [`HandOver::accept`].
     pub(crate) fn accept(&self, room: Reservation, accepted: Acceptance<'_>, answer: Answer) {
-        self.hand_over().accept(room, accepted, answer);
+        self.hand_over(Arc::new(One)).accept(room, accepted, Arc::new(Mutex::new(Some(answer))));
     }
 
     /// A write is on its way to be accepted: the journal's thread wakes meanwhile.
@@ -300,9 +382,9 @@ impl TableJournal {
         self.table.inlet.expect();
     }
 
-    /// To have several writes accepted with one sync.
-    pub(crate) fn hand_over(&self) -> HandOver<'_> {
-        HandOver { table: &self.table, entries: Vec::new() }
+    /// To have several writes accepted with one sync; `acceptor` hears of them.
+    pub(crate) fn hand_over(&self, acceptor: Arc<dyn Acceptor>) -> HandOver<'_> {
+        HandOver { table: &self.table, acceptor, entries: Vec::new() }
     }
 
     /// Notes durably that the source may have done a write from now on.
@@ -328,7 +410,8 @@ impl TableJournal {
     pub(crate) fn has_taken_in(&self, write: u64, others: &[u64]) -> bool {
         let state = self.table.state.lock();
         let taken_in = state.writes.get(&write).map(|kept| &kept.taken_in[..]).unwrap_or_default();
-        let mut living = taken_in.iter().filter(|other| state.writes.get(other).is_some_and(|kept| !kept.is_cancelled));
+        let mut living =
+            taken_in.iter().filter(|other| state.writes.get(*other).is_some_and(|kept| !kept.is_cancelled));
         others.iter().all(|other| living.next() == Some(other)) && living.next().is_none()
     }
 
@@ -394,18 +477,24 @@ impl TableJournal {
 /// Writes that are handed over to the journal as one, when this is dropped.
 pub(crate) struct HandOver<'a> {
     table: &'a Arc<Table>,
+    acceptor: Arc<dyn Acceptor>,
     entries: Vec<Entry>,
 }
 
 impl HandOver<'_> {
-    /// As [`TableJournal::accept`].
-    pub(crate) fn accept(&mut self, room: Reservation, accepted: Acceptance<'_>, answer: Answer) {
+    /// Makes the acceptance of a write durable, in the room taken for it. When that is refused the write is not accepted:
+    /// `Full` when the disk is full.
+    pub(crate) fn accept(&mut self, room: Reservation, accepted: Acceptance<'_>, applicant: Applicant) {
         match record::accepted(&self.table.name, accepted) {
-            // The room is taken before the reservation is given back, so that nobody gets in between.
             Ok(payload) => {
-                self.entries.push(self.table.entry(accepted.write, payload, false, Noted::Nothing, answer));
+                // The room is taken before the reservation is given back, so that nobody gets in between.
+                let (number, bytes) = self.table.register(accepted.write, &payload);
+                let (table, acceptor) = (self.table.clone(), self.acceptor.clone());
+                let applied =
+                    Applied { table, acceptor, write: accepted.write, number, bytes, applicant: Some(applicant) };
+                self.entries.push(Entry::acceptance(number, payload, applied));
             }
-            Err(error) => answer(Err(error.with("table", &*self.table.name))),
+            Err(error) => self.acceptor.refused(applicant, error.with("table", &*self.table.name)),
         }
         drop(room);
     }
@@ -416,6 +505,28 @@ impl Drop for HandOver<'_> {
         if !self.entries.is_empty() {
             self.table.inlet.append(self.entries.drain(..));
         }
+    }
+}
+
+/// Has the answer to a single write given, which is its applicant.
+struct One;
+
+impl One {
+    fn answer(write: &Applicant, result: Result<()>) {
+        let answer = write.downcast_ref::<Mutex<Option<Answer>>>().and_then(|answer| answer.lock().take());
+        if let Some(answer) = answer {
+            answer(result);
+        }
+    }
+}
+
+impl Acceptor for One {
+    fn accepted(&self, writes: Vec<Applicant>) {
+        writes.iter().for_each(|write| One::answer(write, Ok(())));
+    }
+
+    fn refused(&self, write: Applicant, error: Error) {
+        One::answer(&write, Err(error));
     }
 }
 

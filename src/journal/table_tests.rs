@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use proptest::prelude::*;
 
 use super::record::{self, Accepted, Before, Fact, Said};
@@ -90,6 +90,102 @@ fn an_accepted_write_comes_back_as_it_was() {
     };
     assert_eq!(replay.writes, [expected]);
     assert!(replay.next_write > write);
+}
+
+/// Passes on what an acceptor hears: the writes of each call, and why not where they are refused.
+struct Heard(Sender<(Vec<u64>, Option<ErrorKind>)>);
+
+impl Heard {
+    fn number(write: &Applicant) -> u64 {
+        *write.downcast_ref().unwrap()
+    }
+}
+
+impl Acceptor for Heard {
+    fn accepted(&self, writes: Vec<Applicant>) {
+        self.0.send((writes.iter().map(Heard::number).collect(), None)).unwrap();
+    }
+
+    fn refused(&self, write: Applicant, error: Error) {
+        self.0.send((vec![Heard::number(&write)], Some(error.kind()))).unwrap();
+    }
+}
+
+/// Hands writes over as one.
+fn hand_over(journal: &TableJournal, heard: &Arc<Heard>, writes: impl IntoIterator<Item = u64>) {
+    let mut handing = journal.hand_over(heard.clone());
+    for write in writes {
+        let (key, op) = (journal.key(write), op(write));
+        let accepted = Acceptance { write, key: &key, op: &op, before: None, at: 5 };
+        handing.accept(journal.reserve(bytes_for(&op)).unwrap(), accepted, Arc::new(write));
+    }
+}
+
+/// Has the journal's thread stand still in an answer, about this write, until what is returned is dropped.
+fn hold_thread(journal: &TableJournal, write: u64) -> Sender<()> {
+    let (release, held) = bounded::<()>(0);
+    let (sender, is_held) = bounded(1);
+    let op = op(write);
+    let (key, room) = (journal.key(write), journal.reserve(bytes_for(&op)).unwrap());
+    let accepted = Acceptance { write, key: &key, op: &op, before: None, at: 5 };
+    let hold = move |_| {
+        sender.send(()).unwrap();
+        let _ = held.recv();
+    };
+    journal.accept(room, accepted, Box::new(hold));
+    is_held.recv_timeout(Duration::from_secs(60)).unwrap();
+    release
+}
+
+#[test]
+fn acceptances_that_share_a_sync_are_told_as_one_to_whom_they_concern() {
+    let path = path_on(&FakeDisk::default(), MUCH).unwrap();
+    let (journal, _) = path.table("airports", Seq(0), 0).unwrap();
+    let (others, _) = path.table("runways", Seq(0), 0).unwrap();
+    let ((sender, heard), (other_sender, other_heard)) = (unbounded(), unbounded());
+    let (acceptor, other) = (Arc::new(Heard(sender)), Arc::new(Heard(other_sender)));
+    let release = hold_thread(&journal, 1);
+    hand_over(&journal, &acceptor, [2, 3]);
+    hand_over(&others, &other, [2]);
+    let (answer, attempted) = answer();
+    journal.attempted(2, answer);
+    hand_over(&others, &other, [3]);
+    hand_over(&journal, &acceptor, [4]);
+    drop(release);
+    awaited(&attempted).unwrap();
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [(vec![2, 3, 4], None)], "before the other answers");
+    assert_eq!(other_heard.try_iter().collect::<Vec<_>>(), [(vec![2, 3], None)]);
+}
+
+#[test]
+fn whatever_fails_each_acceptance_is_told_once_and_those_accepted_are_found() {
+    for late in [false, true] {
+        for call in 0..12 {
+            let disk = FakeDisk::default();
+            let path = path_on(&disk, MUCH).unwrap();
+            let (journal, _) = path.table("airports", Seq(0), 0).unwrap();
+            let (sender, heard) = unbounded();
+            let acceptor = Arc::new(Heard(sender));
+            let release = hold_thread(&journal, 1);
+            disk.fail_after(call, late);
+            hand_over(&journal, &acceptor, 2..=4);
+            hand_over(&journal, &acceptor, 5..=6);
+            drop(release);
+            path.close();
+            hand_over(&journal, &acceptor, [7]);
+            drop(acceptor);
+            let told: Vec<(Vec<u64>, Option<ErrorKind>)> = heard.iter().collect();
+            let mut all: Vec<u64> = told.iter().flat_map(|(writes, _)| writes.iter().copied()).collect();
+            all.sort_unstable();
+            assert_eq!(all, [2, 3, 4, 5, 6, 7], "{call} {late}");
+            assert_eq!(told.last(), Some(&(vec![7], Some(ErrorKind::Closed))));
+            let accepted = told.iter().filter(|(_, refused)| refused.is_none());
+            let accepted: Vec<u64> = [1].into_iter().chain(accepted.flat_map(|(writes, _)| writes.clone())).collect();
+            let (_, replay) = table_on(&disk.crash(0, None, true), 0);
+            assert_eq!(numbers(&replay), accepted, "{call} {late}");
+            drop((journal, path));
+        }
+    }
 }
 
 #[test]

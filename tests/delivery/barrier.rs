@@ -151,3 +151,27 @@ fn w5_two_delete_alls_and_what_is_between_them_end_as_the_last_says() {
         shows_the_source(&dio, &ground.source);
     });
 }
+
+#[test]
+fn w5_in_a_batch_a_delete_all_ends_what_is_before_it_and_nothing_that_comes_after() {
+    on_both(|cache| {
+        let ground = Ground::new(products("w5-batch"));
+        let (_lens, dio) = ground.dio_over(&cache, policy());
+        let held = ground.source.hold(Call::Patch);
+        let under_way = dio.write(price("a", 31)).unwrap();
+        assert!(held.wait_until_held(1, SOON));
+        let insert = |id: &str, price| WriteOp::insert_as(id, product("Drum", price));
+        let all = WriteOp::delete_all;
+        let tickets = dio.write_batch(vec![price("b", 11), all(), insert("d", 4), all(), insert("e", 5)]).unwrap();
+        let [before, first, between, second, after] = &tickets[..] else { panic!("{} tickets", tickets.len()) };
+        assert_eq!(superseded_by(before), first.number());
+        for ended in [first, between] {
+            assert_eq!(superseded_by(ended), second.number());
+        }
+        held.release();
+        [&under_way, second, after].into_iter().for_each(confirmed);
+        let calls: Vec<Call> = ground.seen().iter().map(|seen| seen.call).collect();
+        assert_eq!(calls, [Call::Patch, Call::DeleteAll, Call::Insert]);
+        shows_the_source(&dio, &ground.source);
+    });
+}

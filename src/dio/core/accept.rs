@@ -1,20 +1,21 @@
 //! Accept: writes on their way into the journal and the queue, what their tickets say, and what the journal may forget.
 //!
-//! Owner: the core; the journal's answers come on its own thread, and only hand on.
+//! Owner: the core; the journal's answers come on its own thread, and only hand on: those of one sync as one.
 //! Invariants: a write is delivered once it is accepted, not before; the journal forgets a confirmed write only once the cache
 //! has its effect on the disk.
 
 use std::sync::Arc;
 
-use crate::dio::core::{Core, Message, Settled, SettledAs, Settlement, StagedWrite};
+use crate::dio::core::{Core, CoreHandle, Message, Settled, SettledAs, Settlement, StagedWrite};
 use crate::dio::delivery::Outcome as Attempted;
 use crate::dio::event::DioEvent;
+use crate::dio::ledger::Ledger;
 use crate::dio::ticket::{WriteOutcome, WriteState};
-use crate::dio::write_queue::Pushed;
-use crate::journal::{Acceptance, Confirmed, HandOver, Outcome, Reservation};
+use crate::dio::write_queue::{Pushed, WriteQueue};
+use crate::journal::{Acceptance, Acceptor, Applicant, Confirmed, HandOver, Outcome, Reservation};
 use crate::value::{Record, StoredRow};
 use crate::vista::WriteOp;
-use crate::{Error, Result, Seq, WriteNumber};
+use crate::{Error, Seq, WriteNumber};
 
 impl Core {
     /// Says what became of a settled write.
@@ -68,7 +69,7 @@ impl Core {
             return;
         }
         let journal = self.to.ledger.journal();
-        let mut handing = journal.as_ref().map(|journal| journal.hand_over());
+        let mut handing = journal.as_ref().map(|journal| journal.hand_over(self.acceptances.clone()));
         let mut direct = Vec::new();
         let mut shown = Vec::with_capacity(staged.len());
         for (write, room) in staged {
@@ -77,7 +78,7 @@ impl Core {
             // Whoever has made it finds it among the pending ones.
             self.to.writes.announce(&write);
             match (&mut handing, room) {
-                (Some(handing), Some(room)) => self.accept(handing, room, write.clone()),
+                (Some(handing), Some(room)) => Core::accept(handing, room, &write),
                 _ => direct.push(write.clone()),
             }
             shown.push(write);
@@ -87,9 +88,10 @@ impl Core {
         for write in shown {
             write.ticket.staged();
         }
-        for write in direct {
-            let superseded = self.to.writes.push(write.number, false).superseded();
-            self.supersede_writes(superseded, write.number);
+        if !direct.is_empty() {
+            for (write, pushed) in self.to.writes.clone().push_all(&direct) {
+                self.supersede_writes(pushed.superseded(), write.number);
+            }
         }
     }
 
@@ -105,51 +107,15 @@ impl Core {
     }
 
     /// Has the journal make a write durable; then it is delivered.
-    pub(super) fn accept(&self, journal: &mut HandOver<'_>, room: Reservation, write: Arc<StagedWrite>) {
-        let (writes, core, ledger) = (self.to.writes.clone(), self.handle.clone(), self.to.ledger.clone());
+    fn accept(journal: &mut HandOver<'_>, room: Reservation, write: &Arc<StagedWrite>) {
         let before = write.before();
         let op = match write.ticket.ticket().id() {
             Some(id) => write.op.clone().named(&id),
             None => write.op.clone(),
         };
-        let staged = write.clone();
-        let answer = Box::new(move |result: Result<()>| match result {
-            Ok(()) => {
-                staged.ticket.durable();
-                let is_all = matches!(*staged.op, WriteOp::DeleteAll);
-                if is_all {
-                    ledger.may_end(&staged);
-                }
-                let pushed = writes.push(staged.number, false);
-                if is_all {
-                    // These end instead.
-                    pushed.pointless().iter().for_each(|write| ledger.may_end(write));
-                    ledger.goes_on(staged.number);
-                }
-                match pushed {
-                    Pushed::Queued(superseded) => {
-                        for write in superseded {
-                            let result = SettledAs::Superseded(staged.number);
-                            let _ = core.send(Message::Settle(Settlement { write, result, reply: None }));
-                        }
-                    }
-                    Pushed::LeftBehind => staged.ticket.end(WriteState::Kept, || ledger.keep()),
-                    Pushed::Withdrawn => {}
-                }
-            }
-            Err(error) => {
-                // Taken back already, or the Dio is closed.
-                if writes.withdraw(staged.number, |_| ()).is_ok() {
-                    let result = SettledAs::Rejected(error);
-                    let _ = core.send(Message::Settle(Settlement { write: staged, result, reply: None }));
-                } else {
-                    staged.ticket.end(WriteState::Rejected(error), || {});
-                }
-            }
-        });
         let acceptance =
             Acceptance { write: write.number.0, key: &write.key, op: &op, before: before.as_ref(), at: write.at };
-        journal.accept(room, acceptance, answer);
+        journal.accept(room, acceptance, write.clone());
     }
 
     /// What the journal is to know of a confirmed write. While other writes of the row are pending, the cache does not hear
@@ -198,6 +164,52 @@ impl Core {
         self.unsynced = 0;
         if let Some(journal) = self.to.ledger.journal() {
             self.to.store.sync_then(Box::new(move || journal.cache_synced(seq)));
+        }
+    }
+}
+
+/// What the journal's answers are handed on to.
+pub(super) struct Acceptances {
+    pub(super) writes: Arc<WriteQueue>,
+    pub(super) core: CoreHandle,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+impl Acceptances {
+    fn settle(&self, write: Arc<StagedWrite>, result: SettledAs) {
+        let _ = self.core.send(Message::Settle(Settlement { write, result, reply: None }));
+    }
+}
+
+impl Acceptor for Acceptances {
+    fn accepted(&self, writes: Vec<Applicant>) {
+        let writes: Vec<Arc<StagedWrite>> = writes.into_iter().filter_map(|write| write.downcast().ok()).collect();
+        // Whoever waits goes on while the rest is told.
+        writes.iter().for_each(|write| write.ticket.durable());
+        let clears = || writes.iter().filter(|write| matches!(*write.op, WriteOp::DeleteAll));
+        clears().for_each(|write| self.ledger.may_end(write));
+        let pushed = self.writes.push_all(&writes);
+        // These end instead.
+        pushed.iter().flat_map(|(_, pushed)| pushed.pointless()).for_each(|write| self.ledger.may_end(write));
+        clears().for_each(|write| self.ledger.goes_on(write.number));
+        for (write, pushed) in pushed {
+            match pushed {
+                Pushed::Queued(superseded) => {
+                    superseded.into_iter().for_each(|other| self.settle(other, SettledAs::Superseded(write.number)));
+                }
+                Pushed::LeftBehind => write.ticket.end(WriteState::Kept, || self.ledger.keep()),
+                Pushed::Withdrawn => {}
+            }
+        }
+    }
+
+    fn refused(&self, write: Applicant, error: Error) {
+        let Ok(write) = write.downcast::<StagedWrite>() else { return };
+        // Taken back already, or the Dio is closed.
+        if self.writes.withdraw(write.number, |_| ()).is_ok() {
+            self.settle(write, SettledAs::Rejected(error));
+        } else {
+            write.ticket.end(WriteState::Rejected(error), || {});
         }
     }
 }

@@ -6,9 +6,12 @@
 //!
 //! Not here: barriers, pauses and what a write is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::WriteNumber;
 use crate::clock::Moment;
@@ -71,26 +74,33 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn add(&mut self, row: &RowKey, number: WriteNumber, place: Place) {
+        self.step();
         let found = self.rows.entry(row.clone()).or_default();
         found.writes.insert(number, place);
         found.away += usize::from(place == Place::Away);
-        self.list(row);
+        found.list(row, &mut self.ready, &mut self.waiting);
     }
 
     pub(super) fn remove(&mut self, row: &RowKey, number: WriteNumber) {
-        let Some(found) = self.rows.get_mut(row) else { return };
+        self.step();
+        let Entry::Occupied(mut entry) = self.rows.entry(row.clone()) else { return };
+        let found = entry.get_mut();
         let Some(place) = found.writes.remove(number) else { return };
         found.away -= usize::from(place == Place::Away);
-        self.list(row);
+        found.list(row, &mut self.ready, &mut self.waiting);
+        if found.writes.first.is_none() {
+            entry.remove();
+        }
     }
 
     pub(super) fn put(&mut self, row: &RowKey, number: WriteNumber, place: Place) {
+        self.step();
         let Some(found) = self.rows.get_mut(row) else { return };
         let Some(held) = found.writes.get_mut(number) else { return };
         found.away -= usize::from(*held == Place::Away);
         found.away += usize::from(place == Place::Away);
         *held = place;
-        self.list(row);
+        found.list(row, &mut self.ready, &mut self.waiting);
     }
 
     pub(super) fn place(&self, row: &RowKey, number: WriteNumber) -> Option<Place> {
@@ -131,36 +141,12 @@ impl Line {
         let Some(mut from) = self.rows.remove(old) else { return Vec::new() };
         from.unlist(&mut self.ready, &mut self.waiting);
         let moved = from.writes.iter().map(|(number, _)| number).collect();
+        self.step();
         let to = self.rows.entry(new.clone()).or_default();
         from.writes.iter().for_each(|(number, place)| to.writes.insert(number, place));
         to.away += from.away;
-        self.list(new);
+        to.list(new, &mut self.ready, &mut self.waiting);
         moved
-    }
-
-    /// Lists the row's first write anew; a row without writes goes.
-    fn list(&mut self, key: &RowKey) {
-        self.step();
-        let Some(row) = self.rows.get_mut(key) else { return };
-        row.unlist(&mut self.ready, &mut self.waiting);
-        let Some((number, place)) = row.writes.first else {
-            self.rows.remove(key);
-            return;
-        };
-        if row.away > 0 {
-            return;
-        }
-        row.listed = match place {
-            Place::Ready(turn) => {
-                self.ready.insert((turn, number));
-                Some(Listed::Ready((turn, number)))
-            }
-            Place::Waiting(until) => {
-                self.waiting.insert((until, number), key.clone());
-                Some(Listed::Waiting(until, number))
-            }
-            Place::Away => None,
-        };
     }
 
     fn step(&self) {
@@ -170,6 +156,28 @@ impl Line {
 }
 
 impl Row {
+    /// Lists its first write anew.
+    fn list(
+        &mut self,
+        key: &RowKey,
+        ready: &mut BTreeSet<Turn>,
+        waiting: &mut BTreeMap<(Moment, WriteNumber), RowKey>,
+    ) {
+        self.unlist(ready, waiting);
+        let Some((number, place)) = self.writes.first.filter(|_| self.away == 0) else { return };
+        self.listed = match place {
+            Place::Ready(turn) => {
+                ready.insert((turn, number));
+                Some(Listed::Ready((turn, number)))
+            }
+            Place::Waiting(until) => {
+                waiting.insert((until, number), key.clone());
+                Some(Listed::Waiting(until, number))
+            }
+            Place::Away => None,
+        };
+    }
+
     fn unlist(&mut self, ready: &mut BTreeSet<Turn>, waiting: &mut BTreeMap<(Moment, WriteNumber), RowKey>) {
         match self.listed.take() {
             Some(Listed::Ready(turn)) => drop(ready.remove(&turn)),
