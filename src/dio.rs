@@ -23,6 +23,7 @@ pub(crate) mod ledger;
 mod make;
 pub(crate) mod meta;
 mod outbox;
+pub(crate) mod place;
 pub(crate) mod queries;
 mod reconcile;
 mod refresh;

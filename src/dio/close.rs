@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::dio::core::{Message, StagedWrite};
+use crate::dio::core::StagedWrite;
 use crate::dio::{CLOSED, CLOSING, DioInner, OPEN, WriteState};
 use crate::lens::Lens;
 use crate::sync::{Deadline, Rank, Role, Worker, deadline_after, may_wait_for, reply, spawn, time_left};
@@ -83,11 +83,25 @@ impl DioInner {
                 }
             }
         }
+        if may_wait() && !self.has_started_writers(deadline) {
+            report.still_running.push(format!("{}:writer", self.name));
+        }
         let (delivered, failed) = self.board.write_counts();
         report.delivered = delivered;
         report.failed = failed;
         report.kept = self.ledger.kept();
         report
+    }
+
+    /// Waits until nobody is about to start the writers' threads; says whether that is so.
+    fn has_started_writers(&self, deadline: Option<Deadline>) -> bool {
+        match deadline {
+            Some(deadline) => self.writer_started.try_lock_until(deadline).is_some(),
+            None => {
+                drop(self.writer_started.lock());
+                true
+            }
+        }
     }
 
     pub(super) fn add_worker(&self, worker: Worker) {
@@ -138,8 +152,9 @@ impl DioInner {
     }
 
     fn wind_down(self: &Arc<Self>, deadline: Option<Deadline>) {
-        // A writer that is being started is among the workers after this; none is started from here on.
-        drop(self.writer_started.lock());
+        // A writer that is being started is among the workers after this; none is started from here on. Whoever starts one may
+        // wait for a disk that stands still, and finds the Dio closed then.
+        self.has_started_writers(deadline.map(with_time_to_end));
         self.writes.close();
         self.refresher.hang_up();
         if let Some(queries) = &self.queries {
@@ -148,7 +163,9 @@ impl DioInner {
         if let Ok(store) = self.store() {
             store.leave(&self.name);
         }
-        if let Some(deadline) = deadline {
+        // A core that has ended in a panic may have taken the places of writes with it that nobody else knows of.
+        let is_lost = self.core.has_ended() && self.writes.list().is_empty();
+        if let Some(deadline) = deadline.filter(|_| !is_lost) {
             self.writes.wait_idle(with_time_to_end(deadline));
         }
         let undelivered = self.writes.abandon();
@@ -172,10 +189,10 @@ impl DioInner {
             }
         }
         let (sender, receiver) = reply();
-        let sent = self.core.send(Message::Close { reply: Some(sender) });
-        if sent.is_ok() && wait {
-            // The core waits for nobody, so this is soon, unless a storage that it reads an old row from stands still.
-            let _ = receiver.wait(deadline.map(|deadline| time_left(with_time_to_end(deadline))));
+        // The core waits for nobody, so both are soon, unless a storage that it reads an old row from stands still.
+        let closed_by = if wait { deadline.map(with_time_to_end) } else { deadline_after(Duration::ZERO) };
+        if self.core.close(sender, closed_by) && wait {
+            let _ = receiver.wait(closed_by.map(time_left));
         }
         if wait
             && let (Ok(store), Some(deadline)) = (self.store(), deadline)

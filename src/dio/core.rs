@@ -41,6 +41,7 @@ use crate::dio::event::{Cause, DioEvent};
 use crate::dio::fresh::{FreshRows, IdIndex};
 use crate::dio::hot_tier::STATUS_STALE;
 use crate::dio::ledger::Ledger;
+use crate::dio::place::Place;
 use crate::dio::queries::{Asking, Question};
 use crate::dio::store::Store;
 use crate::dio::ticket::TicketSender;
@@ -166,6 +167,9 @@ pub(crate) struct Apply {
 
 /// A write that was checked, on its way to the core.
 pub(crate) struct NewWrite {
+    /// In the queue; the first field, so that it is free again before anybody hears of the write's end. A write of an earlier
+    /// run needs none.
+    pub(crate) place: Option<Place>,
     pub(crate) op: WriteOp,
     pub(crate) ticket: TicketSender,
     /// When it was made, in milliseconds since the Unix epoch.
@@ -416,6 +420,8 @@ pub(crate) struct Core {
     bulk: Option<Box<Bulk>>,
     /// Large answers that wait for the one that is being taken in.
     answers: VecDeque<LargeAnswer>,
+    /// Whether more row versions are let go of at the next sweep.
+    collects: bool,
     closed: bool,
 }
 
@@ -442,6 +448,7 @@ impl Core {
             batch: None,
             bulk: None,
             answers: VecDeque::new(),
+            collects: false,
             closed: false,
         }
     }
@@ -499,9 +506,18 @@ impl Core {
         }
     }
 
-    /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more.
+    /// Lets go of views whose handles are gone, and of row versions that no snapshot needs any more: of many by and by, so that
+    /// no change waits for the whole.
     fn sweep(&mut self) {
         self.to.versions.collect();
+        let goes_on = self.to.versions.has_released();
+        if goes_on {
+            self.handle.bell().ring();
+        }
+        // The views once at the beginning, and once more at the end: there may be very many.
+        if std::mem::replace(&mut self.collects, goes_on) && goes_on {
+            return;
+        }
         self.sweep_views();
         self.records.retain(|_, slots| {
             slots.retain(|slot| !slot.dropped.is_set());

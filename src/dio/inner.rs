@@ -15,6 +15,7 @@ use crate::dio::SignsOfRoom;
 use crate::dio::board::ReadToken;
 use crate::dio::callback::CallbackBatch;
 use crate::dio::core::{Announce, Apply, FullCopy, Message, NewWrite, RowChange};
+use crate::dio::place::Place;
 use crate::dio::queries::Queries;
 use crate::dio::store::{Store, is_small};
 use crate::dio::ticket::{TicketSender, not_durable};
@@ -262,7 +263,8 @@ impl DioInner {
     ) -> (NewWrite, WriteTicket) {
         let rank = Rank::new(self.level, Role::Writer);
         let (ticket, receipt) = TicketSender::new(op.id(), rank, self.ledger.is_kept());
-        (NewWrite { op, ticket, at: self.clock().wall_ms(), room, key }, receipt)
+        let place = Some(Place::of(self.writes.clone()));
+        (NewWrite { place, op, ticket, at: self.clock().wall_ms(), room, key }, receipt)
     }
 
     /// Has writes shown, as one step; returns once they are.
@@ -277,12 +279,9 @@ impl DioInner {
 
     /// Has writes shown, as one step, without waiting for it; what becomes of them their tickets say.
     pub(super) fn hand_over(&self, new: Vec<NewWrite>) {
-        let count = new.len();
-        match self.do_or_send(Message::Stage(new)) {
-            Ok(true) => {}
-            Ok(false) => self.expect_writes(),
-            // The core is gone, and the writes with it: the closing is not to wait for them.
-            Err(_) => self.writes.give_back(count),
+        // Else it was handled here, or the core is gone, and the writes with it.
+        if let Ok(false) = self.do_or_send(Message::Stage(new)) {
+            self.expect_writes();
         }
     }
 

@@ -215,6 +215,10 @@ impl DioInner {
             return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
         };
         self.ledger.open_to_write()?;
+        // A closing doesn't wait for the disk.
+        if !self.is_open() {
+            return Err(Error::new(ErrorKind::Closed, "the Dio is closed"));
+        }
         let writers = self.writes.writers();
         for number in 1..=writers {
             let name = if writers == 1 { "writer".to_owned() } else { format!("writer-{number}") };
@@ -230,7 +234,7 @@ impl DioInner {
 fn reread(dio: &Arc<DioInner>) -> core::Reread {
     let dio = Arc::downgrade(dio);
     Box::new(move |id| match (dio.upgrade(), id) {
-        (Some(dio), Some(id)) => dio.reload(id),
+        (Some(dio), Some(id)) => dio.reload_behind(id),
         (Some(dio), None) => dio.refresh_anew(),
         (None, _) => {}
     })

@@ -1,6 +1,7 @@
 //! Reload: rows that are not to be trusted any more, and their re-read on the load thread.
 //!
-//! Invariants: one re-read of a row is queued at a time; a failed one keeps the row.
+//! Invariants: one re-read of a row is queued at a time; a failed one keeps the row; the core asks the source nothing
+//! (`the_source_is_asked_nothing_by_the_core`).
 
 use std::sync::Arc;
 
@@ -48,10 +49,11 @@ impl DioInner {
 
     /// Reads one row again, behind. A source that can't be asked for one row is read whole.
     pub(crate) fn reload(self: &Arc<Self>, id: &Arc<str>) {
-        if !self.master.capabilities().get {
-            self.refresh_anew();
-            return;
-        }
+        if self.master.capabilities().get { self.reload_behind(id) } else { self.refresh_anew() }
+    }
+
+    /// The same, and what the source can do is asked behind, too: for who holds a lock.
+    pub(super) fn reload_behind(self: &Arc<Self>, id: &Arc<str>) {
         if !self.reloads.lock().insert(id.clone()) {
             return;
         }
@@ -93,6 +95,10 @@ fn reload_now(handle: &WeakDio, id: &Arc<str>) {
     if !dio.is_open() {
         return;
     }
+    if !dio.master.capabilities().get {
+        dio.refresh_anew();
+        return;
+    }
     if let Err(error) = read_and_apply(&dio, id) {
         tracing::warn!(table = %dio.name, id = %id, %error, "a row could not be read again; it stays as it is");
     }
@@ -108,3 +114,6 @@ fn read_and_apply(dio: &Arc<DioInner>, id: &Arc<str>) -> Result<()> {
     };
     dio.change(vec![change], Cause::Outside, Announce::EachRow, Some(read.began())).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,3 +118,23 @@ fn asking_whether_anything_moved_takes_no_lock() {
     assert_eq!((dio.seq(), view.generation()), (dio.seq(), view.generation()));
     assert_eq!(dio.view_moves(), dio.view_moves());
 }
+
+#[test]
+fn a_closing_is_over_in_its_time_though_a_first_write_waits_for_the_disk() {
+    let lens = Lens::new().in_memory().build().unwrap();
+    let dio = lens.make_dio(MemoryVista::new("t", "id")).unwrap();
+    // Whoever opens the journal for the first write holds this.
+    let starting = dio.inner().writer_started.lock();
+    let (report, reports) = crossbeam_channel::bounded(1);
+    let closing = {
+        let dio = dio.clone();
+        let close = move || report.send(dio.close(Duration::from_millis(100)));
+        std::thread::Builder::new().spawn(close).unwrap()
+    };
+    let seen = reports.recv_timeout(SOON).expect("the closing goes on beyond its time").unwrap();
+    assert!(seen.still_running.contains(&"t:writer".to_owned()), "{seen:?}");
+    closing.join().unwrap().unwrap();
+    drop(starting);
+    assert_eq!(dio.write(WriteOp::delete("a")).unwrap_err().kind(), ErrorKind::Closed);
+    assert!(dio.close(SOON).unwrap().is_closed());
+}

@@ -257,8 +257,9 @@ fn deliver(dio: &Arc<DioInner>, strong: Option<&Dio>, item: &Item) -> Result<Set
         let (error, current) = match answer {
             Ok(answer) => {
                 let (mut written, changes) = answer?;
-                if written.record.is_none() && is_decided && item.attempt > 1 && dio.master.capabilities().compares {
-                    // It may be the answer to what an earlier attempt has made of the write.
+                if written.record.is_none() && is_decided && item.attempt > 1 {
+                    // It may be the answer to what an earlier attempt, or run, has made of the write; nobody keeps that
+                    // (`what_a_callback_made_of_a_write_is_done_once_by_a_source_with_keys_and_shows_as_it_was_done`).
                     written.record = op.id().and_then(|id| read_back(dio, id));
                 }
                 if matches!(op, Cow::Owned(_)) && written.record.is_none() {

@@ -174,6 +174,12 @@ impl LensBuilder {
 
     /// Decides over each write in conflict, in the place of a policy; also over an insert whose id the source has already.
     /// Runs on the writer's thread; an error rejects the write. As [`on_start`](Self::on_start).
+    ///
+    /// What it decides is not kept. If the source's answer is lost, or the program ends before it comes, the write is delivered
+    /// again as it was made, and this is asked again about the row as it is then. A source with
+    /// [`idempotent_writes`](crate::vista::Capabilities::idempotent_writes) does it once all the same, and the first answer
+    /// counts. At any other, [`current`](Conflict::current) may hold what this made of the write before: decide so that doing
+    /// it twice does no harm, say by setting a value rather than by adding to it.
     pub fn on_conflict(
         mut self,
         callback: impl Fn(&Dio, &Conflict<'_>) -> Result<Resolution> + Send + Sync + 'static,

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "lmdb")]
+use diorama::LensBuilder;
 use diorama::prelude::*;
 use diorama::sources::memory::Call;
 use diorama::vista::Capabilities;
@@ -508,6 +510,28 @@ fn a_callback_can_have_another_write_done() {
 }
 
 #[test]
+fn what_a_callback_made_of_a_write_whose_answer_was_lost_is_done_once_by_a_source_with_keys() {
+    on_either(|compares| {
+        let ground = ground("callback-lost", compares);
+        let one_more = |current: &Record| {
+            let mut row = current.clone();
+            row.insert("price", current.int("price").unwrap() + 1);
+            Resolution::Write(WriteOp::replace("b", row))
+        };
+        let (_lens, dio, _) = deciding(&ground, one_more);
+        theirs(&ground, record! { "price" => 99 });
+        // That of a conflict is none.
+        ground.source.lose_next_answers(Call::Replace, 1, lost());
+        let ticket = dio.write(price("b", 12)).unwrap();
+        waits_until(&ticket, ground.moment(SECOND));
+        ground.hands.advance(SECOND);
+        confirmed(&ticket);
+        assert_eq!(at_source(&ground), ("Bell".into(), 100, 1));
+        shows_the_source(&dio, &ground.source);
+    });
+}
+
+#[test]
 fn a_callback_can_not_have_another_row_written() {
     on_either(|compares| {
         for other in [price("a", 1), WriteOp::delete("b"), WriteOp::delete_all()] {
@@ -543,4 +567,141 @@ fn a_row_that_can_not_be_read_keeps_the_write_waiting() {
         ground.hands.advance(SECOND * 30);
         confirmed(&ticket);
     });
+}
+
+// ---- after a crash -------------------------------------------------------------------------------------------------
+
+/// What was made of a write in conflict is not in the journal: who decides is asked again, unless the source knows the key.
+#[cfg(feature = "lmdb")]
+mod after_a_crash {
+    use super::*;
+
+    type Build = fn(LensBuilder) -> LensBuilder;
+
+    fn merging(lens: LensBuilder) -> LensBuilder {
+        lens.conflicts(ConflictPolicy::MergeFields)
+    }
+
+    /// What both have added to the price counts.
+    fn adding(lens: LensBuilder) -> LensBuilder {
+        lens.on_conflict(|_, conflict| {
+            let price_of = |row: Option<&Record>| row.and_then(|row| row.int("price")).unwrap_or_default();
+            let mine = price_of(conflict.op.record()) - price_of(conflict.before);
+            let mut row = conflict.current.cloned().unwrap_or_default();
+            row.insert("price", price_of(conflict.current) + mine);
+            Ok(Resolution::Write(WriteOp::replace("b", row)))
+        })
+    }
+
+    fn insisting(lens: LensBuilder) -> LensBuilder {
+        lens.on_conflict(|_, _| Ok(Resolution::Mine))
+    }
+
+    fn open(ground: &Ground, cache: &Cache, build: Build) -> (Lens, Dio) {
+        let lens = build(ground.lens(cache).delivery(policy())).build().unwrap();
+        let dio = lens.make_dio(ground.source.clone()).unwrap();
+        (lens, dio)
+    }
+
+    /// Its answers don't tell the rows: those to patches would.
+    fn ground(compares: bool, idempotent_writes: bool) -> Ground {
+        let ground = super::ground("crash", compares);
+        let capabilities = Capabilities { patch: false, compares, idempotent_writes, ..Capabilities::read_write() };
+        Ground::new(ground.source.with_capabilities(capabilities))
+    }
+
+    /// Somebody else has changed the row, the source does what is made of the write, and its answer is lost with the program.
+    /// The next run delivers the write again, and shows what the source has without reading it whole.
+    fn is_delivered_again(ground: &Ground, build: Build, op: WriteOp, as_what: Call) {
+        let cache = Cache::disk();
+        let (_first, dio) = open(ground, &cache, build);
+        dio.flush().unwrap();
+        theirs(ground, record! { "price" => 99, "stock" => 7 });
+        let held = ground.source.hold_answer(as_what);
+        let ticket = dio.write(op).unwrap();
+        assert!(held.wait_until_held(1, SOON));
+        let after = crashed(&cache);
+        held.release();
+        confirmed(&ticket);
+        let held = ground.source.hold(Call::List);
+        let (_lens, again) = open(ground, &after, build);
+        again.wait_for_writes(SOON).unwrap();
+        assert!(again.failed_writes().is_empty(), "{:?}", again.failed_writes());
+        shows_the_source(&again, &ground.source);
+        held.release();
+    }
+
+    fn times_done(ground: &Ground) -> usize {
+        ground.source.writes().iter().filter(|seen| seen.done).count()
+    }
+
+    #[test]
+    fn a_merge_that_a_crash_found_at_the_source_is_not_done_again_and_shows_as_it_was_merged() {
+        on_either(|compares| {
+            for has_keys in [false, true] {
+                let replace = WriteOp::replace as fn(&'static str, Record) -> WriteOp;
+                for (make, merged_as) in [(replace, Call::Replace), (WriteOp::upsert, Call::Upsert)] {
+                    let ground = ground(compares, has_keys);
+                    let op = make("b", whole("Gong", 11, 1));
+                    is_delivered_again(&ground, merging, op, merged_as);
+                    assert_eq!(at_source(&ground), ("Gong".into(), 99, 7));
+                    assert_eq!(times_done(&ground), 1);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_write_that_a_callback_insisted_on_is_the_same_after_a_crash() {
+        on_either(|compares| {
+            for has_keys in [false, true] {
+                let ground = ground(compares, has_keys);
+                let op = WriteOp::replace("b", whole("Gong", 11, 1));
+                is_delivered_again(&ground, insisting, op, Call::Replace);
+                assert_eq!(at_source(&ground), ("Gong".into(), 11, 1));
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_callback_made_of_a_write_is_done_once_by_a_source_with_keys_and_shows_as_it_was_done() {
+        on_either(|compares| {
+            let ground = ground(compares, true);
+            is_delivered_again(&ground, adding, WriteOp::replace("b", whole("Bell", 12, 1)), Call::Replace);
+            assert_eq!(at_source(&ground), ("Bell".into(), 101, 7));
+            assert_eq!(times_done(&ground), 1);
+        });
+    }
+    #[test]
+    fn without_keys_a_callback_is_asked_again_about_the_row_that_it_has_made() {
+        on_either(|compares| {
+            let ground = ground(compares, false);
+            is_delivered_again(&ground, adding, WriteOp::replace("b", whole("Bell", 12, 1)), Call::Replace);
+            // 99 and 2, and once more the 2 that it had made of it.
+            assert_eq!(at_source(&ground), ("Bell".into(), 103, 7));
+            assert_eq!(times_done(&ground), 2);
+        });
+    }
+    #[test]
+    fn a_write_of_ones_own_that_was_refused_in_the_last_run_is_not_somebody_elses_change() {
+        on_either(|compares| {
+            let ground = super::ground("own-refused-before", compares);
+            ground.fails(|call, before| match (call.id, before) {
+                (Some("b"), 0) => Some(refused()),
+                (Some("b"), 1) => Some(cut()),
+                _ => None,
+            });
+            let cache = Cache::disk();
+            let source_wins: Build = |lens| lens.conflicts(ConflictPolicy::SourceWins);
+            let (_first, dio) = open(&ground, &cache, source_wins);
+            let tickets = dio.write_batch(vec![price("b", 11), price("b", 12)]).unwrap();
+            assert_eq!(rejected(&tickets[0]).kind(), ErrorKind::Rejected);
+            waits_until(&tickets[1], ground.moment(SECOND * 30));
+            let (_lens, again) = open(&ground, &crashed(&cache), source_wins);
+            again.wait_for_writes(SOON).unwrap();
+            let failed: Vec<WriteOp> = again.failed_writes().into_iter().map(|failed| failed.op).collect();
+            assert_eq!(failed, [price("b", 11)]);
+            assert_eq!(at_source(&ground), ("Bell".into(), 12, 1));
+        });
+    }
 }

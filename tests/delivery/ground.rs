@@ -187,3 +187,22 @@ pub(crate) fn plain(row: Record) -> Record {
     fields.sort_by(|a, b| a.0.cmp(&b.0));
     fields.into_iter().collect()
 }
+
+/// What a power cut leaves: the files as they are now, beside those that the running program goes on with.
+#[cfg(feature = "lmdb")]
+pub(crate) fn crashed(cache: &Cache) -> Cache {
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    let after = Cache::disk();
+    copy(&cache.path().unwrap(), &after.path().unwrap());
+    after
+}

@@ -135,29 +135,9 @@ fn w9_a_delete_whose_answer_was_lost_ends_confirmed() {
 
 #[cfg(feature = "lmdb")]
 mod over_a_disk {
-    use std::path::Path;
-
     use diorama::vista::Capabilities;
 
     use super::*;
-
-    /// What a power cut leaves: the files as they are now, beside those that the running program goes on with.
-    fn crashed(cache: &Cache) -> Cache {
-        fn copy(from: &Path, to: &Path) {
-            std::fs::create_dir_all(to).unwrap();
-            for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-                let to = to.join(entry.file_name());
-                if entry.path().is_dir() {
-                    copy(&entry.path(), &to);
-                } else {
-                    std::fs::copy(entry.path(), to).unwrap();
-                }
-            }
-        }
-        let after = Cache::disk();
-        copy(&cache.path().unwrap(), &after.path().unwrap());
-        after
-    }
 
     #[test]
     fn w9_an_unknown_insert_stays_unknown_after_a_restart_and_is_not_sent() {

@@ -12,6 +12,8 @@
 //!    (`threads_that_take_turns_at_the_core_lose_nothing`).
 //! 3. Whoever is the core has its rank, and so waits for nobody (`who_does_the_cores_work_has_its_rank`).
 //! 4. The core's thread takes up what others leave: a bulk change, its closing, a panic, more messages than are fair.
+//! 5. A closing doesn't wait for a full inbox beyond its time: the core's thread closes once it has worked that off
+//!    (`a_closing_that_the_core_has_no_room_for_is_over_in_its_time_and_the_core_closes_later`).
 //!
 //! Close/panic: when the core has ended, or panicked on whatever thread, the desk is empty and the inboxes are swept.
 
@@ -22,7 +24,7 @@ use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::dio::core::{Core, Message};
-use crate::sync::{Doorbell, QueueInfo, Rank, as_rank, catch_panic, on_own_thread};
+use crate::sync::{Deadline, Doorbell, QueueInfo, Rank, ReplySender, as_rank, catch_panic, on_own_thread};
 use crate::{Error, ErrorKind, Result};
 
 /// Messages waiting in the urgent inbox at the most; a sender waits for the core, which waits for nobody.
@@ -64,6 +66,8 @@ pub(crate) struct Inboxes {
 /// sender, and with it the replies that somebody waits for: so the core, and then every later sender, empties it.
 struct Remains {
     ended: AtomicBool,
+    /// Whether the core is to close, though no message says so.
+    closes: AtomicBool,
     urgent: Receiver<Message>,
     bulk: Receiver<Message>,
 }
@@ -102,8 +106,12 @@ impl Drop for Inboxes {
 pub(crate) fn inboxes(bell: Doorbell) -> (CoreHandle, Inboxes) {
     let (urgent, urgent_inbox) = bounded(URGENT);
     let (bulk, bulk_inbox) = bounded(BULK);
-    let remains =
-        Arc::new(Remains { ended: AtomicBool::new(false), urgent: urgent_inbox.clone(), bulk: bulk_inbox.clone() });
+    let remains = Arc::new(Remains {
+        ended: AtomicBool::new(false),
+        closes: AtomicBool::new(false),
+        urgent: urgent_inbox.clone(),
+        bulk: bulk_inbox.clone(),
+    });
     let desk = Arc::<Desk>::default();
     let work = Doorbell::new();
     let handle = CoreHandle {
@@ -129,6 +137,10 @@ impl Core {
             self.handle_urgent(&inboxes.urgent);
         }
         self.commit();
+        // Behind all that was there before it.
+        if inboxes.remains.closes.load(Ordering::Acquire) && inboxes.urgent.is_empty() {
+            self.handle(Message::Close { reply: None });
+        }
         self.do_slice();
         if is_rung(&inboxes.bell) {
             self.sweep();
@@ -195,6 +207,23 @@ impl CoreHandle {
         self.sent(self.bulk.send(message).is_ok())
     }
 
+    /// Has the core close, behind what waits already. Says whether that is on its way; else a full inbox has left no room for
+    /// it up to the deadline, and the core's thread will see to it without an answer.
+    pub(crate) fn close(&self, reply: ReplySender<()>, deadline: Option<Deadline>) -> bool {
+        let message = Message::Close { reply: Some(reply) };
+        // A full inbox is to be worked off.
+        self.work.ring();
+        let sent = match deadline {
+            Some(deadline) => self.urgent.send_deadline(message, deadline).is_ok(),
+            None => self.urgent.send(message).is_ok(),
+        };
+        if !sent {
+            self.remains.closes.store(true, Ordering::Release);
+        }
+        self.work.ring();
+        !self.remains.swept() && sent
+    }
+
     fn sent(&self, is_sent: bool) -> Result<()> {
         if is_sent && !self.remains.swept() { Ok(()) } else { Err(gone()) }
     }
@@ -239,7 +268,8 @@ impl CoreHandle {
         };
         match as_rank(rank, || catch_panic("the core", work)) {
             Ok(core) => {
-                let is_left = core.has_bulk() || core.closed;
+                // The core's thread may have been woken to close while this one was at the core.
+                let is_left = core.has_bulk() || core.closed || self.remains.closes.load(Ordering::Acquire);
                 *desk = Some(core);
                 !is_left
             }
@@ -250,6 +280,11 @@ impl CoreHandle {
                 false
             }
         }
+    }
+
+    /// Whether nobody handles messages any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.remains.ended.load(Ordering::Acquire)
     }
 
     pub(crate) fn bell(&self) -> &Doorbell {

@@ -19,7 +19,7 @@ use crate::dio::delivery::Outcome as Attempted;
 use crate::dio::event::Cause;
 use crate::dio::ledger::MAY_BE_DONE;
 use crate::dio::ticket::TicketSender;
-use crate::journal::{Outcome, Recovered, RecoveredState, Replay};
+use crate::journal::{Confirmed, Outcome, Recovered, RecoveredState, Replay};
 use crate::value::StoredRow;
 use crate::vista::WriteOp;
 use crate::{Error, ErrorKind, Result, Seq, WriteNumber};
@@ -41,6 +41,7 @@ impl Core {
         });
         self.seq = newest.fold(self.seq, Seq::max);
         let mut rest = replay.writes;
+        let ended = Ended::of(&rest);
         let confirmed = rest.extract_if(.., |write| matches!(write.state, RecoveredState::Confirmed(_))).collect();
         let renamed = self.reapply(confirmed)?;
         let mut pending = Vec::with_capacity(rest.len());
@@ -67,7 +68,7 @@ impl Core {
         self.name_back(&mut pending)?;
         self.pending.reserve(pending.len());
         self.batch().reserve(pending.len());
-        let restaged = pending.into_iter().map(|write| self.restage(write, &renamed));
+        let restaged = pending.into_iter().map(|write| self.restage(write, &renamed, &ended));
         let shown = restaged.collect::<Result<Vec<Arc<StagedWrite>>>>()?;
         self.commit();
         shown.iter().for_each(|write| write.ticket.durable());
@@ -219,7 +220,12 @@ impl Core {
     }
 
     /// Shows a write of an earlier run again.
-    fn restage(&mut self, mut write: Recovered, renamed: &HashMap<String, String>) -> Result<Arc<StagedWrite>> {
+    fn restage(
+        &mut self,
+        mut write: Recovered,
+        renamed: &HashMap<String, String>,
+        ended: &Ended,
+    ) -> Result<Arc<StagedWrite>> {
         let number = WriteNumber(write.write);
         if let Some(id) = write.op.id()
             && let Some(new) = renamed.get(id)
@@ -231,7 +237,7 @@ impl Core {
             let found = self.rows_to_hide();
             let rows = self.unless_damaged(found, "rows that are to be deleted show until then")?.unwrap_or_default();
             let StagedWrite { ticket, at, key, .. } = self.recovered(write, None);
-            let new = NewWrite { op: WriteOp::DeleteAll, ticket, at, room: None, key: None };
+            let new = NewWrite { place: None, op: WriteOp::DeleteAll, ticket, at, room: None, key: None };
             return Ok(self.stage_all(new, number, Some(key), rows));
         }
         let id: Arc<str> = write.op.id().map_or_else(|| Arc::from(write.key.as_str()), Arc::from);
@@ -241,7 +247,15 @@ impl Core {
         let is_first = self.pending.stack(&id).is_none();
         let placed = self.stack_of(&id).map(|stack| stack.tombstone.is_none().then(|| stack.base.clone()));
         let base = match self.unless_damaged(placed, DAMAGED)? {
-            Some(base) => base.filter(|_| is_first),
+            Some(base) => {
+                let base = base.filter(|_| is_first);
+                if let Some(base) = base.as_ref().filter(|_| ended.concerns(&id)) {
+                    // The journal has what was shown, as if the writes before it were done as they were made
+                    // (`a_write_of_ones_own_that_was_refused_in_the_last_run_is_not_somebody_elses_change`).
+                    staged.before.lock().clone_from(base);
+                }
+                base
+            }
             None => {
                 self.bury_damaged(&id)?;
                 Some(None)
@@ -255,6 +269,31 @@ impl Core {
         };
         self.unless_damaged(shown, DAMAGED)?;
         Ok(staged)
+    }
+}
+
+/// The rows of which the journal has writes that are not pending any more.
+#[derive(Default)]
+struct Ended {
+    rows: HashSet<String>,
+    all: bool,
+}
+
+impl Ended {
+    fn of(writes: &[Recovered]) -> Self {
+        let mut ended = Ended::default();
+        for write in writes.iter().filter(|write| !matches!(write.state, RecoveredState::Pending)) {
+            ended.all |= matches!(write.op, WriteOp::DeleteAll);
+            ended.rows.insert(write.op.id().unwrap_or(&write.key).to_owned());
+            if let RecoveredState::Confirmed(Confirmed { id: Some(id), .. }) = &write.state {
+                ended.rows.insert(id.clone());
+            }
+        }
+        ended
+    }
+
+    fn concerns(&self, id: &str) -> bool {
+        self.all || self.rows.contains(id)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::dio::core::accept::Covering;
 use crate::dio::core::pending::{Clear, Layer, Stack};
 use crate::dio::core::{Core, NewWrite, SettledAs, StagedWrite};
 use crate::dio::event::Cause;
+use crate::dio::place::Place;
 use crate::dio::ticket::TicketSender;
 use crate::journal::Reservation;
 use crate::value::StoredRow;
@@ -26,7 +27,8 @@ type Found = (RowNo, StoredRow);
 impl Core {
     // ---- staging -----------------------------------------------------------------------------------------------
 
-    pub(super) fn stage(&mut self, new: Vec<NewWrite>) {
+    pub(super) fn stage(&mut self, mut new: Vec<NewWrite>) {
+        new.iter_mut().filter_map(|write| write.place.as_mut()).for_each(Place::hand_over);
         self.publish_first_load();
         let mut new = new.into_iter();
         let mut shown: Vec<(Arc<StagedWrite>, Option<Reservation>)> = Vec::new();

@@ -5,11 +5,17 @@
 //! 1. What is kept is kept once, in the bucket of the newest pin that covers it.
 //! 2. Together it stays within the budget, or the oldest snapshot expires (`the_oldest_pin_expires_when_the_budget_is_full`).
 //!    A pin of a read under way doesn't expire: it is short, and what it reads must be one state.
+//! 3. What a released pin held is let go of in slices, so that nobody waits for the whole of it
+//!    (`what_released_pins_held_is_given_out_slice_by_slice`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::dio::versions::Versions;
 use crate::{RowNo, Seq};
+
+/// What the core lets go of between two changes at the most: as long as a few changes take.
+const SLICE: usize = 1_024;
 
 /// A version that a batch has replaced: a row's, or an id's meaning.
 pub(crate) enum Replaced {
@@ -134,15 +140,23 @@ impl Pins {
         drop_now
     }
 
-    /// Gives out what released pins held alone.
+    /// Gives out what released pins held alone, a slice of it.
     pub(super) fn collect(&mut self) -> Vec<Retained> {
         let mut drop_now = Vec::new();
-        for seq in std::mem::take(&mut self.released) {
-            if self.live.get(&seq).is_none_or(|pin| pin.holders > 0) {
-                continue;
+        let mut left = SLICE;
+        while left > 0
+            && let Some(seq) = self.released.pop()
+        {
+            let Some(pin) = self.live.get_mut(&seq).filter(|pin| pin.holders == 0) else { continue };
+            let slice = pin.bucket.split_off(pin.bucket.len().saturating_sub(left));
+            left -= slice.len();
+            pin.bytes -= slice.iter().map(Retained::size).sum::<usize>();
+            if pin.bucket.is_empty() {
+                self.live.remove(&seq);
+            } else {
+                self.released.push(seq);
             }
-            let Some(pin) = self.live.remove(&seq) else { continue };
-            self.hand_down(seq, pin.bucket, &mut drop_now);
+            self.hand_down(seq, slice, &mut drop_now);
         }
         drop_now
     }
@@ -199,5 +213,60 @@ impl Pins {
         self.bytes > budget
             && self.bytes - self.live.values().filter(|pin| pin.reading > 0).map(|pin| pin.bytes).sum::<usize>()
                 > budget
+    }
+}
+
+impl Versions {
+    /// Whether something is left to be [collected](Versions::collect).
+    pub(crate) fn has_released(&self) -> bool {
+        !self.pins.lock().released.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: u64) -> Vec<Replaced> {
+        (0..count).map(|row| Replaced::Row { row: RowNo(row), from: Seq(1), size: 10 }).collect()
+    }
+
+    #[test]
+    fn what_released_pins_held_is_given_out_slice_by_slice() {
+        const ROWS: usize = 2 * SLICE + 5;
+        let mut pins = Pins::default();
+        pins.register(Seq(1), false);
+        assert!(pins.keep(Seq(2), rows(ROWS as u64), usize::MAX).is_empty());
+        let each = pins.bytes / ROWS;
+        assert!(pins.release(Seq(1), false));
+        assert_eq!(pins.collect().len(), SLICE);
+        assert_eq!((pins.bytes, pins.counts().0), ((SLICE + 5) * each, 0));
+        // Somebody pins the same Seq once more, and keeps what is left of it.
+        pins.register(Seq(1), false);
+        assert!(pins.collect().is_empty());
+        assert!(pins.released.is_empty());
+        assert_eq!(pins.bytes, (SLICE + 5) * each);
+        assert!(pins.release(Seq(1), false));
+        assert_eq!((pins.collect().len(), pins.collect().len(), pins.collect().len()), (SLICE, 5, 0));
+        assert_eq!((pins.bytes, pins.live.len(), pins.released.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_an_older_pin_needs_is_handed_down_to_it_slice_by_slice() {
+        const ROWS: usize = SLICE + 5;
+        let mut pins = Pins::default();
+        pins.register(Seq(1), false);
+        pins.register(Seq(2), false);
+        assert!(pins.keep(Seq(3), rows(ROWS as u64), usize::MAX).is_empty());
+        let all = pins.bytes;
+        assert!(pins.release(Seq(2), false));
+        for left in [5, 0] {
+            assert!(pins.collect().is_empty());
+            assert_eq!(pins.live.get(&Seq(2)).map_or(0, |pin| pin.bucket.len()), left);
+        }
+        assert_eq!((pins.bytes, pins.live[&Seq(1)].bytes, pins.released.len()), (all, all, 0));
+        assert!(pins.release(Seq(1), false));
+        assert_eq!(pins.collect().len() + pins.collect().len(), ROWS);
+        assert_eq!(pins.bytes, 0);
     }
 }

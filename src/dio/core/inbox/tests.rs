@@ -79,6 +79,31 @@ fn threads_that_take_turns_at_the_core_lose_nothing() {
     assert_eq!(dio.seq(), Seq(view.generation().0), "each batch was one step");
 }
 
+#[test]
+fn all_that_a_large_snapshot_kept_is_let_go_of_though_nothing_else_happens() {
+    let (_lens, dio) = dio();
+    let views: Vec<_> = (0..3).map(|_| dio.table_scenery().open().unwrap()).collect();
+    let write_all = |n: i64| {
+        for part in 0..10 {
+            let rows = (0..1_000).map(|row| format!("{part}:{row}"));
+            dio.cache().insert_many(rows.map(|id| (id.clone(), record! { "id" => id, "n" => n }))).unwrap();
+        }
+    };
+    write_all(1);
+    let held = views[0].snapshot();
+    write_all(2);
+    assert!(dio.status().snapshot_bytes > 0);
+    drop(held);
+    drop(views);
+    let clock = crate::clock::Clock::system();
+    let end = clock.now().after(SOON);
+    let left = || (dio.status().views, dio.status().snapshot_bytes);
+    while left() != (0, 0) {
+        assert!(clock.now() < end, "{:?} is left", left());
+        std::thread::yield_now();
+    }
+}
+
 /// Does something with a Dio when it is woken, and notes where and what came of it.
 struct Meddler(Dio, Mutex<Option<(ThreadId, ErrorKind)>>);
 
@@ -243,4 +268,94 @@ fn a_thread_that_panics_and_closes_the_core_shows_what_was_held_back() {
     let is_of_row = |event: &DioEvent| matches!(event, DioEvent::RecordInserted { id, .. } if &**id == "a");
     assert!(events.iter().any(|event| event.is_ok_and(|event| is_of_row(&event))));
     lens.close(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_closing_that_the_core_has_no_room_for_is_over_in_its_time_and_the_core_closes_later() {
+    let (lens, dio) = dio();
+    let view = dio.table_scenery().open().unwrap();
+    let core = dio.inner().core.clone();
+    // As if whoever is the core read an old row from a storage that stands still.
+    let desk = core.desk.0.lock();
+    let mut last = None;
+    for n in 0..URGENT {
+        let (sender, receiver) = reply();
+        let message = Message::Apply(Apply { reply: Some(sender), ..apply(put(n as i64)) });
+        assert!(core.urgent.try_send(message).is_ok());
+        last = Some(receiver);
+    }
+    let (report, reports) = bounded(1);
+    let closing = {
+        let dio = dio.clone();
+        let close = move || {
+            let _ = report.send(dio.close(Duration::from_millis(100)));
+        };
+        std::thread::Builder::new().spawn(close).unwrap()
+    };
+    let seen = reports.recv_timeout(SOON).expect("the closing goes on beyond its time").unwrap();
+    assert!(seen.still_running.contains(&"t:core".to_owned()), "{seen:?}");
+    closing.join().unwrap();
+    drop(desk);
+    assert!(last.unwrap().wait(Some(SOON)).unwrap().is_ok(), "what waited before it is done");
+    assert!(lens.close(SOON).unwrap().is_closed());
+    assert!(view.wait_for_change(view.generation(), Some(SOON)).is_err(), "nobody waits for the view any more");
+}
+
+/// Ends the core as a panic at its desk does. Nobody is told of it but by that.
+fn lose_core(dio: &Dio) {
+    let core = loop {
+        if let Some(core) = dio.inner().core.desk.0.lock().take() {
+            break core;
+        }
+        std::thread::yield_now();
+    };
+    drop(core);
+    dio.inner().core.work.ring();
+}
+
+#[test]
+fn a_write_that_was_on_its_way_when_the_core_was_gone_keeps_no_place() {
+    let (lens, dio) = dio();
+    let inner = dio.inner();
+    let core = inner.core.clone();
+    let ops = [WriteOp::delete("a"), WriteOp::delete("b")];
+    let room = inner.take_room(&ops, SOON).unwrap();
+    let new = ops.into_iter().zip(room).map(|(op, room)| inner.new_write(op, None, room));
+    let (new, receipts): (Vec<_>, Vec<_>) = new.unzip();
+    // Whoever is at the core panics while the writes wait in its inbox.
+    let mut desk = loop {
+        let desk = core.desk.0.lock();
+        if desk.is_some() {
+            break desk;
+        }
+        drop(desk);
+        std::thread::yield_now();
+    };
+    inner.hand_over(new);
+    let lost = desk.take();
+    drop(desk);
+    drop(lost);
+    core.work.ring();
+    for receipt in receipts {
+        assert_eq!(receipt.wait(SOON).unwrap_err().kind(), ErrorKind::Closed);
+    }
+    assert_eq!(inner.writes.info().length, 0);
+    assert!(lens.close(SOON).unwrap().is_closed());
+}
+
+#[test]
+fn a_closing_waits_for_no_write_that_was_lost_with_the_core() {
+    const FOR_EVER: Duration = Duration::from_secs(3_600);
+    let (lens, dio) = dio();
+    // The core had the write already, and nobody else has.
+    dio.inner().writes.reserve(1, Duration::ZERO).unwrap();
+    lose_core(&dio);
+    while !dio.inner().core.has_ended() {
+        std::thread::yield_now();
+    }
+    let (report, reports) = bounded(1);
+    let closing = std::thread::Builder::new().spawn(move || report.send(lens.close(FOR_EVER))).unwrap();
+    let seen = reports.recv_timeout(SOON).expect("the closing waits for a write that nobody has").unwrap();
+    assert!(seen.is_closed());
+    closing.join().unwrap().unwrap();
 }
