@@ -236,7 +236,7 @@ mod tests {
         const ROWS: usize = 2 * SLICE + 5;
         let mut pins = Pins::default();
         pins.register(Seq(1), false);
-        assert!(pins.keep(Seq(2), rows(ROWS as u64), usize::MAX).is_empty());
+        assert!(pins.keep(Seq(2), rows(ROWS as u64).into_iter(), usize::MAX).is_empty());
         let each = pins.bytes / ROWS;
         assert!(pins.release(Seq(1), false));
         assert_eq!(pins.collect().len(), SLICE);
@@ -257,7 +257,7 @@ mod tests {
         let mut pins = Pins::default();
         pins.register(Seq(1), false);
         pins.register(Seq(2), false);
-        assert!(pins.keep(Seq(3), rows(ROWS as u64), usize::MAX).is_empty());
+        assert!(pins.keep(Seq(3), rows(ROWS as u64).into_iter(), usize::MAX).is_empty());
         let all = pins.bytes;
         assert!(pins.release(Seq(2), false));
         for left in [5, 0] {
