@@ -116,18 +116,6 @@ impl DioInner {
         announce: Announce,
         began: Option<Seq>,
     ) -> Result<Seq> {
-        self.change_while(changes, cause, announce, began, || ())
-    }
-
-    /// [`change`](Self::change), and does something else while the core is at work.
-    pub(crate) fn change_while(
-        &self,
-        changes: Vec<RowChange>,
-        cause: Cause,
-        announce: Announce,
-        began: Option<Seq>,
-        meanwhile: impl FnOnce(),
-    ) -> Result<Seq> {
         may_wait_for(Rank::new(self.level, Role::Core), "the core of a Dio")?;
         self.wait_for_room(&changes)?;
         let (sender, receiver) = reply();
@@ -141,7 +129,6 @@ impl DioInner {
         } else {
             self.do_or_send(Message::Apply(apply)).map_err(|error| self.name_error(error))?;
         }
-        meanwhile();
         receiver.wait(None).and_then(|result| result).map_err(|error| self.name_error(error))
     }
 
